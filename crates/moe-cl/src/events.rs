@@ -1,0 +1,116 @@
+//! What happens during a run, in the order in which it happens: the one stream that logs, progress bars, dashboards and reports read.
+
+use serde::{Deserialize, Serialize};
+
+use crate::metrics::Summary;
+
+/// One thing that happened. `step` counts optimiser steps over the whole run, from 1.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum Event {
+    /// The run begins, or goes on after a stop (`resumed_at` is then the last step of the checkpoint used).
+    RunStarted {
+        /// Name of the experiment.
+        name: String,
+        /// Method and mode, as shown in tables (`moe_cl (improved)`).
+        method: String,
+        /// Seed of every random draw.
+        seed: u64,
+        /// Task names in the order in which they arrive.
+        tasks: Vec<String>,
+        /// Optimiser steps of the whole run.
+        total_steps: usize,
+        /// Last finished step, when the run goes on after a stop.
+        resumed_at: Option<usize>,
+    },
+    /// Training of a task begins.
+    TaskStarted {
+        /// Index of the task in the stream.
+        task: usize,
+        /// Its name.
+        name: String,
+        /// Training examples.
+        examples: usize,
+        /// Optimiser steps that the task will take.
+        steps: usize,
+        /// Parameters that will move during this task.
+        trainable: u64,
+    },
+    /// An optimiser step is done.
+    Step {
+        /// Index of the task.
+        task: usize,
+        /// Optimiser steps done in the run.
+        step: usize,
+        /// Loss of the task alone.
+        loss: f64,
+        /// Cross-entropy of the task discriminator, where the method has one.
+        discriminator_loss: Option<f64>,
+        /// Share of the batch's pooled features whose task the discriminator names rightly, mean over layers.
+        discriminator_accuracy: Option<f64>,
+        /// Learning rate used.
+        learning_rate: f64,
+        /// Norm of all gradients before clipping.
+        gradient_norm: f64,
+        /// Tokens that are not padding.
+        real_tokens: usize,
+        /// Seconds that the step took.
+        seconds: f64,
+    },
+    /// An evaluation begins.
+    EvaluationStarted {
+        /// Number of tasks learnt so far (0 before the first).
+        after: usize,
+        /// Texts that will be classified.
+        examples: usize,
+    },
+    /// A batch of the evaluation is done.
+    EvaluationStep {
+        /// Texts classified since `EvaluationStarted`.
+        done: usize,
+    },
+    /// A row of the accuracy matrix: the score on each task after `after` tasks.
+    Evaluated {
+        /// Number of tasks learnt so far (0: the untrained model, the baseline of FWT).
+        after: usize,
+        /// Accuracy per task of the stream, in [0, 1]; none where it was not measured.
+        scores: Vec<Option<f64>>,
+        /// Texts per second.
+        examples_per_second: f64,
+    },
+    /// Mean weight that the gate gave to the shared expert, per adapted layer, on the task just learnt.
+    GateShare {
+        /// Index of the task.
+        task: usize,
+        /// Share of the shared expert per adapted layer, in [0, 1].
+        shared: Vec<f64>,
+    },
+    /// A checkpoint is on disk.
+    CheckpointSaved {
+        /// Optimiser steps done.
+        step: usize,
+    },
+    /// Something that the user should know and that does not stop the run (texts cut, labels without examples, …).
+    Warning {
+        /// What it is and what to do about it.
+        message: String,
+    },
+    /// The run is complete.
+    RunFinished {
+        /// Summary of the accuracy matrix.
+        summary: Summary,
+        /// Wall-clock seconds of this process's part of the run.
+        seconds: f64,
+        /// Largest resident memory of the process in bytes, where the platform tells.
+        peak_memory: Option<u64>,
+    },
+}
+
+/// Something that takes note of events: a log, a progress bar, a dashboard.
+pub trait Recorder {
+    /// Takes note of one event.
+    ///
+    /// # Errors
+    /// When the note cannot be kept (disk full, …); the run then stops rather than go on unrecorded.
+    fn record(&mut self, event: &Event) -> std::io::Result<()>;
+}
