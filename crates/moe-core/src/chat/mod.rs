@@ -1,0 +1,161 @@
+//! Conversations as the text a chat model was trained on.
+
+mod clock;
+
+use minijinja::syntax::SyntaxConfig;
+use minijinja::value::{Serde, Value};
+use minijinja::{Environment, ErrorKind, UndefinedBehavior, context};
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+
+/// One turn of a conversation.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Message {
+    /// `system`, `user` or `assistant`.
+    pub role: String,
+    /// Its text.
+    pub content: String,
+}
+
+impl Message {
+    /// A turn of `role`.
+    pub fn new(role: impl Into<String>, content: impl Into<String>) -> Self {
+        Self {
+            role: role.into(),
+            content: content.into(),
+        }
+    }
+}
+
+/// A model's own Jinja template, rendered as Hugging Face's `apply_chat_template` does: blocks
+/// take their line's white space with them, Python's string methods exist, and so do
+/// `raise_exception` and `strftime_now` (in UTC).
+#[derive(Clone, Debug)]
+pub struct ChatTemplate {
+    environment: Environment<'static>,
+    bos: String,
+    eos: String,
+}
+
+const NAME: &str = "chat";
+
+impl ChatTemplate {
+    /// Parses `source`; `bos` and `eos` are the spellings of the special tokens, which templates
+    /// may write (empty where the model has none).
+    ///
+    /// # Errors
+    ///
+    /// The template does not parse.
+    pub fn new(source: &str, bos: &str, eos: &str) -> Result<Self> {
+        let mut environment = Environment::new();
+        let syntax = SyntaxConfig::builder()
+            .trim_blocks(true)
+            .lstrip_blocks(true)
+            .build()
+            .expect("the default delimiters do not clash");
+        environment.set_syntax(syntax);
+        environment.set_undefined_behavior(UndefinedBehavior::Lenient);
+        environment
+            .set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
+        environment.add_function("raise_exception", |message: String| {
+            Err::<Value, _>(minijinja::Error::new(ErrorKind::InvalidOperation, message))
+        });
+        environment.add_function("strftime_now", |format: String| clock::format_now(&format));
+        environment.add_filter("tojson", to_json);
+        environment
+            .add_template_owned(NAME, source.to_string())
+            .map_err(|error| Error::ChatTemplate(format!("{error:#}")))?;
+        Ok(Self {
+            environment,
+            bos: bos.to_string(),
+            eos: eos.to_string(),
+        })
+    }
+
+    /// The text of a conversation; `add_generation_prompt` ends it where the assistant's next turn
+    /// begins.
+    ///
+    /// # Errors
+    ///
+    /// The template refuses the conversation (an unknown role, turns out of order).
+    pub fn render(&self, messages: &[Message], add_generation_prompt: bool) -> Result<String> {
+        let template = (self.environment.get_template(NAME)).expect("added when it was made");
+        template
+            .render(context! {
+                messages => Value::from(Serde(messages)),
+                add_generation_prompt,
+                bos_token => self.bos.as_str(),
+                eos_token => self.eos.as_str(),
+            })
+            .map_err(|error| Error::ChatTemplate(error.to_string()))
+    }
+}
+
+/// JSON as Python writes it: nothing escaped for HTML.
+fn to_json(value: Value) -> std::result::Result<Value, minijinja::Error> {
+    match serde_json::to_string(&value) {
+        Ok(json) => Ok(Value::from_safe_string(json)),
+        Err(error) => Err(minijinja::Error::new(
+            ErrorKind::BadSerialization,
+            error.to_string(),
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CHATML: &str = "{% for message in messages %}{% if loop.first and \
+        messages[0]['role'] != 'system' %}{{ '<|im_start|>system\nBe kind.<|im_end|>\n' }}\
+        {% endif %}{{'<|im_start|>' + message['role'] + '\n' + message['content'].strip() + \
+        '<|im_end|>' + '\n'}}{% endfor %}{% if add_generation_prompt %}\
+        {{ '<|im_start|>assistant\n' }}{% endif %}";
+
+    #[test]
+    fn the_generation_prompt_opens_the_assistants_turn() {
+        let template = ChatTemplate::new(CHATML, "", "").unwrap();
+        let messages = [Message::new("user", " hi ")];
+        let closed = template.render(&messages, false).unwrap();
+        assert_eq!(
+            closed,
+            "<|im_start|>system\nBe kind.<|im_end|>\n<|im_start|>user\nhi<|im_end|>\n"
+        );
+        assert_eq!(
+            template.render(&messages, true).unwrap(),
+            closed + "<|im_start|>assistant\n"
+        );
+    }
+
+    #[test]
+    fn blocks_take_their_white_space_with_them() {
+        let source =
+            "{{ bos_token }}\n  {% for m in messages %}\n  {{- m.content }}\n  {% endfor %}\nend";
+        let template = ChatTemplate::new(source, "<s>", "</s>").unwrap();
+        let text = template
+            .render(
+                &[Message::new("user", "a"), Message::new("user", "b")],
+                false,
+            )
+            .unwrap();
+        assert_eq!(text, "<s>a\nb\nend");
+    }
+
+    #[test]
+    fn a_template_can_refuse_a_conversation() {
+        let source = "{{ raise_exception('Conversation roles must alternate') }}";
+        let template = ChatTemplate::new(source, "", "").unwrap();
+        let error = template.render(&[], false).unwrap_err().to_string();
+        assert!(error.contains("roles must alternate"), "{error}");
+    }
+
+    #[test]
+    fn json_is_not_escaped_for_html() {
+        let template = ChatTemplate::new("{{ messages | tojson }}", "", "").unwrap();
+        let text = template
+            .render(&[Message::new("user", "<é>&")], false)
+            .unwrap();
+        assert_eq!(text, r#"[{"role":"user","content":"<é>&"}]"#);
+    }
+}

@@ -1,0 +1,158 @@
+//! Text generation with a key-value cache, for any model that can be stepped.
+
+mod batch;
+mod sampling;
+
+use burn::tensor::{Bool, Device, Int, Tensor};
+use rand::SeedableRng;
+use rand_chacha::ChaCha8Rng;
+
+pub use batch::{Side, pad};
+pub use sampling::{
+    Sampling, argmax, min_p, penalise_repetition, softmax, temperature, top_k, top_p,
+};
+
+use crate::model::{Decoder, KvCache};
+
+/// A language model that can be fed a few tokens at a time: a [`Decoder`], or one with adapters.
+pub trait CausalLm {
+    /// Final hidden states `[batch, seq, d_model]` of `tokens [batch, seq]`, which follow those in
+    /// `cache`; `real [batch, seq]` is true for real tokens. The cache grows by `seq`.
+    fn forward_cached(
+        &self,
+        tokens: Tensor<2, Int>,
+        real: Tensor<2, Bool>,
+        cache: &mut KvCache,
+    ) -> Tensor<3>;
+
+    /// `hidden [n, d_model]` → logits `[n, vocab_size]`.
+    fn logits(&self, hidden: Tensor<2>) -> Tensor<2>;
+
+    /// Number of layers, one cache each.
+    fn num_layers(&self) -> usize;
+
+    /// The plain device of inputs and outputs.
+    fn device(&self) -> Device;
+}
+
+impl CausalLm for Decoder {
+    fn forward_cached(
+        &self,
+        tokens: Tensor<2, Int>,
+        real: Tensor<2, Bool>,
+        cache: &mut KvCache,
+    ) -> Tensor<3> {
+        Decoder::forward_cached(self, tokens, real, cache)
+    }
+
+    fn logits(&self, hidden: Tensor<2>) -> Tensor<2> {
+        Decoder::logits(self, hidden)
+    }
+
+    fn num_layers(&self) -> usize {
+        self.layers.len()
+    }
+
+    fn device(&self) -> Device {
+        Decoder::device(self)
+    }
+}
+
+/// Continues every prompt by up to `max_new` tokens; a continuation ends before the first token of
+/// `eos`, which is not part of it.
+///
+/// The prompts run as one batch, padded on the left. What is generated for a prompt with a greedy
+/// [`Sampling`] does not depend on the others; a sampled continuation depends on the seed and the
+/// prompt's row.
+///
+/// # Panics
+///
+/// When a prompt is empty.
+pub fn generate(
+    model: &impl CausalLm,
+    prompts: &[Vec<u32>],
+    max_new: usize,
+    sampling: &Sampling,
+    eos: &[u32],
+) -> Vec<Vec<u32>> {
+    let mut streams: Vec<Vec<u32>> = vec![Vec::new(); prompts.len()];
+    generate_with(model, prompts, max_new, sampling, eos, |row, token| {
+        streams[row].push(token);
+    });
+    streams
+}
+
+/// As [`generate`], handing over each token as `(row, token)` as soon as it is chosen.
+///
+/// # Panics
+///
+/// When a prompt is empty.
+pub fn generate_with(
+    model: &impl CausalLm,
+    prompts: &[Vec<u32>],
+    max_new: usize,
+    sampling: &Sampling,
+    eos: &[u32],
+    mut emit: impl FnMut(usize, u32),
+) {
+    assert!(
+        prompts.iter().all(|prompt| !prompt.is_empty()),
+        "a prompt needs at least one token"
+    );
+    if prompts.is_empty() || max_new == 0 {
+        return;
+    }
+    let device = model.device();
+    let mut rngs: Vec<ChaCha8Rng> = (0..prompts.len())
+        .map(|row| {
+            let mut rng = ChaCha8Rng::seed_from_u64(sampling.seed);
+            rng.set_stream(row as u64);
+            rng
+        })
+        .collect();
+    let mut histories = prompts.to_vec();
+    // Rows of the batch that are still being continued.
+    let mut open: Vec<usize> = (0..prompts.len()).collect();
+    let mut cache = KvCache::new(model.num_layers());
+    let (mut tokens, mut real) = pad(prompts, 0, Side::Left, &device);
+
+    for step in 1..=max_new {
+        let [batch, seq] = tokens.dims();
+        let hidden = model.forward_cached(tokens, real, &mut cache);
+        let [_, _, d_model] = hidden.dims();
+        let last = hidden
+            .slice([0..batch, seq - 1..seq])
+            .reshape([batch, d_model]);
+        let logits = rows(model.logits(last));
+
+        let mut next = Vec::with_capacity(batch);
+        let mut kept = Vec::with_capacity(batch);
+        for (place, (&row, logits)) in open.iter().zip(logits).enumerate() {
+            let token = sampling.choose(logits, &histories[row], &mut rngs[row]);
+            if eos.contains(&token) {
+                continue;
+            }
+            histories[row].push(token);
+            emit(row, token);
+            next.push(i64::from(token));
+            kept.push(place as i64);
+        }
+        if kept.is_empty() || step == max_new {
+            return;
+        }
+        if kept.len() < batch {
+            open = kept.iter().map(|place| open[*place as usize]).collect();
+            cache = cache.select_rows(Tensor::from_data(kept.as_slice(), &device));
+        }
+        let batch = next.len();
+        tokens = Tensor::<1, Int>::from_data(next.as_slice(), &device).reshape([batch, 1]);
+        real = Tensor::<2, Int>::ones([batch, 1], &device).bool();
+    }
+}
+
+/// `[n, vocab]` → `n` vectors.
+fn rows(logits: Tensor<2>) -> Vec<Vec<f32>> {
+    let [_, vocab] = logits.dims();
+    let values: Vec<f32> = logits.into_data().iter::<f32>().collect();
+    values.chunks(vocab).map(<[f32]>::to_vec).collect()
+}

@@ -1,0 +1,100 @@
+use burn::module::Module;
+use burn::nn::{Embedding, Linear, RmsNorm};
+use burn::tensor::{Bool, Device, Int, Tensor, module};
+
+use super::{AttentionContext, DecoderLayer, KvCache, Rope};
+use crate::config::ModelConfig;
+
+/// A decoder-only language model of the Llama family.
+#[derive(Module, Debug)]
+pub struct Decoder {
+    /// `[vocab_size, d_model]`; also the head when that is tied.
+    pub embedding: Embedding,
+    /// The blocks, first to last.
+    pub layers: Vec<DecoderLayer>,
+    /// Final norm.
+    pub norm: RmsNorm,
+    /// `[d_model, vocab_size]`; `None` when the embedding is the head.
+    pub lm_head: Option<Linear>,
+    #[module(skip)]
+    pub(super) rope: Rope,
+    #[module(skip)]
+    pub(super) config: ModelConfig,
+}
+
+impl Decoder {
+    /// The settings it was built from.
+    pub fn config(&self) -> &ModelConfig {
+        &self.config
+    }
+
+    /// Rotary frequencies.
+    pub fn rope(&self) -> &Rope {
+        &self.rope
+    }
+
+    /// Where the weights are.
+    pub fn device(&self) -> Device {
+        self.embedding.weight.val().device()
+    }
+
+    /// `tokens [batch, seq]` → `[batch, seq, d_model]`.
+    pub fn embed(&self, tokens: Tensor<2, Int>) -> Tensor<3> {
+        self.embedding.forward(tokens)
+    }
+
+    /// Positions and visibility for `real [batch, total]` (true = real token), of which the first
+    /// `cached` columns are already in the cache.
+    ///
+    /// # Panics
+    ///
+    /// When `cached > total`.
+    pub fn context(&self, real: Tensor<2, Bool>, cached: usize) -> AttentionContext {
+        AttentionContext::new(&self.rope, real, cached, self.config.sliding_window)
+    }
+
+    /// Final hidden states, after the norm.
+    ///
+    /// `tokens [batch, seq]`, `real [batch, seq]` (true = real token) → `[batch, seq, d_model]`.
+    /// Rows of padding positions hold finite numbers without meaning.
+    pub fn forward(&self, tokens: Tensor<2, Int>, real: Tensor<2, Bool>) -> Tensor<3> {
+        let context = self.context(real, 0);
+        let mut x = self.embed(tokens);
+        for layer in &self.layers {
+            x = layer.forward(x, &context, None);
+        }
+        self.norm.forward(x)
+    }
+
+    /// As [`Self::forward`] for tokens that follow those in `cache`; `real [batch, seq]` describes
+    /// the new tokens only. Their keys and values are appended to the cache.
+    ///
+    /// # Panics
+    ///
+    /// When the cache has not one entry per layer.
+    pub fn forward_cached(
+        &self,
+        tokens: Tensor<2, Int>,
+        real: Tensor<2, Bool>,
+        cache: &mut KvCache,
+    ) -> Tensor<3> {
+        assert_eq!(cache.layers.len(), self.layers.len(), "one cache per layer");
+        let cached = cache.len();
+        let context = self.context(cache.extend(real), cached);
+        let mut x = self.embed(tokens);
+        for (layer, cache) in self.layers.iter().zip(&mut cache.layers) {
+            x = layer.forward(x, &context, Some(cache));
+        }
+        self.norm.forward(x)
+    }
+
+    /// `hidden [n, d_model]` (after the final norm) → next-token logits `[n, vocab_size]`.
+    ///
+    /// Pass only the positions whose logits are needed: the head is the largest product.
+    pub fn logits(&self, hidden: Tensor<2>) -> Tensor<2> {
+        match &self.lm_head {
+            Some(head) => module::linear(hidden, head.weight.val(), None),
+            None => hidden.matmul(self.embedding.weight.val().transpose()),
+        }
+    }
+}

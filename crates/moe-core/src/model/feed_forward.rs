@@ -1,0 +1,25 @@
+use burn::module::Module;
+use burn::nn::Linear;
+use burn::tensor::{Tensor, activation};
+
+use super::linear;
+
+/// SwiGLU: `down(silu(gate(x)) ⊙ up(x))` (Shazeer 2020, "GLU Variants Improve Transformer").
+#[derive(Module, Debug)]
+pub struct FeedForward {
+    /// `[d_model, d_ff]`, the side that goes through silu.
+    pub gate: Linear,
+    /// `[d_model, d_ff]`.
+    pub up: Linear,
+    /// `[d_ff, d_model]`.
+    pub down: Linear,
+}
+
+impl FeedForward {
+    /// `x [batch, seq, d_model]` → `[batch, seq, d_model]`.
+    pub fn forward(&self, x: Tensor<3>) -> Tensor<3> {
+        let gate = linear(&self.gate, x.clone());
+        let up = linear(&self.up, x);
+        linear(&self.down, activation::silu(gate) * up)
+    }
+}

@@ -1,0 +1,172 @@
+use burn::module::{Param, ParamId};
+use burn::nn::{Embedding, Linear, RmsNorm, RmsNormConfig};
+use burn::tensor::{Device, Tensor, TensorData};
+use rayon::prelude::*;
+
+use super::{Attention, Decoder, DecoderLayer, FeedForward, Rope};
+use crate::checkpoint::Checkpoint;
+use crate::config::ModelConfig;
+use crate::error::Result;
+
+impl Decoder {
+    /// Reads every tensor of `checkpoint` onto `device` (the plain one, not an autodiff device).
+    ///
+    /// # Errors
+    ///
+    /// A tensor cannot be read. (Missing, left-over and wrongly shaped ones are refused by
+    /// [`Checkpoint::open`].)
+    pub fn load(checkpoint: &Checkpoint, device: &Device) -> Result<Self> {
+        assemble(
+            checkpoint.config(),
+            |name, _| checkpoint.read_f32(name),
+            device,
+        )
+    }
+}
+
+/// Builds a decoder from a source of row-major tensors in Hugging Face names and shapes
+/// (`[out, in]` for a linear layer).
+pub(super) fn assemble(
+    config: &ModelConfig,
+    read: impl FnMut(&str, &[usize]) -> Result<Vec<f32>>,
+    device: &Device,
+) -> Result<Decoder> {
+    let mut parts = Parts {
+        config,
+        read,
+        device,
+    };
+    let (d_model, vocab) = (config.d_model, config.vocab_size);
+    Ok(Decoder {
+        embedding: Embedding {
+            weight: parts.tensor("model.embed_tokens.weight", [vocab, d_model])?,
+        },
+        layers: (0..config.num_layers)
+            .map(|index| parts.layer(&format!("model.layers.{index}")))
+            .collect::<Result<_>>()?,
+        norm: parts.norm("model.norm", d_model)?,
+        lm_head: match config.tie_word_embeddings {
+            true => None,
+            false => Some(parts.linear("lm_head", d_model, vocab, false)?),
+        },
+        rope: Rope::new(config),
+        config: config.clone(),
+    })
+}
+
+struct Parts<'a, R> {
+    config: &'a ModelConfig,
+    read: R,
+    device: &'a Device,
+}
+
+impl<R: FnMut(&str, &[usize]) -> Result<Vec<f32>>> Parts<'_, R> {
+    fn layer(&mut self, prefix: &str) -> Result<DecoderLayer> {
+        let (d_model, d_ff) = (self.config.d_model, self.config.d_ff);
+        Ok(DecoderLayer {
+            input_norm: self.norm(&format!("{prefix}.input_layernorm"), d_model)?,
+            attention: self.attention(&format!("{prefix}.self_attn"))?,
+            post_attention_norm: self
+                .norm(&format!("{prefix}.post_attention_layernorm"), d_model)?,
+            feed_forward: FeedForward {
+                gate: self.linear(&format!("{prefix}.mlp.gate_proj"), d_model, d_ff, false)?,
+                up: self.linear(&format!("{prefix}.mlp.up_proj"), d_model, d_ff, false)?,
+                down: self.linear(&format!("{prefix}.mlp.down_proj"), d_ff, d_model, false)?,
+            },
+        })
+    }
+
+    fn attention(&mut self, prefix: &str) -> Result<Attention> {
+        let ModelConfig {
+            d_model,
+            num_heads,
+            num_kv_heads,
+            head_dim,
+            attention_bias: bias,
+            qk_norm,
+            ..
+        } = *self.config;
+        let (queries, keys) = (num_heads * head_dim, num_kv_heads * head_dim);
+        let head_norm = |parts: &mut Self, name: &str| match qk_norm {
+            true => parts.norm(&format!("{prefix}.{name}"), head_dim).map(Some),
+            false => Ok(None),
+        };
+        Ok(Attention {
+            q_norm: head_norm(self, "q_norm")?,
+            k_norm: head_norm(self, "k_norm")?,
+            query: self.linear(&format!("{prefix}.q_proj"), d_model, queries, bias)?,
+            key: self.linear(&format!("{prefix}.k_proj"), d_model, keys, bias)?,
+            value: self.linear(&format!("{prefix}.v_proj"), d_model, keys, bias)?,
+            output: self.linear(&format!("{prefix}.o_proj"), queries, d_model, false)?,
+            num_heads,
+            num_kv_heads,
+            head_dim,
+        })
+    }
+
+    /// The stored `[d_out, d_in]` matrix is turned once, so that products read `[d_in, d_out]`.
+    fn linear(&mut self, name: &str, d_in: usize, d_out: usize, bias: bool) -> Result<Linear> {
+        let stored = (self.read)(&format!("{name}.weight"), &[d_out, d_in])?;
+        let weight = TensorData::new(transpose(&stored, d_out, d_in), [d_in, d_out]);
+        Ok(Linear {
+            weight: parameter(Tensor::from_data(weight, self.device)),
+            bias: match bias {
+                true => Some(self.tensor(&format!("{name}.bias"), [d_out])?),
+                false => None,
+            },
+        })
+    }
+
+    fn norm(&mut self, name: &str, size: usize) -> Result<RmsNorm> {
+        let mut norm = RmsNormConfig::new(size)
+            .with_epsilon(self.config.rms_norm_eps)
+            .init(self.device);
+        norm.gamma = self.tensor(&format!("{name}.weight"), [size])?;
+        Ok(norm)
+    }
+
+    fn tensor<const D: usize>(
+        &mut self,
+        name: &str,
+        shape: [usize; D],
+    ) -> Result<Param<Tensor<D>>> {
+        let values = TensorData::new((self.read)(name, &shape)?, shape);
+        Ok(parameter(Tensor::from_data(values, self.device)))
+    }
+}
+
+fn parameter<const D: usize>(value: Tensor<D>) -> Param<Tensor<D>> {
+    Param::initialized(ParamId::new(), value)
+}
+
+/// Row-major `[rows, columns]` → row-major `[columns, rows]`, in square blocks that fit the cache.
+fn transpose(matrix: &[f32], rows: usize, columns: usize) -> Vec<f32> {
+    const BLOCK: usize = 32;
+    let mut turned = vec![0.0; matrix.len()];
+    turned
+        .par_chunks_mut((BLOCK * rows).max(1))
+        .enumerate()
+        .for_each(|(block, out)| {
+            let first = block * BLOCK;
+            for row_start in (0..rows).step_by(BLOCK) {
+                for (offset, line) in out.chunks_exact_mut(rows).enumerate() {
+                    for row in row_start..(row_start + BLOCK).min(rows) {
+                        line[row] = matrix[row * columns + first + offset];
+                    }
+                }
+            }
+        });
+    turned
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn transposing_twice_is_the_identity() {
+        let (rows, columns) = (37, 70);
+        let matrix: Vec<f32> = (0..rows * columns).map(|i| i as f32).collect();
+        let turned = super::transpose(&matrix, rows, columns);
+        assert_eq!(turned[3 * rows + 5], matrix[5 * columns + 3]);
+        assert_eq!(super::transpose(&turned, columns, rows), matrix);
+    }
+}

@@ -1,0 +1,30 @@
+//! The decoder of the Llama family (Llama, Mistral, Qwen2, Qwen3) on Burn.
+//!
+//! One pre-norm block is `x + attention(norm(x))`, then `x + feed_forward(norm(x))`
+//! (Touvron et al. 2023, "LLaMA", section 2.2): rotary positions, grouped queries, SwiGLU, RMSNorm.
+//!
+//! Weights are created on the plain device. Burn treats a tensor without autodiff as a constant
+//! next to one with it, so a block may be fed activations of an autodiff device: gradients flow
+//! through the frozen weights to whatever is trained below, and none is computed for the weights.
+
+mod attention;
+mod cache;
+mod context;
+mod decoder;
+mod feed_forward;
+mod layer;
+mod linear;
+mod load;
+mod mask;
+mod random;
+mod rope;
+
+pub use attention::{Attention, Projected};
+pub use cache::{KvCache, LayerCache};
+pub use context::AttentionContext;
+pub use decoder::Decoder;
+pub use feed_forward::FeedForward;
+pub use layer::DecoderLayer;
+pub use linear::linear;
+pub use mask::attention_bias;
+pub use rope::Rope;

@@ -1,0 +1,96 @@
+use burn::tensor::{Int, Tensor, TensorData};
+
+use crate::config::ModelConfig;
+
+/// Rotary position embedding (Su et al. 2021, "RoFormer") in the half-split layout of Hugging
+/// Face checkpoints: feature `i` is paired with feature `i + head_dim/2`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Rope {
+    inverse_frequencies: Vec<f32>,
+}
+
+impl Rope {
+    /// Frequencies of a model, scaling included.
+    pub fn new(config: &ModelConfig) -> Self {
+        let frequencies = config.rope_frequencies();
+        Self {
+            inverse_frequencies: frequencies.into_iter().map(|f| f as f32).collect(),
+        }
+    }
+
+    /// Radians per position of each feature pair, `[head_dim / 2]`.
+    pub fn inverse_frequencies(&self) -> &[f32] {
+        &self.inverse_frequencies
+    }
+
+    /// `positions [batch, seq]` → cosines and sines `[batch, seq, head_dim]`, both halves equal.
+    pub fn tables(&self, positions: Tensor<2, Int>) -> (Tensor<3>, Tensor<3>) {
+        let [batch, seq] = positions.dims();
+        let half = self.inverse_frequencies.len();
+        let frequencies = Tensor::<1>::from_data(
+            TensorData::new(self.inverse_frequencies.clone(), [half]),
+            &positions.device(),
+        );
+        let angles = positions.float().reshape([batch, seq, 1]) * frequencies.reshape([1, 1, half]);
+        let angles = Tensor::cat(vec![angles.clone(), angles], 2);
+        (angles.clone().cos(), angles.sin())
+    }
+}
+
+/// Rotates `x [batch, seq, heads, head_dim]` by tables `[batch, seq, 1, head_dim]`:
+/// `x cos + (−x₂, x₁) sin` with the halves `x = (x₁, x₂)`.
+pub(super) fn rotate(x: Tensor<4>, cos: Tensor<4>, sin: Tensor<4>) -> Tensor<4> {
+    let [.., head_dim] = x.dims();
+    let mut halves = x.clone().chunk(2, 3);
+    debug_assert!(halves.len() == 2 && head_dim % 2 == 0);
+    halves.swap(0, 1);
+    halves[0] = halves[0].clone().neg();
+    x * cos + Tensor::cat(halves, 3) * sin
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::{Device, Distribution, Int, Tensor, Tolerance};
+
+    use super::*;
+
+    fn rope() -> Rope {
+        Rope {
+            inverse_frequencies: vec![1.0, 0.1],
+        }
+    }
+
+    fn rotated(x: Tensor<4>, position: i64) -> Tensor<4> {
+        let position = Tensor::<2, Int>::from_data([[position]], &x.device());
+        let (cos, sin) = rope().tables(position);
+        rotate(x, cos.reshape([1, 1, 1, 4]), sin.reshape([1, 1, 1, 4]))
+    }
+
+    #[test]
+    fn features_are_paired_with_those_half_a_head_away() {
+        let x = Tensor::<4>::from_data([[[[1.0, 0.0, 0.0, 2.0]]]], &Device::flex());
+        let (angle, slow) = (3.0f32, 0.3f32);
+        let expected = [
+            angle.cos(),
+            -2.0 * slow.sin(),
+            angle.sin(),
+            2.0 * slow.cos(),
+        ];
+        let expected = Tensor::<1>::from_data(expected, &Device::flex()).reshape([1, 1, 1, 4]);
+        rotated(x, 3)
+            .into_data()
+            .assert_approx_eq::<f32>(&expected.into_data(), Tolerance::default());
+    }
+
+    #[test]
+    fn products_depend_on_the_distance_only() {
+        let random = || Tensor::<4>::random([1, 1, 1, 4], Distribution::Default, &Device::flex());
+        let (q, k) = (random(), random());
+        let product = |i, j| {
+            (rotated(q.clone(), i) * rotated(k.clone(), j))
+                .sum()
+                .into_data()
+        };
+        product(5, 2).assert_approx_eq::<f32>(&product(13, 10), Tolerance::default());
+    }
+}

@@ -1,0 +1,383 @@
+use std::collections::HashMap;
+
+use serde_json::{Map, Value, json};
+
+use crate::error::{Error, Result};
+
+/// Splitting rule of GPT-2.
+const GPT2: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+";
+/// Splitting rule of Llama 3; Qwen2's differs in the numbers only.
+const LLAMA3: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+const QWEN2: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+
+/// The `tokenizer.ggml.*` keys of a GGUF file.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct GgufVocabulary {
+    /// `model`: `gpt2` (byte-level BPE) or `llama` (SentencePiece with scores).
+    pub model: String,
+    /// `pre`: how text is split before merging; `None` is read as `default`.
+    pub pre: Option<String>,
+    /// `tokens`: spelling by id.
+    pub tokens: Vec<String>,
+    /// `token_type` by id: 1 normal, 2 unknown, 3 control, 4 user defined, 5 unused, 6 byte.
+    pub token_types: Vec<i32>,
+    /// `scores` by id (SentencePiece only).
+    pub scores: Vec<f32>,
+    /// `merges`, best first, the two parts separated by a space.
+    pub merges: Vec<String>,
+    /// `bos_token_id`.
+    pub bos: Option<u32>,
+    /// `eos_token_id`.
+    pub eos: Option<u32>,
+    /// `unknown_token_id`.
+    pub unknown: Option<u32>,
+    /// `add_bos_token`; `None` means the kind's habit.
+    pub add_bos: Option<bool>,
+    /// `add_eos_token`.
+    pub add_eos: Option<bool>,
+    /// `add_space_prefix` (SentencePiece only); `None` is read as true.
+    pub add_space_prefix: Option<bool>,
+}
+
+impl GgufVocabulary {
+    /// The same tokenizer as a `tokenizer.json`.
+    pub(super) fn to_json(&self) -> Result<Value> {
+        if self.tokens.is_empty() {
+            return Err(refused("the file holds no `tokenizer.ggml.tokens`"));
+        }
+        if !self.token_types.is_empty() && self.token_types.len() != self.tokens.len() {
+            return Err(refused(format!(
+                "`tokenizer.ggml.token_type` has {} entries for {} tokens",
+                self.token_types.len(),
+                self.tokens.len()
+            )));
+        }
+        let (parts, bos_by_habit) = match self.model.as_str() {
+            "gpt2" => self.byte_level()?,
+            "llama" => (self.sentence_piece()?, true),
+            other => {
+                return Err(refused(format!(
+                    "`tokenizer.ggml.model` is `{other}`; gpt2 and llama are supported. \
+                     Put the model's tokenizer.json next to the weights and load that folder"
+                )));
+            }
+        };
+        let mut json = json!({
+            "version": "1.0",
+            "truncation": null,
+            "padding": null,
+            "added_tokens": self.added_tokens(),
+            "post_processor": self.post_processor(bos_by_habit)?,
+        });
+        for (key, value) in parts {
+            json[key] = value;
+        }
+        Ok(json)
+    }
+
+    /// Byte-level BPE (GPT-2 and its descendants), and whether a begin token is its habit.
+    fn byte_level(&self) -> Result<(Map<String, Value>, bool)> {
+        let pre = self.pre.as_deref().unwrap_or("default");
+        // Each is the `pre_tokenizer` of the Hugging Face model that llama.cpp named it after.
+        let (steps, normalizer, whole_words, bos) = match pre {
+            "gpt-2" => (vec![split(GPT2)], Value::Null, false, false),
+            "smollm" => (
+                vec![
+                    json!({"type": "Digits", "individual_digits": true}),
+                    split(GPT2),
+                ],
+                Value::Null,
+                false,
+                false,
+            ),
+            "llama-bpe" | "llama3" | "llama-v3" => (vec![split(LLAMA3)], Value::Null, true, true),
+            "qwen2" => (vec![split(QWEN2)], json!({"type": "NFC"}), false, false),
+            "default" => (
+                [r"[\p{P}\$\+<=>\^~\|]+", GPT2, r"\p{N}+", r"[0-9][0-9][0-9]"]
+                    .map(split)
+                    .to_vec(),
+                Value::Null,
+                false,
+                false,
+            ),
+            other => {
+                return Err(refused(format!(
+                    "`tokenizer.ggml.pre` is `{other}`; gpt-2, smollm, llama-bpe, qwen2 and \
+                     default are supported. Put the model's tokenizer.json next to the weights \
+                     and load that folder"
+                )));
+            }
+        };
+        let mut steps = steps;
+        steps.push(json!({
+            "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": false
+        }));
+        let parts = json!({
+            "normalizer": normalizer,
+            "pre_tokenizer": {"type": "Sequence", "pretokenizers": steps},
+            "decoder": {
+                "type": "ByteLevel",
+                "add_prefix_space": true, "trim_offsets": true, "use_regex": true
+            },
+            "model": {
+                "type": "BPE",
+                "vocab": self.vocab(),
+                "merges": self.stored_merges()?,
+                "ignore_merges": whole_words,
+                "byte_fallback": false,
+                "fuse_unk": false,
+                "unk_token": null,
+            },
+        });
+        Ok((object(parts), bos))
+    }
+
+    /// SentencePiece BPE (Llama 1 and 2, Mistral): the merges are all ways to put a token together
+    /// from two others, the best-scored token first.
+    fn sentence_piece(&self) -> Result<Map<String, Value>> {
+        let merges = match self.merges.is_empty() {
+            false => self.stored_merges()?,
+            true => self.scored_merges()?,
+        };
+        let mut normalizers = vec![];
+        if self.add_space_prefix.unwrap_or(true) {
+            normalizers.push(json!({"type": "Prepend", "prepend": "▁"}));
+        }
+        normalizers.push(json!({"type": "Replace", "pattern": {"String": " "}, "content": "▁"}));
+        let mut decoders = vec![
+            json!({"type": "Replace", "pattern": {"String": "▁"}, "content": " "}),
+            json!({"type": "ByteFallback"}),
+            json!({"type": "Fuse"}),
+        ];
+        if self.add_space_prefix.unwrap_or(true) {
+            decoders.push(json!({"type": "Strip", "content": " ", "start": 1, "stop": 0}));
+        }
+        Ok(object(json!({
+            "normalizer": {"type": "Sequence", "normalizers": normalizers},
+            "pre_tokenizer": null,
+            "decoder": {"type": "Sequence", "decoders": decoders},
+            "model": {
+                "type": "BPE",
+                "vocab": self.vocab(),
+                "merges": merges,
+                "ignore_merges": false,
+                "byte_fallback": true,
+                "fuse_unk": true,
+                "unk_token": self.unknown.map(|id| self.spelling(id)).transpose()?,
+            },
+        })))
+    }
+
+    fn vocab(&self) -> Map<String, Value> {
+        let ids = self.tokens.iter().enumerate();
+        ids.map(|(id, token)| (token.clone(), json!(id))).collect()
+    }
+
+    fn stored_merges(&self) -> Result<Vec<[&str; 2]>> {
+        let split = |merge: &'_ String| -> Option<(usize, usize)> {
+            let at = merge.char_indices().skip(1).find(|(_, c)| *c == ' ')?.0;
+            Some((at, at + 1))
+        };
+        self.merges
+            .iter()
+            .map(|merge| match split(merge) {
+                Some((end, start)) => Ok([&merge[..end], &merge[start..]]),
+                None => Err(refused(format!("merge `{merge}` has not two parts"))),
+            })
+            .collect()
+    }
+
+    fn scored_merges(&self) -> Result<Vec<[&str; 2]>> {
+        if self.scores.len() != self.tokens.len() {
+            return Err(refused(format!(
+                "`tokenizer.ggml.scores` has {} entries for {} tokens",
+                self.scores.len(),
+                self.tokens.len()
+            )));
+        }
+        let ids: HashMap<&str, usize> = (self.tokens.iter().enumerate())
+            .map(|(id, token)| (token.as_str(), id))
+            .collect();
+        let mut merges = Vec::new();
+        for (token, score) in self.tokens.iter().zip(&self.scores) {
+            let mut ways: Vec<[&str; 2]> = token
+                .char_indices()
+                .skip(1)
+                .map(|(at, _)| token.split_at(at))
+                .filter(|(left, right)| ids.contains_key(left) && ids.contains_key(right))
+                .map(|(left, right)| [left, right])
+                .collect();
+            ways.sort_by_key(|[left, right]| (ids[left], ids[right]));
+            merges.extend(ways.into_iter().map(|way| (*score, way)));
+        }
+        merges.sort_by(|(a, _), (b, _)| b.total_cmp(a));
+        Ok(merges.into_iter().map(|(_, way)| way).collect())
+    }
+
+    /// Control tokens are special; user-defined ones are matched in text but kept when decoding.
+    fn added_tokens(&self) -> Vec<Value> {
+        (self.tokens.iter().zip(&self.token_types).enumerate())
+            .filter(|(_, (_, kind))| matches!(kind, 2..=4))
+            .map(|(id, (token, kind))| {
+                json!({
+                    "id": id, "content": token, "special": *kind != 4, "normalized": false,
+                    "single_word": false, "lstrip": false, "rstrip": false,
+                })
+            })
+            .collect()
+    }
+
+    fn post_processor(&self, bos_by_habit: bool) -> Result<Value> {
+        let wanted = |wanted: bool, id: Option<u32>| match id {
+            Some(id) if wanted => self.spelling(id).map(|token| Some((id, token))),
+            _ => Ok(None),
+        };
+        let bos = wanted(self.add_bos.unwrap_or(bos_by_habit), self.bos)?;
+        let eos = wanted(self.add_eos.unwrap_or(false), self.eos)?;
+        if bos.is_none() && eos.is_none() {
+            return Ok(Value::Null);
+        }
+        let around = |text: Value| {
+            let special = |token: &Option<(u32, &str)>| {
+                token.map(|(_, token)| json!({"SpecialToken": {"id": token, "type_id": 0}}))
+            };
+            [special(&bos), Some(text), special(&eos)]
+                .into_iter()
+                .flatten()
+                .collect::<Vec<_>>()
+        };
+        let specials: Map<String, Value> = [bos, eos]
+            .into_iter()
+            .flatten()
+            .map(|(id, token)| {
+                let value = json!({"id": token, "ids": [id], "tokens": [token]});
+                (token.to_string(), value)
+            })
+            .collect();
+        let second = around(json!({"Sequence": {"id": "B", "type_id": 0}}));
+        let mut pair = around(json!({"Sequence": {"id": "A", "type_id": 0}}));
+        let single = pair.clone();
+        pair.extend(second);
+        Ok(json!({
+            "type": "TemplateProcessing",
+            "single": single, "pair": pair, "special_tokens": specials,
+        }))
+    }
+
+    fn spelling(&self, id: u32) -> Result<&str> {
+        match self.tokens.get(id as usize) {
+            Some(token) => Ok(token),
+            None => Err(refused(format!(
+                "special token {id} is beyond the {} tokens",
+                self.tokens.len()
+            ))),
+        }
+    }
+}
+
+fn split(pattern: &str) -> Value {
+    json!({"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": false})
+}
+
+fn object(value: Value) -> Map<String, Value> {
+    match value {
+        Value::Object(map) => map,
+        _ => Map::new(),
+    }
+}
+
+fn refused(message: impl Into<String>) -> Error {
+    Error::Tokenizer(message.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tokenizer::Tokenizer;
+
+    fn byte_level(pre: &str) -> GgufVocabulary {
+        let mut tokens: Vec<String> = ["<|end|>", "<tool>"].map(String::from).to_vec();
+        tokens.extend(('!'..='~').map(String::from));
+        tokens.extend(["Ġ", "1", "Ġa", "ab", "12", "Ġab"].map(String::from));
+        tokens.dedup();
+        let mut token_types = vec![1; tokens.len()];
+        (token_types[0], token_types[1]) = (3, 4);
+        GgufVocabulary {
+            model: "gpt2".into(),
+            pre: Some(pre.into()),
+            tokens,
+            token_types,
+            merges: ["Ġ a", "a b", "1 2", "Ġa b"].map(String::from).to_vec(),
+            bos: Some(0),
+            ..GgufVocabulary::default()
+        }
+    }
+
+    #[test]
+    fn decoding_undoes_encoding_and_special_tokens_are_recognised() {
+        for pre in ["gpt-2", "smollm", "llama-bpe", "qwen2", "default"] {
+            let tokenizer = Tokenizer::from_gguf(&byte_level(pre)).unwrap();
+            let text = "ab ab<|end|> 12 c<tool>";
+            let ids = tokenizer.encode(text, false).unwrap();
+            assert_eq!(tokenizer.decode(&ids, false).unwrap(), text, "{pre}");
+            assert_eq!(tokenizer.decode(&ids, true).unwrap(), "ab ab 12 c<tool>");
+            assert!(ids.contains(&0) && ids.contains(&1));
+        }
+    }
+
+    #[test]
+    fn smollm_splits_digits_and_gpt2_does_not() {
+        let digits = |pre| {
+            let tokenizer = Tokenizer::from_gguf(&byte_level(pre)).unwrap();
+            tokenizer.encode("12", false).unwrap().len()
+        };
+        assert_eq!((digits("smollm"), digits("gpt-2")), (2, 1));
+    }
+
+    #[test]
+    fn the_begin_token_is_added_only_when_asked_for() {
+        let mut vocabulary = byte_level("gpt-2");
+        vocabulary.add_bos = Some(true);
+        let tokenizer = Tokenizer::from_gguf(&vocabulary).unwrap();
+        let bare = tokenizer.encode("ab", false).unwrap();
+        assert_eq!(
+            tokenizer.encode("ab", true).unwrap(),
+            [vec![0], bare].concat()
+        );
+    }
+
+    #[test]
+    fn sentence_piece_merges_by_score_and_falls_back_to_bytes() {
+        let tokens = [
+            "<unk>", "<s>", "▁", "a", "b", "ab", "▁ab", "<0xC3>", "<0xA9>",
+        ];
+        let tokenizer = Tokenizer::from_gguf(&GgufVocabulary {
+            model: "llama".into(),
+            tokens: tokens.map(String::from).to_vec(),
+            token_types: vec![2, 3, 1, 1, 1, 1, 1, 6, 6],
+            scores: vec![0.0, 0.0, -3.0, -4.0, -5.0, -1.0, -2.0, 0.0, 0.0],
+            bos: Some(1),
+            unknown: Some(0),
+            ..GgufVocabulary::default()
+        })
+        .unwrap();
+        let ids = tokenizer.encode("ab é", true).unwrap();
+        assert_eq!(ids, [1, 6, 2, 7, 8]);
+        assert_eq!(tokenizer.decode(&ids, true).unwrap(), "ab é");
+    }
+
+    #[test]
+    fn an_unknown_kind_is_refused_by_name() {
+        for (model, pre) in [("gpt2", "tekken"), ("bert", "default")] {
+            let vocabulary = GgufVocabulary {
+                model: model.into(),
+                ..byte_level(pre)
+            };
+            let message = Tokenizer::from_gguf(&vocabulary).unwrap_err().to_string();
+            assert!(
+                message.contains("tekken") || message.contains("bert"),
+                "{message}"
+            );
+        }
+    }
+}
