@@ -1,1 +1,19 @@
-//! placeholder
+//! The tensor model of moe-cl: Llama-family decoders, their checkpoints, tokenizers and generation,
+//! on [Burn](burn).
+//!
+//! A [`checkpoint::Checkpoint`] is a Hugging Face folder or a GGUF file, checked against its own
+//! [`config::ModelConfig`] before a byte of weights is read.
+
+pub mod atomic;
+pub mod chat;
+pub mod checkpoint;
+pub mod config;
+pub mod device;
+pub mod error;
+pub mod generate;
+pub mod model;
+#[cfg(feature = "hub")]
+pub mod source;
+pub mod tokenizer;
+
+pub use error::{Error, Result};

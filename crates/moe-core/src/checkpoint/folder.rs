@@ -1,0 +1,102 @@
+//! The files of a Hugging Face checkpoint folder.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use super::safetensors::Sharded;
+use super::{Checkpoint, TokenizerSource, Weights};
+use crate::config::{ModelConfig, json};
+use crate::error::{Error, Result};
+
+/// Settings are kilobytes, chat templates too; anything larger is not what its name says.
+const MAX_TEXT: u64 = 16 << 20;
+
+/// Opens `dir`, which holds either one `.gguf` file or a Hugging Face checkpoint.
+pub(super) fn open(dir: &Path) -> Result<Checkpoint> {
+    let config = dir.join("config.json");
+    if !config.exists() {
+        return Checkpoint::open_file(&only_gguf(dir)?);
+    }
+    let mut config = ModelConfig::from_json(&read_text(&config)?, &config)?;
+    let generation = dir.join("generation_config.json");
+    if generation.exists() {
+        let more = json::generation_eos(&read_text(&generation)?, &generation)?;
+        for id in more {
+            if !config.eos_token_ids.contains(&id) {
+                config.eos_token_ids.push(id);
+            }
+        }
+    }
+    let tokenizer = dir.join("tokenizer.json");
+    Ok(Checkpoint {
+        path: dir.to_path_buf(),
+        config,
+        weights: Weights::Safetensors(Sharded::open(dir)?),
+        tokenizer: tokenizer
+            .exists()
+            .then_some(TokenizerSource::File(tokenizer)),
+        chat_template: chat_template(dir)?,
+    })
+}
+
+fn only_gguf(dir: &Path) -> Result<PathBuf> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(dir).map_err(Error::io(dir))? {
+        let path = entry.map_err(Error::io(dir))?.path();
+        let extension = path.extension().and_then(|extension| extension.to_str());
+        if extension.is_some_and(|extension| extension.eq_ignore_ascii_case("gguf")) {
+            files.push(path);
+        }
+    }
+    match files.len() {
+        1 => Ok(files.remove(0)),
+        0 => Err(Error::file(
+            dir,
+            "no config.json and no .gguf file; expected the folder of a Hugging Face checkpoint",
+        )),
+        more => Err(Error::file(
+            dir,
+            format!("{more} .gguf files and no config.json; name the one to open"),
+        )),
+    }
+}
+
+/// `chat_template.jinja` if there is one, else the key in `tokenizer_config.json`.
+fn chat_template(dir: &Path) -> Result<Option<String>> {
+    let file = dir.join("chat_template.jinja");
+    if file.exists() {
+        return read_text(&file).map(Some);
+    }
+    let file = dir.join("tokenizer_config.json");
+    if !file.exists() {
+        return Ok(None);
+    }
+    let config: Value = serde_json::from_str(&read_text(&file)?)
+        .map_err(|error| Error::file(&file, format!("not valid JSON: {error}")))?;
+    match config.get("chat_template") {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::String(template)) => Ok(Some(template.clone())),
+        Some(Value::Array(named)) => Ok(named
+            .iter()
+            .find(|entry| entry["name"] == "default")
+            .and_then(|entry| entry["template"].as_str())
+            .map(str::to_owned)),
+        Some(_) => {
+            let message = "expected a string or a list of named templates";
+            Err(Error::config(&file, "chat_template", message))
+        }
+    }
+}
+
+/// A small text file, refused by its size before it is read.
+pub(super) fn read_text(path: &Path) -> Result<String> {
+    let len = fs::metadata(path).map_err(Error::io(path))?.len();
+    if len > MAX_TEXT {
+        let message = format!("{len} bytes; expected a text of at most {MAX_TEXT}");
+        return Err(Error::file(path, message));
+    }
+    let bytes = fs::read(path).map_err(Error::io(path))?;
+    String::from_utf8(bytes).map_err(|_| Error::file(path, "expected UTF-8 text"))
+}

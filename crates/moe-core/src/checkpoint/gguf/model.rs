@@ -1,0 +1,121 @@
+//! A GGUF file read as a decoder: Hugging Face names, shapes and row order.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use super::names::{hugging_face, is_rotary};
+use super::tokenizer::{self, GgufTokenizer};
+use super::{GgufFile, TensorInfo, config};
+use crate::config::{Architecture, ModelConfig};
+use crate::error::{Error, Result};
+
+/// The weights, settings and vocabulary of a `.gguf` base.
+#[derive(Debug)]
+pub(in crate::checkpoint) struct GgufModel {
+    file: GgufFile,
+    config: ModelConfig,
+    /// Hugging Face name → GGUF name.
+    names: BTreeMap<String, String>,
+}
+
+impl GgufModel {
+    pub(in crate::checkpoint) fn open(path: &Path) -> Result<Self> {
+        let file = GgufFile::open(path)?;
+        let config = config::read(&file)?;
+        let mut names = BTreeMap::new();
+        for (name, _) in file.tensors().filter(|(name, _)| !is_rotary(name)) {
+            if let Some(twin) = names.insert(hugging_face(name), name.to_owned()) {
+                let message = format!("means the same as `{twin}`; the file is damaged");
+                return Err(Error::tensor(path, name, message));
+            }
+        }
+        Ok(Self {
+            file,
+            config,
+            names,
+        })
+    }
+
+    pub(in crate::checkpoint) fn config(&self) -> &ModelConfig {
+        &self.config
+    }
+
+    pub(in crate::checkpoint) fn tokenizer(&self) -> Result<Option<GgufTokenizer>> {
+        tokenizer::read(&self.file)
+    }
+
+    pub(in crate::checkpoint) fn chat_template(&self) -> Result<Option<&str>> {
+        let metadata = self.file.metadata();
+        metadata.str(self.file.path(), "tokenizer.chat_template")
+    }
+
+    pub(in crate::checkpoint) fn names(&self) -> impl Iterator<Item = &str> {
+        self.names.keys().map(String::as_str)
+    }
+
+    pub(in crate::checkpoint) fn tensor(&self, name: &str) -> Option<&TensorInfo> {
+        self.file.tensor(self.names.get(name)?)
+    }
+
+    pub(in crate::checkpoint) fn bytes_on_disk(&self) -> u64 {
+        self.file.bytes_on_disk()
+    }
+
+    /// Dequantised; query and key rows back in rotate-half order.
+    pub(in crate::checkpoint) fn read_f32(&self, name: &str) -> Result<Vec<f32>> {
+        let Some(stored) = self.names.get(name) else {
+            let message = "not in this file under that Hugging Face name";
+            return Err(Error::tensor(self.file.path(), name, message));
+        };
+        let values = self.file.read_f32(stored)?;
+        // Only the llama converter permutes; Qwen files keep the Hugging Face order.
+        let permuted = self.config.architecture == Architecture::Llama
+            && (name.contains(".self_attn.q_proj.") || name.contains(".self_attn.k_proj."));
+        if !permuted {
+            return Ok(values);
+        }
+        Ok(rotate_half_order(
+            &values,
+            self.config.head_dim,
+            self.rows(name),
+        ))
+    }
+
+    fn rows(&self, name: &str) -> usize {
+        let shape = self.tensor(name).map(|tensor| tensor.shape.as_slice());
+        shape.and_then(<[usize]>::first).copied().unwrap_or(0)
+    }
+}
+
+/// Undoes the interleaving of rotary pairs: within a head, row `2i + half` of `values`
+/// `[rows, columns]` becomes row `half · head_dim/2 + i`.
+fn rotate_half_order(values: &[f32], head_dim: usize, rows: usize) -> Vec<f32> {
+    let columns = values.len().checked_div(rows).unwrap_or(0);
+    let mut out = Vec::with_capacity(values.len());
+    for head in values.chunks(head_dim * columns.max(1)) {
+        for half in 0..2 {
+            for pair in 0..head_dim / 2 {
+                let row = 2 * pair + half;
+                out.extend_from_slice(&head[row * columns..][..columns]);
+            }
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn interleaved_pairs_come_apart_into_halves() {
+        // Two heads of 4 rows, 1 column: pairs (0,1) (2,3) → first of each, then second of each.
+        let stored = [0., 1., 2., 3., 10., 11., 12., 13.];
+        let order = rotate_half_order(&stored, 4, 8);
+        assert_eq!(order, [0., 2., 1., 3., 10., 12., 11., 13.]);
+        // Columns move with their row.
+        let stored = [0., 0.5, 1., 1.5, 2., 2.5, 3., 3.5];
+        let order = rotate_half_order(&stored, 4, 4);
+        assert_eq!(order, [0., 0.5, 2., 2.5, 1., 1.5, 3., 3.5]);
+    }
+}

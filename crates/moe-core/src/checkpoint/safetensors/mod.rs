@@ -1,0 +1,101 @@
+//! Safetensors files: a strict reader, and checkpoints cut into several of them.
+
+mod dtype;
+mod header;
+mod sharded;
+mod unique_map;
+
+use std::collections::HashMap;
+use std::path::Path;
+
+pub use self::dtype::Dtype;
+use self::header::Header;
+pub use self::header::TensorEntry;
+pub(super) use self::sharded::Sharded;
+use super::positioned::PositionedFile;
+use crate::error::{Error, Result};
+
+/// One safetensors file whose header is read and checked; data is read on demand.
+#[derive(Debug)]
+pub struct SafetensorsFile {
+    file: PositionedFile,
+    header: Header,
+}
+
+impl SafetensorsFile {
+    /// Opens `path` and checks its header against the length of the file.
+    ///
+    /// # Errors
+    /// When the file cannot be read or breaks the format: a header that is too long or not a JSON
+    /// object with unique keys, an unknown dtype, a shape that does not fit its bytes, tensors that
+    /// overlap or leave a gap, missing or extra data.
+    pub fn open(path: &Path) -> Result<Self> {
+        let file = PositionedFile::open(path)?;
+        let header = header::read(&file)?;
+        Ok(Self { file, header })
+    }
+
+    /// The path that was opened.
+    pub fn path(&self) -> &Path {
+        self.file.path()
+    }
+
+    /// Length of the file.
+    pub fn bytes_on_disk(&self) -> u64 {
+        self.file.len()
+    }
+
+    /// Every tensor, in no particular order.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.header.tensors.keys().map(String::as_str)
+    }
+
+    /// Type and shape of a tensor.
+    pub fn tensor(&self, name: &str) -> Option<&TensorEntry> {
+        self.header.tensors.get(name)
+    }
+
+    /// The free text under `__metadata__`.
+    pub fn metadata(&self) -> &HashMap<String, String> {
+        &self.header.metadata
+    }
+
+    /// One float tensor, row-major, widened to f32. Non-finite values are returned as they are.
+    ///
+    /// # Errors
+    /// When the name is unknown, the type is not F64, F32, F16 or BF16, or reading fails.
+    pub fn read_f32(&self, name: &str) -> Result<Vec<f32>> {
+        let (tensor, bytes) = self.read(name)?;
+        tensor.dtype.widen(&bytes).ok_or_else(|| {
+            let message = format!(
+                "is of type {}, expected F32, F16, BF16 or F64",
+                tensor.dtype.name()
+            );
+            Error::tensor(self.path(), name, message)
+        })
+    }
+
+    /// One tensor of whole numbers (BOOL as 0 and 1), row-major.
+    ///
+    /// # Errors
+    /// When the name is unknown, the type is not BOOL or an integer below U64, or reading fails.
+    pub fn read_i64(&self, name: &str) -> Result<Vec<i64>> {
+        let (tensor, bytes) = self.read(name)?;
+        tensor.dtype.integers(&bytes).ok_or_else(|| {
+            let message = format!("is of type {}, expected integers", tensor.dtype.name());
+            Error::tensor(self.path(), name, message)
+        })
+    }
+
+    fn read(&self, name: &str) -> Result<(&TensorEntry, Vec<u8>)> {
+        let tensor = self
+            .tensor(name)
+            .ok_or_else(|| Error::tensor(self.path(), name, "not in this file"))?;
+        let bytes = &tensor.bytes;
+        let bytes = self.file.read(bytes.start, bytes.end - bytes.start)?;
+        Ok((tensor, bytes))
+    }
+}
+
+#[cfg(test)]
+mod tests;
