@@ -43,6 +43,7 @@ pub enum Event {
         /// Optimiser steps done in the run.
         step: usize,
         /// Loss of the task alone.
+        #[serde(deserialize_with = "nan_where_null")]
         loss: f64,
         /// Cross-entropy of the task discriminator, where the method has one.
         discriminator_loss: Option<f64>,
@@ -51,6 +52,7 @@ pub enum Event {
         /// Learning rate used.
         learning_rate: f64,
         /// Norm of all gradients before clipping.
+        #[serde(deserialize_with = "nan_where_null")]
         gradient_norm: f64,
         /// Tokens that are not padding.
         real_tokens: usize,
@@ -106,6 +108,11 @@ pub enum Event {
     },
 }
 
+/// JSON has no infinities and no NaN: serde_json writes them as null, and a log that holds one must stay readable.
+fn nan_where_null<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
+    Ok(Option::deserialize(deserializer)?.unwrap_or(f64::NAN))
+}
+
 /// Something that takes note of events: a log, a progress bar, a dashboard.
 pub trait Recorder {
     /// Takes note of one event.
@@ -113,4 +120,12 @@ pub trait Recorder {
     /// # Errors
     /// When the note cannot be kept (disk full, …); the run then stops rather than go on unrecorded.
     fn record(&mut self, event: &Event) -> std::io::Result<()>;
+}
+
+/// Every recorder of the list takes note, in order.
+impl Recorder for Vec<&mut dyn Recorder> {
+    fn record(&mut self, event: &Event) -> std::io::Result<()> {
+        self.iter_mut()
+            .try_for_each(|recorder| recorder.record(event))
+    }
 }

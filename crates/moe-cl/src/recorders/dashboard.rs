@@ -1,0 +1,341 @@
+//! The run on burn-train's dashboard: events in, calls of its renderer traits out.
+
+use std::io::{self, IsTerminal};
+
+use burn_train::{
+    Interrupter,
+    metric::Metric,
+    renderer::{EvaluationName, MetricsRenderer, tui::TuiMetricsRendererWrapper},
+};
+
+use super::scalar::{Reading, Scalar};
+use crate::events::{Event, Recorder};
+
+/// Shows a run on any [`MetricsRenderer`] of burn-train: loss, learning rate, tokens per second and discriminator
+/// accuracy as training metrics, accuracy and gate share per task as test metrics, and the progress of both.
+///
+/// The renderer counts in epochs of equal size, which tasks are not: the whole stream is shown as one epoch whose items
+/// are optimiser steps, so that progress and ETA stay right, and the task at hand is named in the label.
+pub struct Dashboard {
+    renderer: Box<dyn MetricsRenderer>,
+    interrupter: Interrupter,
+    training: [Shown; 4],
+    accuracy: Shown,
+    gate_share: Shown,
+    method: String,
+    tasks: Vec<String>,
+    total_steps: usize,
+}
+
+/// A metric, and whether the renderer knows it: it learns of a metric with its first value, so that it shows none that
+/// a method does not have.
+struct Shown {
+    scalar: Scalar,
+    registered: bool,
+}
+
+impl Dashboard {
+    /// burn-train's ratatui dashboard on this terminal. Keys: `q` to stop, arrows to change the plot.
+    ///
+    /// It takes the screen until it is dropped, so nothing else may write to the terminal. "Stop the training" ends the run
+    /// with an [`Interrupted`](io::ErrorKind::Interrupted) error from [`record`](Recorder::record); "stop immediately"
+    /// panics, as it does in burn's own training loop. A run can be resumed after either.
+    ///
+    /// # Errors
+    /// When the standard output is not a terminal.
+    pub fn terminal() -> io::Result<Self> {
+        if !io::stdout().is_terminal() {
+            let problem =
+                "the dashboard needs a terminal and the standard output is none; run without it";
+            return Err(io::Error::new(io::ErrorKind::Unsupported, problem));
+        }
+        let interrupter = Interrupter::new();
+        let renderer = TuiMetricsRendererWrapper::new(interrupter.clone(), None);
+        Ok(Self::new(Box::new(renderer), interrupter))
+    }
+
+    /// Shows the run on `renderer`; the run stops when `interrupter` says so.
+    pub fn new(renderer: Box<dyn MetricsRenderer>, interrupter: Interrupter) -> Self {
+        let shown = |name, unit, higher_is_better, precision| Shown {
+            scalar: Scalar::new(name, unit, higher_is_better, precision),
+            registered: false,
+        };
+        Self {
+            renderer,
+            interrupter,
+            training: [
+                shown("Loss", None, false, 3),
+                shown("Discriminator accuracy", None, false, 3),
+                shown("Learning rate", None, false, 2),
+                shown("Tokens per second", Some("tokens/s"), true, 0),
+            ],
+            accuracy: shown("Accuracy", None, true, 3),
+            gate_share: shown("Gate share of the shared expert", None, true, 3),
+            method: String::new(),
+            tasks: Vec::new(),
+            total_steps: 0,
+        }
+    }
+}
+
+impl Recorder for Dashboard {
+    fn record(&mut self, event: &Event) -> io::Result<()> {
+        let renderer = &mut *self.renderer;
+        match event {
+            Event::RunStarted {
+                method,
+                tasks,
+                total_steps,
+                ..
+            } => {
+                self.method.clone_from(method);
+                self.tasks.clone_from(tasks);
+                self.total_steps = *total_steps;
+                renderer.start(1, 1, Some(*total_steps), Some(method));
+                renderer.start_global_progress(tasks.len() + 1);
+            }
+            Event::TaskStarted { task, name, .. } => {
+                let place = format!(
+                    "{}, task {}/{} {name}",
+                    self.method,
+                    task + 1,
+                    self.tasks.len()
+                );
+                renderer.start(1, 1, Some(self.total_steps), Some(&place));
+                renderer.start_split("train", self.total_steps);
+                self.training
+                    .iter_mut()
+                    .for_each(|shown| shown.scalar.clear());
+            }
+            Event::Step {
+                step,
+                loss,
+                discriminator_accuracy,
+                learning_rate,
+                real_tokens,
+                seconds,
+                ..
+            } => {
+                let rate = (*seconds > 0.0).then(|| *real_tokens as f64 / seconds);
+                let values = [
+                    Some(*loss),
+                    *discriminator_accuracy,
+                    Some(*learning_rate),
+                    rate,
+                ];
+                for (shown, value) in self.training.iter_mut().zip(values) {
+                    if let Some(value) = value.filter(|value| value.is_finite()) {
+                        shown.introduce(renderer);
+                        renderer.update_train(shown.scalar.shown(Reading { value, count: 1 }));
+                    }
+                }
+                renderer.update_split(*step);
+                return self.stop_if_asked();
+            }
+            Event::EvaluationStarted { after, examples } => {
+                renderer.start_test(&format!("after task {after}"), *examples);
+            }
+            Event::EvaluationStep { done } => {
+                renderer.update_test_progress(*done);
+                return self.stop_if_asked();
+            }
+            Event::Evaluated { scores, .. } => {
+                self.accuracy.scalar.clear();
+                for (task, score) in self.tasks.iter().zip(scores) {
+                    if let Some(score) = score {
+                        self.accuracy.test(renderer, task, *score);
+                    }
+                }
+                renderer.end_test();
+            }
+            Event::GateShare { task, shared } => {
+                if let (Some(task), false) = (self.tasks.get(*task), shared.is_empty()) {
+                    let mean = shared.iter().sum::<f64>() / shared.len() as f64;
+                    self.gate_share.test(renderer, task, mean);
+                }
+            }
+            Event::CheckpointSaved { .. } => renderer.log_event_training("checkpoints".into()),
+            Event::Warning { .. } => renderer.log_event_training("warnings".into()),
+            Event::RunFinished { .. } => {
+                renderer.end_global_progress();
+                renderer.end();
+                renderer
+                    .on_train_end(None)
+                    .map_err(|error| io::Error::other(error.to_string()))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Dashboard {
+    fn stop_if_asked(&self) -> io::Result<()> {
+        if self.interrupter.should_stop() {
+            let problem =
+                "stopped from the dashboard; resume the run to go on from its last checkpoint";
+            return Err(io::Error::new(io::ErrorKind::Interrupted, problem));
+        }
+        Ok(())
+    }
+}
+
+impl Shown {
+    fn introduce(&mut self, renderer: &mut dyn MetricsRenderer) {
+        if !self.registered {
+            renderer.register_metric(self.scalar.definition());
+            self.registered = true;
+        }
+    }
+
+    fn test(&mut self, renderer: &mut dyn MetricsRenderer, task: &str, value: f64) {
+        self.introduce(renderer);
+        renderer.update_test(
+            EvaluationName::new(task),
+            self.scalar.shown(Reading { value, count: 1 }),
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use burn_train::{
+        logger::{EvaluationProgressLogger, TrainingProgressLogger},
+        metric::MetricDefinition,
+        renderer::{MetricState, MetricsRendererEvaluation, MetricsRendererTraining},
+    };
+
+    use super::*;
+
+    /// Writes down its calls as text.
+    #[derive(Clone, Default)]
+    struct Notebook(Arc<Mutex<Vec<String>>>);
+
+    impl Notebook {
+        fn note(&self, call: String) {
+            self.0.lock().unwrap().push(call);
+        }
+
+        fn metric(&self, split: &str, state: &MetricState) {
+            let MetricState::Numeric(entry, Some(value)) = state else {
+                panic!("a numeric state")
+            };
+            let metric = entry.metric_id.clone();
+            self.note(format!("{split} {metric:?} {}", value.current()));
+        }
+
+        fn saw(&self, call: &str) -> bool {
+            self.0
+                .lock()
+                .unwrap()
+                .iter()
+                .any(|seen| seen.contains(call))
+        }
+    }
+
+    impl MetricsRendererTraining for Notebook {
+        fn update_train(&mut self, state: MetricState) {
+            self.metric("train", &state);
+        }
+        fn update_valid(&mut self, state: MetricState) {
+            self.metric("valid", &state);
+        }
+    }
+    impl MetricsRendererEvaluation for Notebook {
+        fn update_test(&mut self, name: EvaluationName, state: MetricState) {
+            self.metric(name.as_str(), &state);
+        }
+    }
+    impl TrainingProgressLogger for Notebook {
+        fn start(&mut self, _: usize, _: usize, _: Option<usize>, label: Option<&str>) {
+            self.note(format!("start {label:?}"));
+        }
+        fn update_epoch(&mut self, _: usize) {}
+        fn start_split(&mut self, _: &str, _: usize) {}
+        fn update_split(&mut self, done: usize) {
+            self.note(format!("step {done}"));
+        }
+        fn end_split(&mut self) {}
+        fn end(&mut self) {}
+        fn log_event_training(&mut self, _: String) {}
+    }
+    impl EvaluationProgressLogger for Notebook {
+        fn start_global_progress(&mut self, _: usize) {}
+        fn start_test(&mut self, _: &str, _: usize) {}
+        fn update_test_progress(&mut self, _: usize) {}
+        fn end_test(&mut self) {}
+        fn end_global_progress(&mut self) {}
+        fn log_event_evaluation(&mut self, _: String) {}
+    }
+    impl MetricsRenderer for Notebook {
+        fn manual_close(&mut self) {}
+        fn register_metric(&mut self, definition: MetricDefinition) {
+            self.note(format!("register {}", definition.name));
+        }
+    }
+
+    fn started() -> Event {
+        Event::RunStarted {
+            name: "x".into(),
+            method: "sequential".into(),
+            seed: 0,
+            tasks: vec!["amazon".into(), "yelp".into()],
+            total_steps: 4,
+            resumed_at: None,
+        }
+    }
+
+    fn step(step: usize) -> Event {
+        Event::Step {
+            task: 0,
+            step,
+            loss: 0.5,
+            discriminator_loss: None,
+            discriminator_accuracy: None,
+            learning_rate: 0.25,
+            gradient_norm: 1.0,
+            real_tokens: 10,
+            seconds: 0.5,
+        }
+    }
+
+    #[test]
+    fn the_renderer_gets_every_number_that_the_method_has_and_no_other() {
+        let notebook = Notebook::default();
+        let mut dashboard = Dashboard::new(Box::new(notebook.clone()), Interrupter::new());
+        let evaluated = Event::Evaluated {
+            after: 1,
+            scores: vec![Some(0.75), None],
+            examples_per_second: 1.0,
+        };
+        for event in [started(), step(3), evaluated] {
+            dashboard.record(&event).unwrap();
+        }
+        for call in [
+            "\"Loss\" } 0.5",
+            "\"Learning rate\" } 0.25",
+            "\"Tokens per second\" } 20",
+            "step 3",
+            "amazon MetricId { id: \"Accuracy\" } 0.75",
+        ] {
+            assert!(
+                notebook.saw(call),
+                "{call}: {:?}",
+                notebook.0.lock().unwrap()
+            );
+        }
+        assert!(!notebook.saw("Discriminator") && !notebook.saw("yelp"));
+    }
+
+    #[test]
+    fn a_stop_asked_for_on_the_dashboard_ends_the_run() {
+        let interrupter = Interrupter::new();
+        let mut dashboard = Dashboard::new(Box::new(Notebook::default()), interrupter.clone());
+        dashboard.record(&started()).unwrap();
+        dashboard.record(&step(1)).unwrap();
+        interrupter.stop(None);
+        let error = dashboard.record(&step(2)).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::Interrupted);
+    }
+}

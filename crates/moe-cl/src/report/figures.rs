@@ -1,0 +1,183 @@
+//! The figures by which runs are compared, for the page and the terminal alike.
+
+use super::{groups::Group, run_data::RunData};
+
+/// One figure of a run.
+pub struct Figure {
+    /// Its name in the literature.
+    pub name: &'static str,
+    /// What it says, in a sentence.
+    pub meaning: &'static str,
+    /// Whether more is better; none where neither is.
+    pub higher_is_better: Option<bool>,
+    value: fn(&RunData) -> Option<f64>,
+    format: fn(f64) -> String,
+}
+
+/// Every figure, in the order of the columns.
+pub const FIGURES: [Figure; 8] = [
+    Figure {
+        name: "AvgAcc",
+        meaning: "mean accuracy over all tasks after the last one",
+        higher_is_better: Some(true),
+        value: |run| run.matrix.summary().avg_acc,
+        format: share,
+    },
+    Figure {
+        name: "BWT",
+        meaning: "backward transfer: mean change of earlier tasks' accuracy since each was learnt; negative means forgetting (Lopez-Paz & Ranzato 2017)",
+        higher_is_better: Some(true),
+        value: |run| run.matrix.summary().bwt,
+        format: change,
+    },
+    Figure {
+        name: "FWT",
+        meaning: "forward transfer: mean gain over the untrained model on tasks not yet learnt (Lopez-Paz & Ranzato 2017)",
+        higher_is_better: Some(true),
+        value: |run| run.matrix.summary().fwt,
+        format: change,
+    },
+    Figure {
+        name: "Forgetting",
+        meaning: "mean fall from the best earlier accuracy of each task (Chaudhry 2018)",
+        higher_is_better: Some(false),
+        value: |run| run.matrix.summary().forgetting,
+        format: share,
+    },
+    Figure {
+        name: "Learning acc.",
+        meaning: "mean accuracy on each task right after learning it",
+        higher_is_better: Some(true),
+        value: |run| run.matrix.summary().learning_accuracy,
+        format: share,
+    },
+    Figure {
+        name: "Wall time",
+        meaning: "training and evaluation together",
+        higher_is_better: None,
+        value: |run| Some(run.seconds),
+        format: duration,
+    },
+    Figure {
+        name: "Peak memory",
+        meaning: "largest resident memory of the process",
+        higher_is_better: None,
+        value: |run| run.peak_memory.map(|bytes| bytes as f64),
+        format: memory,
+    },
+    Figure {
+        name: "Tokens/s",
+        meaning: "tokens trained on per second of optimiser steps, padding not counted",
+        higher_is_better: None,
+        value: RunData::tokens_per_second,
+        format: |rate| format!("{rate:.0}"),
+    },
+];
+
+impl Figure {
+    /// `mean ± deviation` of the group as text; none where no run has the figure.
+    pub fn text(&self, group: &Group<'_>) -> Option<String> {
+        let spread = group.spread(self.value)?;
+        let mean = (self.format)(spread.mean);
+        Some(match spread.deviation {
+            Some(deviation) => format!(
+                "{mean} ± {}",
+                (self.format)(deviation).trim_start_matches('+')
+            ),
+            None => mean,
+        })
+    }
+
+    /// For each group whether it has the best mean among several, to the digits shown.
+    pub fn best(&self, groups: &[Group<'_>]) -> Vec<bool> {
+        let shown = |group: &Group<'_>| Some((group.spread(self.value)?.mean * 1000.0).round());
+        let values: Vec<Option<f64>> = groups.iter().map(shown).collect();
+        let better = |a: f64, b: f64| {
+            if self.higher_is_better == Some(true) {
+                a.max(b)
+            } else {
+                a.min(b)
+            }
+        };
+        let best = values.iter().flatten().copied().reduce(better);
+        let contest = self.higher_is_better.is_some() && values.iter().any(|value| *value != best);
+        values
+            .iter()
+            .map(|value| contest && value.is_some() && *value == best)
+            .collect()
+    }
+}
+
+/// A share of 1 with three digits.
+pub fn share(value: f64) -> String {
+    format!("{value:.3}")
+}
+
+/// A signed change with three digits; what rounds to nothing has no sign.
+pub fn change(value: f64) -> String {
+    let text = format!("{value:+.3}");
+    if text.ends_with("0.000") {
+        "0.000".into()
+    } else {
+        text
+    }
+}
+
+/// Seconds as people say them.
+pub fn duration(seconds: f64) -> String {
+    let whole = seconds.round() as u64;
+    match whole {
+        0..10 => format!("{seconds:.1} s"),
+        10..60 => format!("{whole} s"),
+        60..3600 => format!("{} min {:02} s", whole / 60, whole % 60),
+        _ => format!("{} h {:02} min", whole / 3600, whole / 60 % 60),
+    }
+}
+
+/// Bytes in binary units.
+pub fn memory(bytes: f64) -> String {
+    let mib = bytes / (1 << 20) as f64;
+    if mib >= 1024.0 {
+        format!("{:.2} GiB", mib / 1024.0)
+    } else {
+        format!("{mib:.0} MiB")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::{examples, groups::groups};
+
+    #[test]
+    fn several_seeds_are_shown_as_mean_and_deviation() {
+        let runs = examples::runs(2);
+        let groups = groups(&runs);
+        assert!(FIGURES[0].text(&groups[0]).unwrap().contains(" ± "));
+    }
+
+    #[test]
+    fn the_best_is_marked_only_where_there_is_a_contest() {
+        let runs = examples::runs(1);
+        let groups = groups(&runs);
+        assert_eq!(
+            FIGURES[1]
+                .best(&groups)
+                .iter()
+                .filter(|best| **best)
+                .count(),
+            1
+        );
+        assert_eq!(FIGURES[1].best(&groups[..1]), [false]);
+        assert!(FIGURES[5].best(&groups).iter().all(|best| !best));
+    }
+
+    #[test]
+    fn units_are_those_that_people_say() {
+        assert_eq!(duration(4.26), "4.3 s");
+        assert_eq!(duration(272.0), "4 min 32 s");
+        assert_eq!(duration(7320.0), "2 h 02 min");
+        assert_eq!(memory(1.5 * (1u64 << 30) as f64), "1.50 GiB");
+        assert_eq!(change(-0.0001), "0.000");
+    }
+}

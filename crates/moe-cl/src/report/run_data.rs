@@ -1,0 +1,309 @@
+//! A run as reports see it, read back from its directory.
+
+use std::{collections::BTreeMap, fs, io, path::Path};
+
+use crate::{
+    events::Event,
+    metrics::AccuracyMatrix,
+    recorders::{Logged, read_log},
+};
+
+/// What a run's log and configuration tell.
+#[derive(Clone, Debug, Default)]
+pub struct RunData {
+    /// Name of the experiment.
+    pub name: String,
+    /// Method and mode, as shown.
+    pub method: String,
+    /// Seed of every random draw.
+    pub seed: u64,
+    /// Task names in the order in which they arrive.
+    pub tasks: Vec<String>,
+    /// Optimiser steps of the whole run.
+    pub total_steps: usize,
+    /// Training of each task begun so far, in order.
+    pub spans: Vec<TaskSpan>,
+    /// Optimiser steps done, in order.
+    pub steps: Vec<StepPoint>,
+    /// Scores so far.
+    pub matrix: AccuracyMatrix,
+    /// Share of the shared expert per adapted layer, by index of the task after which it was measured.
+    pub gate_shares: BTreeMap<usize, Vec<f64>>,
+    /// Warnings in the order in which they came, each text once.
+    pub warnings: Vec<String>,
+    /// Whether the run came to its end.
+    pub finished: bool,
+    /// Wall-clock seconds, summed over the parts of a run that was stopped and resumed.
+    pub seconds: f64,
+    /// Largest resident memory of the process in bytes.
+    pub peak_memory: Option<u64>,
+    /// The configuration, as written into the run directory; empty where there is none.
+    pub config: toml::Table,
+}
+
+/// The training of one task.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TaskSpan {
+    /// Index of the task.
+    pub task: usize,
+    /// Training examples.
+    pub examples: usize,
+    /// Optimiser steps that the task takes.
+    pub steps: usize,
+    /// Parameters that move during this task.
+    pub trainable: u64,
+}
+
+/// One optimiser step; the fields are those of [`Event::Step`].
+#[derive(Clone, Debug, PartialEq)]
+#[allow(missing_docs)]
+pub struct StepPoint {
+    pub task: usize,
+    pub step: usize,
+    pub loss: f64,
+    pub discriminator_accuracy: Option<f64>,
+    pub real_tokens: usize,
+    pub seconds: f64,
+}
+
+impl RunData {
+    /// Reads `events.jsonl` and, where it is there, `config.toml` of a run directory.
+    ///
+    /// # Errors
+    /// When a file cannot be read or parsed, or the log does not begin a run.
+    pub fn load(directory: &Path) -> io::Result<Self> {
+        let path = directory.join("config.toml");
+        let config = match fs::read_to_string(&path) {
+            Ok(text) => text.parse().map_err(|error| invalid(&path, &error)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(toml::Table::new()),
+            Err(error) => Err(io::Error::new(
+                error.kind(),
+                format!("{}: {error}", path.display()),
+            )),
+        }?;
+        let path = directory.join("events.jsonl");
+        Self::from_log(&read_log(&path)?, config).ok_or_else(|| {
+            invalid(
+                &path,
+                &"no run was started here; give a directory below runs/",
+            )
+        })
+    }
+
+    /// Reads a run from its log; none where it does not begin one.
+    pub fn from_log(log: &[Logged], config: toml::Table) -> Option<Self> {
+        let mut run = Self {
+            config,
+            ..Self::default()
+        };
+        let mut part = None; // begin and end of the part of the run that is being read
+        for Logged { time, event } in log {
+            if matches!(event, Event::RunStarted { .. }) {
+                run.close_part(part.replace((*time, *time)));
+            }
+            part = part.map(|(begin, _)| (begin, *time));
+            run.take(event);
+        }
+        part?;
+        run.close_part(part);
+        Some(run)
+    }
+
+    fn close_part(&mut self, part: Option<(f64, f64)>) {
+        self.seconds += part.map_or(0.0, |(begin, end)| (end - begin).max(0.0));
+    }
+
+    fn take(&mut self, event: &Event) {
+        match event {
+            Event::RunStarted {
+                name,
+                method,
+                seed,
+                tasks,
+                total_steps,
+                ..
+            } => {
+                self.name.clone_from(name);
+                self.method.clone_from(method);
+                self.seed = *seed;
+                self.tasks.clone_from(tasks);
+                self.total_steps = *total_steps;
+                self.finished = false;
+            }
+            Event::TaskStarted {
+                task,
+                examples,
+                steps,
+                trainable,
+                ..
+            } => {
+                self.spans.retain(|span| span.task != *task);
+                let (task, examples, steps, trainable) = (*task, *examples, *steps, *trainable);
+                self.spans.push(TaskSpan {
+                    task,
+                    examples,
+                    steps,
+                    trainable,
+                });
+            }
+            Event::Step {
+                task,
+                step,
+                loss,
+                discriminator_accuracy,
+                real_tokens,
+                seconds,
+                ..
+            } => {
+                self.steps.push(StepPoint {
+                    task: *task,
+                    step: *step,
+                    loss: *loss,
+                    discriminator_accuracy: *discriminator_accuracy,
+                    real_tokens: *real_tokens,
+                    seconds: *seconds,
+                });
+            }
+            Event::Evaluated { after, scores, .. } => match after.checked_sub(1) {
+                None => self.matrix.baseline.clone_from(scores),
+                Some(row) => {
+                    let missing = vec![None; self.tasks.len()];
+                    let rows = self.matrix.rows.len().max(row + 1);
+                    self.matrix.rows.resize(rows, missing);
+                    self.matrix.rows[row].clone_from(scores);
+                }
+            },
+            Event::GateShare { task, shared } => {
+                self.gate_shares.insert(*task, shared.clone());
+            }
+            Event::Warning { message } => {
+                if !self.warnings.contains(message) {
+                    self.warnings.push(message.clone());
+                }
+            }
+            Event::RunFinished { peak_memory, .. } => {
+                self.finished = true;
+                self.peak_memory = self.peak_memory.max(*peak_memory);
+            }
+            Event::EvaluationStarted { .. }
+            | Event::EvaluationStep { .. }
+            | Event::CheckpointSaved { .. } => {}
+        }
+    }
+
+    /// Accuracy on `task` after `after` tasks, 0 being the untrained model.
+    pub fn score(&self, after: usize, task: usize) -> Option<f64> {
+        match after.checked_sub(1) {
+            None => *self.matrix.baseline.get(task)?,
+            Some(row) => self.matrix.get(row, task),
+        }
+    }
+
+    /// Real (not padding) tokens trained on per second of optimiser steps.
+    pub fn tokens_per_second(&self) -> Option<f64> {
+        let seconds: f64 = self.steps.iter().map(|step| step.seconds).sum();
+        let tokens: usize = self.steps.iter().map(|step| step.real_tokens).sum();
+        (seconds > 0.0).then(|| tokens as f64 / seconds)
+    }
+
+    /// Settings as `section.key` → value, in the order of the file; sequences of tables (the tasks) are left out.
+    pub fn settings(&self) -> Vec<(String, String)> {
+        fn walk(prefix: &str, table: &toml::Table, settings: &mut Vec<(String, String)>) {
+            for (key, value) in table {
+                let name = if prefix.is_empty() {
+                    key.clone()
+                } else {
+                    format!("{prefix}.{key}")
+                };
+                match value {
+                    toml::Value::Table(table) => walk(&name, table, settings),
+                    toml::Value::Array(values) if values.iter().any(toml::Value::is_table) => {}
+                    toml::Value::String(text) => settings.push((name, text.clone())),
+                    value => settings.push((name, value.to_string())),
+                }
+            }
+        }
+        let mut settings = Vec::new();
+        walk("", &self.config, &mut settings);
+        settings
+    }
+}
+
+fn invalid(path: &Path, error: &dyn std::fmt::Display) -> io::Error {
+    io::Error::new(
+        io::ErrorKind::InvalidData,
+        format!("{}: {error}", path.display()),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(time: f64, event: Event) -> Logged {
+        Logged { time, event }
+    }
+
+    fn started(resumed_at: Option<usize>) -> Event {
+        let (name, method, tasks) = ("x".into(), "m".into(), vec!["a".into(), "b".into()]);
+        Event::RunStarted {
+            name,
+            method,
+            seed: 3,
+            tasks,
+            total_steps: 4,
+            resumed_at,
+        }
+    }
+
+    #[test]
+    fn the_wall_clock_stands_still_between_a_stop_and_the_resumption() {
+        let log = [
+            at(100.0, started(None)),
+            at(110.0, Event::CheckpointSaved { step: 2 }),
+            at(500.0, started(Some(2))),
+            at(503.0, Event::CheckpointSaved { step: 4 }),
+        ];
+        assert_eq!(
+            RunData::from_log(&log, toml::Table::new()).unwrap().seconds,
+            13.0
+        );
+    }
+
+    #[test]
+    fn rows_of_the_matrix_find_their_place() {
+        let scores = |a, b| vec![Some(a), Some(b)];
+        let row = |after, scores| Event::Evaluated {
+            after,
+            scores,
+            examples_per_second: 1.0,
+        };
+        let log = [
+            at(0.0, started(None)),
+            at(1.0, row(0, scores(0.5, 0.4))),
+            at(2.0, row(2, scores(0.8, 0.9))),
+        ];
+        let run = RunData::from_log(&log, toml::Table::new()).unwrap();
+        assert_eq!(run.score(0, 1), Some(0.4));
+        assert_eq!(run.score(1, 0), None);
+        assert_eq!(run.score(2, 1), Some(0.9));
+    }
+
+    #[test]
+    fn settings_are_named_by_section_and_key() {
+        let config = "seed = 1\n[method]\nname = \"moe_cl\"\n[[tasks]]\nname = \"a\"\n"
+            .parse()
+            .unwrap();
+        let run = RunData {
+            config,
+            ..RunData::default()
+        };
+        let expected = [("seed", "1"), ("method.name", "moe_cl")];
+        let mut settings = run.settings();
+        settings.sort_by_key(|(key, _)| key != "seed");
+        assert_eq!(
+            settings,
+            expected.map(|(key, value)| (key.to_owned(), value.to_owned()))
+        );
+    }
+}
