@@ -173,8 +173,10 @@ impl Metadata {
         let mut pairs = HashMap::new();
         for _ in 0..count {
             let key = cursor.string()?;
-            let value = Value::read(cursor)
-                .map_err(|error| Error::config(cursor.path(), &key, error.to_string()))?;
+            let value = Value::read(cursor).map_err(|error| match error {
+                Error::File { path, message } => Error::config(&path, &key, message),
+                other => other,
+            })?;
             if pairs.insert(key.clone(), value).is_some() {
                 return Err(Error::config(
                     cursor.path(),

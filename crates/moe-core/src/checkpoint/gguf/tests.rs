@@ -1,1 +1,273 @@
+use std::fs;
 
+use proptest::prelude::*;
+
+use super::*;
+use crate::checkpoint::{Checkpoint, TokenizerSource};
+use crate::config::RopeScaling;
+
+/// Writes the format's values one after the other.
+#[derive(Default)]
+struct Writer(Vec<u8>);
+
+impl Writer {
+    fn raw(&mut self, bytes: &[u8]) -> &mut Self {
+        self.0.extend_from_slice(bytes);
+        self
+    }
+
+    fn u32(&mut self, value: u32) -> &mut Self {
+        self.raw(&value.to_le_bytes())
+    }
+
+    fn u64(&mut self, value: u64) -> &mut Self {
+        self.raw(&value.to_le_bytes())
+    }
+
+    fn string(&mut self, text: &str) -> &mut Self {
+        self.u64(text.len() as u64).raw(text.as_bytes())
+    }
+}
+
+/// Metadata values this test writes.
+enum Field<'a> {
+    U32(u32),
+    F32(f32),
+    Text(&'a str),
+    Texts(&'a [&'a str]),
+}
+
+struct Tensor<'a> {
+    name: &'a str,
+    /// Row length first.
+    dimensions: &'a [u64],
+    kind: u32,
+    data: Vec<u8>,
+}
+
+fn gguf(fields: &[(&str, Field)], tensors: &[Tensor]) -> Vec<u8> {
+    let mut w = Writer::default();
+    w.raw(b"GGUF").u32(3);
+    w.u64(tensors.len() as u64).u64(fields.len() as u64);
+    for (key, field) in fields {
+        w.string(key);
+        match field {
+            Field::U32(value) => w.u32(4).u32(*value),
+            Field::F32(value) => w.u32(6).raw(&value.to_le_bytes()),
+            Field::Text(text) => w.u32(8).string(text),
+            Field::Texts(texts) => {
+                w.u32(9).u32(8).u64(texts.len() as u64);
+                texts.iter().fold(&mut w, |w, text| w.string(text))
+            }
+        };
+    }
+    let mut data = Vec::new();
+    for tensor in tensors {
+        w.string(tensor.name).u32(tensor.dimensions.len() as u32);
+        for &size in tensor.dimensions {
+            w.u64(size);
+        }
+        w.u32(tensor.kind).u64(data.len() as u64);
+        data.extend_from_slice(&tensor.data);
+        data.resize(data.len().next_multiple_of(32), 0);
+    }
+    w.0.resize(w.0.len().next_multiple_of(32), 0);
+    w.raw(&data);
+    w.0
+}
+
+fn floats<'a>(name: &'a str, dimensions: &'a [u64]) -> Tensor<'a> {
+    let len = dimensions.iter().product::<u64>() as usize;
+    Tensor {
+        name,
+        dimensions,
+        kind: 0,
+        data: (0..len).flat_map(|i| (i as f32).to_le_bytes()).collect(),
+    }
+}
+
+/// One layer, width 4, one head of 4, vocabulary 3; tied.
+fn model() -> Vec<u8> {
+    let fields = [
+        ("general.architecture", Field::Text("llama")),
+        ("llama.embedding_length", Field::U32(4)),
+        ("llama.block_count", Field::U32(1)),
+        ("llama.feed_forward_length", Field::U32(32)),
+        ("llama.attention.head_count", Field::U32(1)),
+        ("llama.context_length", Field::U32(8)),
+        ("llama.attention.layer_norm_rms_epsilon", Field::F32(1e-5)),
+        ("tokenizer.ggml.model", Field::Text("gpt2")),
+        ("tokenizer.ggml.tokens", Field::Texts(&["a", "b", "ab"])),
+        ("tokenizer.ggml.merges", Field::Texts(&["a b"])),
+        ("tokenizer.ggml.eos_token_id", Field::U32(2)),
+        ("tokenizer.chat_template", Field::Text("{{ messages }}")),
+    ];
+    // One q8_0 block a row: scale 0.5, numbers 0, 1, 2, …
+    let block: Vec<u8> = [0x00, 0x38].into_iter().chain(0..32).collect();
+    let down = Tensor {
+        name: "blk.0.ffn_down.weight",
+        dimensions: &[32, 4],
+        kind: 8,
+        data: block.repeat(4),
+    };
+    let tensors = [
+        floats("token_embd.weight", &[4, 3]),
+        floats("output_norm.weight", &[4]),
+        floats("rope_freqs.weight", &[2]),
+        floats("blk.0.attn_norm.weight", &[4]),
+        floats("blk.0.attn_q.weight", &[4, 4]),
+        floats("blk.0.attn_k.weight", &[4, 4]),
+        floats("blk.0.attn_v.weight", &[4, 4]),
+        floats("blk.0.attn_output.weight", &[4, 4]),
+        floats("blk.0.ffn_norm.weight", &[4]),
+        floats("blk.0.ffn_gate.weight", &[4, 32]),
+        floats("blk.0.ffn_up.weight", &[4, 32]),
+        down,
+    ];
+    let mut bytes = gguf(&fields, &tensors);
+    // A divisor of 0 would be refused: 0, 1 become 1, 1.
+    let table = 0f32.to_le_bytes().into_iter().chain(1f32.to_le_bytes());
+    let table: Vec<u8> = table.collect();
+    let freqs = bytes
+        .windows(16)
+        .rposition(|window| window[..8] == table && window[8..] == [0; 8])
+        .unwrap();
+    bytes[freqs..freqs + 4].copy_from_slice(&1f32.to_le_bytes());
+    bytes
+}
+
+fn on_disk(bytes: &[u8]) -> (tempfile::TempDir, std::path::PathBuf) {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("x.gguf");
+    fs::write(&path, bytes).unwrap();
+    (dir, path)
+}
+
+fn refused(bytes: &[u8]) -> String {
+    let (_dir, path) = on_disk(bytes);
+    let message = GgufFile::open(&path).unwrap_err().to_string();
+    assert!(message.contains("x.gguf"), "{message}");
+    message
+}
+
+#[test]
+fn a_model_opens_under_hugging_face_names() {
+    let (dir, path) = on_disk(&model());
+    for path in [path.as_path(), dir.path()] {
+        let checkpoint = Checkpoint::open(path).unwrap();
+        let config = checkpoint.config();
+        assert_eq!((config.vocab_size, config.head_dim), (3, 4));
+        assert!(config.tie_word_embeddings);
+        assert_eq!(config.eos_token_ids, [2]);
+        assert_eq!(config.rope_scaling, RopeScaling::Divisors(vec![1.0, 1.0]));
+        assert_eq!(checkpoint.chat_template(), Some("{{ messages }}"));
+        let TokenizerSource::Gguf(tokenizer) = checkpoint.tokenizer_source().unwrap() else {
+            panic!("expected the vocabulary of the file");
+        };
+        assert_eq!(tokenizer.merges, ["a b"]);
+        // Rows 0, 2, 1, 3: rotary pairs stand next to each other in the file.
+        let q = checkpoint
+            .read_f32("model.layers.0.self_attn.q_proj.weight")
+            .unwrap();
+        assert_eq!([q[0], q[4], q[8], q[12]], [0.0, 8.0, 4.0, 12.0]);
+        let down = "model.layers.0.mlp.down_proj.weight";
+        assert_eq!(checkpoint.shape(down), Some(&[4, 32][..]));
+        assert_eq!(checkpoint.dtype(down), Some("Q8_0"));
+        assert_eq!(checkpoint.read_f32(down).unwrap()[33], 0.5);
+    }
+}
+
+#[test]
+fn counts_the_file_cannot_hold_are_refused_before_any_allocation() {
+    let good = gguf(&[], &[floats("a", &[2])]);
+    for (at, what) in [(8, "tensors"), (16, "metadata entries"), (24, "string")] {
+        let mut bytes = good.clone();
+        bytes[at + 7] = 0x7f;
+        assert!(refused(&bytes).contains(what));
+    }
+}
+
+#[test]
+fn a_damaged_table_is_refused_by_the_name_of_its_tensor() {
+    let of = |dimensions: &[u64], kind, len| {
+        let tensor = Tensor {
+            name: "a",
+            dimensions,
+            kind,
+            data: vec![0; len],
+        };
+        refused(&gguf(&[], &[tensor]))
+    };
+    assert!(of(&[33], 8, 34).contains("whole blocks of 32 (Q8_0)"));
+    assert!(of(&[1 << 40, 1 << 40], 0, 0).contains("overflow"));
+    assert!(of(&[1 << 20], 0, 64).contains("past the end"));
+    assert!(of(&[1, 1, 1, 1, 1], 0, 4).contains("5 dimensions"));
+    assert!(of(&[1], 4, 4).contains("withdrawn"));
+    let twice = refused(&gguf(&[], &[floats("a", &[2]), floats("a", &[2])]));
+    assert!(twice.contains("`a`") && twice.contains("twice"));
+}
+
+#[test]
+fn deep_arrays_do_not_reach_the_stack() {
+    let mut w = Writer::default();
+    w.raw(b"GGUF").u32(3).u64(0).u64(1).string("deep").u32(9);
+    for _ in 0..100_000 {
+        w.u32(9).u64(1);
+    }
+    assert!(refused(&w.0).contains("deep"));
+}
+
+#[test]
+fn types_that_are_not_decoded_are_refused_by_name_when_read() {
+    let tensor = Tensor {
+        name: "a",
+        dimensions: &[32],
+        kind: 20,
+        data: vec![0; 18],
+    };
+    let (_dir, path) = on_disk(&gguf(&[], &[tensor]));
+    let file = GgufFile::open(&path).unwrap();
+    assert!(
+        file.read_f32("a")
+            .unwrap_err()
+            .to_string()
+            .contains("IQ4_NL")
+    );
+}
+
+#[test]
+fn other_versions_and_byte_orders_are_told_apart() {
+    let mut bytes = gguf(&[], &[]);
+    bytes[4..8].copy_from_slice(&3u32.to_be_bytes());
+    assert!(refused(&bytes).contains("big-endian"));
+    bytes[4..8].copy_from_slice(&1u32.to_le_bytes());
+    assert!(refused(&bytes).contains("version 1"));
+    bytes[0] = b'X';
+    assert!(refused(&bytes).contains("not a GGUF file"));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn damage_never_panics(
+        changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..6),
+        cut in prop::option::weighted(0.2, any::<prop::sample::Index>()),
+    ) {
+        let mut bytes = model();
+        for (at, byte) in changes {
+            let at = at.index(bytes.len());
+            bytes[at] = byte;
+        }
+        if let Some(cut) = cut {
+            bytes.truncate(cut.index(bytes.len()));
+        }
+        let (_dir, path) = on_disk(&bytes);
+        if let Ok(file) = GgufFile::open(&path) {
+            file.tensors().for_each(|(name, _)| drop(file.read_f32(name)));
+        }
+        if let Ok(checkpoint) = Checkpoint::open(&path) {
+            checkpoint.names().for_each(|name| drop(checkpoint.read_f32(name)));
+        }
+    }
+}

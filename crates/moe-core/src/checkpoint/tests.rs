@@ -1,0 +1,202 @@
+use std::fs;
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use super::*;
+
+/// Writes `tensors` of zeros as one safetensors file.
+fn write(path: &Path, tensors: &[(String, Vec<usize>)], dtype: &str, first: f32) {
+    let (mut header, mut data) = (serde_json::Map::new(), Vec::new());
+    for (name, shape) in tensors {
+        let begin = data.len();
+        data.resize(begin + 4 * shape.iter().product::<usize>(), 0);
+        data[begin..begin + 4].copy_from_slice(&first.to_le_bytes());
+        let entry = json!({"dtype": dtype, "shape": shape, "data_offsets": [begin, data.len()]});
+        header.insert(name.clone(), entry);
+    }
+    let header = Value::Object(header).to_string();
+    let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
+    bytes.extend_from_slice(header.as_bytes());
+    bytes.extend_from_slice(&data);
+    fs::write(path, bytes).unwrap();
+}
+
+/// A folder with a config for one layer of width 4, and the tensors it asks for.
+fn folder(tied: bool) -> (tempfile::TempDir, Vec<(String, Vec<usize>)>) {
+    let dir = tempfile::tempdir().unwrap();
+    let config = json!({
+        "model_type": "llama", "vocab_size": 5, "hidden_size": 4, "intermediate_size": 6,
+        "num_hidden_layers": 1, "num_attention_heads": 2, "max_position_embeddings": 8,
+        "eos_token_id": 1, "tie_word_embeddings": tied,
+    });
+    let path = dir.path().join("config.json");
+    fs::write(&path, config.to_string()).unwrap();
+    let shapes = ModelConfig::from_json(&config.to_string(), &path)
+        .unwrap()
+        .parameter_shapes();
+    (dir, shapes)
+}
+
+fn open(dir: &Path, tensors: &[(String, Vec<usize>)]) -> Result<Checkpoint> {
+    write(&dir.join("model.safetensors"), tensors, "F32", 0.5);
+    Checkpoint::open(dir)
+}
+
+fn refused(dir: &Path, tensors: &[(String, Vec<usize>)]) -> String {
+    open(dir, tensors).unwrap_err().to_string()
+}
+
+#[test]
+fn weights_that_fit_their_config_open() {
+    let (dir, shapes) = folder(false);
+    fs::write(
+        dir.path().join("generation_config.json"),
+        r#"{"eos_token_id": [1, 3]}"#,
+    )
+    .unwrap();
+    let template = r#"{"chat_template": [{"name": "default", "template": "hi"}]}"#;
+    fs::write(dir.path().join("tokenizer_config.json"), template).unwrap();
+    let checkpoint = open(dir.path(), &shapes).unwrap();
+    assert_eq!(checkpoint.names().count(), shapes.len());
+    assert_eq!(checkpoint.config().eos_token_ids, [1, 3]);
+    assert_eq!(checkpoint.chat_template(), Some("hi"));
+    assert_eq!(checkpoint.shape("lm_head.weight"), Some(&[5, 4][..]));
+    assert_eq!(
+        checkpoint.read_f32("model.norm.weight").unwrap(),
+        [0.5, 0., 0., 0.]
+    );
+    assert!(checkpoint.read_f32("nothing").is_err());
+    assert!(checkpoint.tokenizer_source().is_err());
+}
+
+#[test]
+fn missing_left_over_and_misshaped_tensors_are_listed_with_the_settings() {
+    let (dir, mut shapes) = folder(true);
+    let norm = shapes.pop().unwrap();
+    assert!(refused(dir.path(), &shapes).contains("missing: model.norm.weight"));
+    shapes.push(("model.norm.weight".into(), vec![3]));
+    let message = refused(dir.path(), &shapes);
+    assert!(
+        message.contains("is [3], expected [4] from hidden_size"),
+        "{message}"
+    );
+    shapes.pop();
+    shapes.push(norm);
+    shapes.push(("model.layers.1.input_layernorm.weight".into(), vec![4]));
+    let message = refused(dir.path(), &shapes);
+    assert!(message.contains("left over: model.layers.1"), "{message}");
+    assert!(message.contains("num_hidden_layers = 1"), "{message}");
+}
+
+#[test]
+fn known_extras_and_a_stored_tied_head_are_accepted() {
+    let (dir, mut shapes) = folder(true);
+    shapes.push((
+        "model.layers.0.self_attn.rotary_emb.inv_freq".into(),
+        vec![1],
+    ));
+    shapes.push(("lm_head.weight".into(), vec![5, 4]));
+    open(dir.path(), &shapes).unwrap();
+}
+
+#[test]
+fn an_untied_model_without_head_is_told_so() {
+    let (dir, mut shapes) = folder(false);
+    shapes.retain(|(name, _)| name != "lm_head.weight");
+    assert!(refused(dir.path(), &shapes).contains("tie_word_embeddings"));
+}
+
+#[test]
+fn integer_weights_and_non_finite_values_are_refused_by_name() {
+    let (dir, shapes) = folder(true);
+    let path = dir.path().join("model.safetensors");
+    write(&path, &shapes, "I32", 0.0);
+    let message = Checkpoint::open(dir.path()).unwrap_err().to_string();
+    assert!(
+        message.contains("not floats") && message.contains("I32"),
+        "{message}"
+    );
+    write(&path, &shapes, "F32", f32::NAN);
+    let checkpoint = Checkpoint::open(dir.path()).unwrap();
+    let message = checkpoint
+        .read_f32("model.norm.weight")
+        .unwrap_err()
+        .to_string();
+    assert!(
+        message.contains("model.norm.weight") && message.contains("NaN"),
+        "{message}"
+    );
+}
+
+/// The message about a folder whose tensors lie in two shards and are listed by `index`.
+fn refused_shards(index: impl Fn(&str, bool) -> Option<String>) -> Option<String> {
+    let (dir, shapes) = folder(true);
+    let (one, two) = shapes.split_at(3);
+    write(&dir.path().join("1.safetensors"), one, "F32", 0.5);
+    write(&dir.path().join("2.safetensors"), two, "F32", 0.5);
+    let mut map = serde_json::Map::new();
+    for (name, _) in &shapes {
+        let first = one.iter().any(|(listed, _)| listed == name);
+        if let Some(shard) = index(name, first) {
+            map.insert(name.clone(), shard.into());
+        }
+    }
+    let extra = "model.layers.0.self_attn.rotary_emb.inv_freq";
+    map.insert(extra.into(), "1.safetensors".into());
+    let text = json!({"metadata": {"total_size": 1}, "weight_map": map}).to_string();
+    fs::write(dir.path().join("model.safetensors.index.json"), text).unwrap();
+    match Checkpoint::open(dir.path()) {
+        Ok(checkpoint) => {
+            assert_eq!(checkpoint.read_f32("model.norm.weight").unwrap().len(), 4);
+            None
+        }
+        Err(error) => Some(error.to_string()),
+    }
+}
+
+#[test]
+fn shards_open_as_one_and_a_wrong_index_is_refused_by_name() {
+    let right = |first| Some(format!("{}.safetensors", if first { 1 } else { 2 }));
+    assert_eq!(refused_shards(|_, first| right(first)), None);
+    let norm = |other: Option<&str>| {
+        let other = other.map(str::to_owned);
+        let index = |name: &str, first| match name {
+            "model.norm.weight" => other.clone(),
+            _ => right(first),
+        };
+        refused_shards(index).unwrap()
+    };
+    let message = norm(None);
+    assert!(
+        message.contains("`model.norm.weight`") && message.contains("not list"),
+        "{message}"
+    );
+    let message = norm(Some("1.safetensors"));
+    assert!(
+        message.contains("`model.norm.weight`") && message.contains("does not hold"),
+        "{message}"
+    );
+    assert!(norm(Some("3.safetensors")).contains("3.safetensors"));
+    for outside in ["../2.safetensors", "/etc/x.safetensors", "2.bin"] {
+        let message = norm(Some(outside));
+        assert!(
+            message.contains("inside the folder") && message.contains(outside),
+            "{message}"
+        );
+    }
+}
+
+#[test]
+fn what_is_not_a_checkpoint_says_what_one_would_be() {
+    let dir = tempfile::tempdir().unwrap();
+    let message = |path: &Path| Checkpoint::open(path).unwrap_err().to_string();
+    assert!(message(dir.path()).contains("config.json"));
+    assert!(message(&dir.path().join("none")).contains("none"));
+    let text = dir.path().join("x.txt");
+    fs::write(&text, "").unwrap();
+    assert!(message(&text).contains(".gguf"));
+    let (dir, _) = folder(true);
+    fs::write(dir.path().join("pytorch_model.bin"), "").unwrap();
+    assert!(message(dir.path()).contains("save the model as safetensors"));
+}
