@@ -70,7 +70,7 @@ impl Chart<'_> {
         let ticks = |axis: &Axis<'_>, scale: Scale, room: f64| {
             axis.ticks
                 .clone()
-                .unwrap_or_else(|| scale.ticks((room / 36.0) as usize))
+                .unwrap_or_else(|| scale.ticks((room / 30.0) as usize))
         };
         let names = self
             .lines
@@ -105,8 +105,9 @@ impl Chart<'_> {
             if region.tinted {
                 picture.rect((from, top), (to - from, height), "tint", &region.name);
             }
-            if !region.name.is_empty() {
-                let name = fit(&region.name, to - from - 4.0);
+            let name = fit(&region.name, to - from - 4.0);
+            // Less than three letters of a name say nothing.
+            if name == region.name || name.chars().count() > 3 {
                 picture.text(
                     ((from + to) / 2.0, top - 6.0),
                     Anchor::Middle,

@@ -58,7 +58,7 @@ pub fn matrices(groups: &[Group<'_>]) -> String {
             columns: tasks.to_vec(),
             palette: Palette::Sequential,
             range: (low, high),
-            size: (58.0, 34.0),
+            size: (if tasks.len() > 6 { 46.0 } else { 58.0 }, 34.0),
         };
         figure(&group.label, index, &map.svg())
     });
