@@ -139,7 +139,7 @@ mod tests {
                 false,
             )
             .unwrap();
-        assert_eq!(text, "<s>a\nb\nend");
+        assert_eq!(text, "<s>\na\nb\nend");
     }
 
     #[test]

@@ -2,6 +2,8 @@
 
 mod batch;
 mod sampling;
+#[cfg(test)]
+mod tests;
 
 use burn::tensor::{Bool, Device, Int, Tensor};
 use rand::SeedableRng;

@@ -18,6 +18,8 @@ mod load;
 mod mask;
 mod random;
 mod rope;
+#[cfg(test)]
+pub(crate) mod tests;
 
 pub use attention::{Attention, Projected};
 pub use cache::{KvCache, LayerCache};

@@ -2,6 +2,7 @@ use std::collections::HashMap;
 
 use serde_json::{Map, Value, json};
 
+use crate::checkpoint::gguf::GgufTokenizer;
 use crate::error::{Error, Result};
 
 /// Splitting rule of GPT-2.
@@ -10,47 +11,11 @@ const GPT2: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]
 const LLAMA3: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 const QWEN2: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 
-/// The `tokenizer.ggml.*` keys of a GGUF file.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct GgufVocabulary {
-    /// `model`: `gpt2` (byte-level BPE) or `llama` (SentencePiece with scores).
-    pub model: String,
-    /// `pre`: how text is split before merging; `None` is read as `default`.
-    pub pre: Option<String>,
-    /// `tokens`: spelling by id.
-    pub tokens: Vec<String>,
-    /// `token_type` by id: 1 normal, 2 unknown, 3 control, 4 user defined, 5 unused, 6 byte.
-    pub token_types: Vec<i32>,
-    /// `scores` by id (SentencePiece only).
-    pub scores: Vec<f32>,
-    /// `merges`, best first, the two parts separated by a space.
-    pub merges: Vec<String>,
-    /// `bos_token_id`.
-    pub bos: Option<u32>,
-    /// `eos_token_id`.
-    pub eos: Option<u32>,
-    /// `unknown_token_id`.
-    pub unknown: Option<u32>,
-    /// `add_bos_token`; `None` means the kind's habit.
-    pub add_bos: Option<bool>,
-    /// `add_eos_token`.
-    pub add_eos: Option<bool>,
-    /// `add_space_prefix` (SentencePiece only); `None` is read as true.
-    pub add_space_prefix: Option<bool>,
-}
-
-impl GgufVocabulary {
+impl GgufTokenizer {
     /// The same tokenizer as a `tokenizer.json`.
-    pub(super) fn to_json(&self) -> Result<Value> {
+    pub(crate) fn to_json(&self) -> Result<Value> {
         if self.tokens.is_empty() {
             return Err(refused("the file holds no `tokenizer.ggml.tokens`"));
-        }
-        if !self.token_types.is_empty() && self.token_types.len() != self.tokens.len() {
-            return Err(refused(format!(
-                "`tokenizer.ggml.token_type` has {} entries for {} tokens",
-                self.token_types.len(),
-                self.tokens.len()
-            )));
         }
         let (parts, bos_by_habit) = match self.model.as_str() {
             "gpt2" => self.byte_level()?,
@@ -188,18 +153,16 @@ impl GgufVocabulary {
     }
 
     fn scored_merges(&self) -> Result<Vec<[&str; 2]>> {
-        if self.scores.len() != self.tokens.len() {
-            return Err(refused(format!(
-                "`tokenizer.ggml.scores` has {} entries for {} tokens",
-                self.scores.len(),
-                self.tokens.len()
-            )));
-        }
+        let Some(scores) = &self.scores else {
+            return Err(refused(
+                "the file holds neither `tokenizer.ggml.merges` nor `tokenizer.ggml.scores`",
+            ));
+        };
         let ids: HashMap<&str, usize> = (self.tokens.iter().enumerate())
             .map(|(id, token)| (token.as_str(), id))
             .collect();
         let mut merges = Vec::new();
-        for (token, score) in self.tokens.iter().zip(&self.scores) {
+        for (token, score) in self.tokens.iter().zip(scores) {
             let mut ways: Vec<[&str; 2]> = token
                 .char_indices()
                 .skip(1)
@@ -216,7 +179,8 @@ impl GgufVocabulary {
 
     /// Control tokens are special; user-defined ones are matched in text but kept when decoding.
     fn added_tokens(&self) -> Vec<Value> {
-        (self.tokens.iter().zip(&self.token_types).enumerate())
+        let kinds = self.token_types.iter().flatten();
+        (self.tokens.iter().zip(kinds).enumerate())
             .filter(|(_, (_, kind))| matches!(kind, 2..=4))
             .map(|(id, (token, kind))| {
                 json!({
@@ -295,21 +259,39 @@ mod tests {
     use super::*;
     use crate::tokenizer::Tokenizer;
 
-    fn byte_level(pre: &str) -> GgufVocabulary {
+    fn empty() -> GgufTokenizer {
+        GgufTokenizer {
+            model: String::new(),
+            pre: None,
+            tokens: vec![],
+            scores: None,
+            token_types: None,
+            merges: vec![],
+            bos: None,
+            eos: None,
+            unknown: None,
+            padding: None,
+            add_bos: None,
+            add_eos: None,
+            add_space_prefix: None,
+        }
+    }
+
+    fn byte_level(pre: &str) -> GgufTokenizer {
         let mut tokens: Vec<String> = ["<|end|>", "<tool>"].map(String::from).to_vec();
         tokens.extend(('!'..='~').map(String::from));
         tokens.extend(["Ġ", "1", "Ġa", "ab", "12", "Ġab"].map(String::from));
         tokens.dedup();
         let mut token_types = vec![1; tokens.len()];
         (token_types[0], token_types[1]) = (3, 4);
-        GgufVocabulary {
+        GgufTokenizer {
             model: "gpt2".into(),
             pre: Some(pre.into()),
             tokens,
-            token_types,
+            token_types: Some(token_types),
             merges: ["Ġ a", "a b", "1 2", "Ġa b"].map(String::from).to_vec(),
             bos: Some(0),
-            ..GgufVocabulary::default()
+            ..empty()
         }
     }
 
@@ -351,14 +333,14 @@ mod tests {
         let tokens = [
             "<unk>", "<s>", "▁", "a", "b", "ab", "▁ab", "<0xC3>", "<0xA9>",
         ];
-        let tokenizer = Tokenizer::from_gguf(&GgufVocabulary {
+        let tokenizer = Tokenizer::from_gguf(&GgufTokenizer {
             model: "llama".into(),
             tokens: tokens.map(String::from).to_vec(),
-            token_types: vec![2, 3, 1, 1, 1, 1, 1, 6, 6],
-            scores: vec![0.0, 0.0, -3.0, -4.0, -5.0, -1.0, -2.0, 0.0, 0.0],
+            token_types: Some(vec![2, 3, 1, 1, 1, 1, 1, 6, 6]),
+            scores: Some(vec![0.0, 0.0, -3.0, -4.0, -5.0, -1.0, -2.0, 0.0, 0.0]),
             bos: Some(1),
             unknown: Some(0),
-            ..GgufVocabulary::default()
+            ..empty()
         })
         .unwrap();
         let ids = tokenizer.encode("ab é", true).unwrap();
@@ -369,7 +351,7 @@ mod tests {
     #[test]
     fn an_unknown_kind_is_refused_by_name() {
         for (model, pre) in [("gpt2", "tekken"), ("bert", "default")] {
-            let vocabulary = GgufVocabulary {
+            let vocabulary = GgufTokenizer {
                 model: model.into(),
                 ..byte_level(pre)
             };

@@ -4,8 +4,8 @@ mod gguf;
 
 use std::path::Path;
 
-pub use gguf::GgufVocabulary;
-
+use crate::checkpoint::gguf::GgufTokenizer;
+use crate::checkpoint::{Checkpoint, TokenizerSource};
 use crate::error::{Error, Result};
 
 /// A tokenizer of the Hugging Face `tokenizers` library.
@@ -46,7 +46,7 @@ impl Tokenizer {
     ///
     /// The tokenizer's kind or its pre-tokenizer is not known here, or its parts contradict each
     /// other.
-    pub fn from_gguf(vocabulary: &GgufVocabulary) -> Result<Self> {
+    pub fn from_gguf(vocabulary: &GgufTokenizer) -> Result<Self> {
         Self::from_json(&serde_json::to_vec(&vocabulary.to_json()?).map_err(failed)?)
     }
 
@@ -83,6 +83,20 @@ impl Tokenizer {
     /// Spelling of a token.
     pub fn token(&self, id: u32) -> Option<String> {
         self.inner.id_to_token(id)
+    }
+}
+
+impl Checkpoint {
+    /// The tokenizer that came with the weights.
+    ///
+    /// # Errors
+    ///
+    /// There is none, or it is of a kind that is not supported.
+    pub fn tokenizer(&self) -> Result<Tokenizer> {
+        match self.tokenizer_source()? {
+            TokenizerSource::File(path) => Tokenizer::from_file(&path),
+            TokenizerSource::Gguf(vocabulary) => Tokenizer::from_gguf(&vocabulary),
+        }
     }
 }
 
