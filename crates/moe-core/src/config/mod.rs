@@ -1,6 +1,7 @@
 //! The numbers that fix a decoder: sizes, rotary embedding, special tokens.
 
 pub(crate) mod json;
+mod keys;
 mod rope;
 
 use std::path::Path;
