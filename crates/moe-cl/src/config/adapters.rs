@@ -1,103 +1,8 @@
 //! The `[adapters]` table: the shape of every LoRA expert.
 
-use std::{fmt, str::FromStr};
-
-use schemars::JsonSchema;
+use moe_lora::{AdapterConfig, LayerRange, LoraConfig, LoraInit, Projection};
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
-
-/// A linear map of a decoder layer that an expert adapts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Target {
-    /// Gate projection of the SwiGLU feed-forward.
-    Gate,
-    /// Up projection of the feed-forward.
-    Up,
-    /// Down projection of the feed-forward.
-    Down,
-    /// Query projection of the attention.
-    Query,
-    /// Key projection of the attention.
-    Key,
-    /// Value projection of the attention.
-    Value,
-    /// Output projection of the attention.
-    Output,
-}
-
-/// First values of a LoRA pair. `B` always starts at zero, so that a new expert leaves the model unchanged.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Init {
-    /// `A` uniform as PyTorch's `kaiming_uniform_(a=√5)`, PEFT's default.
-    #[default]
-    Kaiming,
-    /// `A` normal with standard deviation 1/rank, PEFT's `"gaussian"`.
-    Gaussian,
-}
-
-/// The decoder layers that are adapted, written `"all"` or `"last:8"`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub enum Layers {
-    /// Every layer.
-    #[default]
-    All,
-    /// The given number of layers next to the output; layers below need no backward pass.
-    Last(usize),
-}
-
-impl FromStr for Layers {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let last = text.strip_prefix("last:").map(str::parse::<usize>);
-        match (text, last) {
-            ("all", _) => Ok(Self::All),
-            (_, Some(Ok(count))) if count > 0 => Ok(Self::Last(count)),
-            _ => Err(format!(
-                "layers are \"all\" or \"last:N\" with N ≥ 1, got \"{text}\""
-            )),
-        }
-    }
-}
-
-impl TryFrom<String> for Layers {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Self, String> {
-        text.parse()
-    }
-}
-
-impl fmt::Display for Layers {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::All => f.write_str("all"),
-            Self::Last(count) => write!(f, "last:{count}"),
-        }
-    }
-}
-
-impl From<Layers> for String {
-    fn from(layers: Layers) -> Self {
-        layers.to_string()
-    }
-}
-
-impl JsonSchema for Layers {
-    fn schema_name() -> std::borrow::Cow<'static, str> {
-        "Layers".into()
-    }
-
-    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
-        schemars::json_schema!({
-            "description": "The decoder layers that are adapted: \"all\" or \"last:N\".",
-            "type": "string",
-            "pattern": "^(all|last:[1-9][0-9]*)$"
-        })
-    }
-}
 
 /// The shape of every LoRA expert.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -111,12 +16,27 @@ pub struct AdaptersConfig {
     pub rslora: bool,
     /// Share of the inputs of every LoRA pair that are set to zero in training, in [0, 1).
     pub dropout: f64,
-    /// First values of every LoRA pair.
-    pub init: Init,
-    /// The maps that are adapted.
-    pub targets: Vec<Target>,
-    /// The decoder layers that are adapted: "all" or "last:N".
-    pub layers: Layers,
+    /// First values of A, as PEFT's: B is zero, so that a new expert leaves the model unchanged.
+    #[schemars(schema_with = "init_schema")]
+    pub init: LoraInit,
+    /// The maps that are adapted: gate, up and down of the feed-forward, q, k, v and o of the attention.
+    #[schemars(schema_with = "targets_schema")]
+    pub targets: Vec<Projection>,
+    /// The decoder layers that are adapted: "all" or "last:N". Layers below the first need no backward pass.
+    #[schemars(schema_with = "layers_schema")]
+    pub layers: LayerRange,
+}
+
+fn init_schema(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({"type": "string", "enum": ["kaiming", "gaussian"]})
+}
+
+fn targets_schema(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({"type": "array", "items": {"type": "string", "enum": Projection::NAMES}})
+}
+
+fn layers_schema(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({"type": "string", "pattern": "^(all|last:[1-9][0-9]*)$"})
 }
 
 impl Default for AdaptersConfig {
@@ -126,24 +46,25 @@ impl Default for AdaptersConfig {
             alpha: 16.0,
             rslora: false,
             dropout: 0.0,
-            init: Init::Kaiming,
-            targets: vec![Target::Gate, Target::Up, Target::Down],
-            layers: Layers::All,
+            init: LoraInit::Kaiming,
+            targets: vec![Projection::Gate, Projection::Up, Projection::Down],
+            layers: LayerRange::All,
         }
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn layers_read_back_as_they_are_written() {
-        for layers in [Layers::All, Layers::Last(8)] {
-            assert_eq!(layers.to_string().parse(), Ok(layers));
-        }
-        for wrong in ["", "last", "last:0", "last:-1", "first:2", "ALL"] {
-            assert!(wrong.parse::<Layers>().is_err(), "{wrong}");
+impl From<&AdaptersConfig> for AdapterConfig {
+    fn from(config: &AdaptersConfig) -> Self {
+        Self {
+            lora: LoraConfig {
+                rank: config.rank,
+                alpha: config.alpha,
+                rslora: config.rslora,
+                dropout: config.dropout,
+                init: config.init,
+            },
+            targets: config.targets.clone(),
+            layers: config.layers,
         }
     }
 }

@@ -166,3 +166,12 @@ impl From<MoeClOptions> for MoeClConfig {
         }
     }
 }
+
+impl From<DiscriminatorLoss> for moe_gan::DiscriminatorLoss {
+    fn from(loss: DiscriminatorLoss) -> Self {
+        match loss {
+            DiscriminatorLoss::Paper => Self::Paper,
+            DiscriminatorLoss::Logits => Self::Logits,
+        }
+    }
+}

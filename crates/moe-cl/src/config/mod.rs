@@ -13,7 +13,7 @@ mod sense;
 mod strict;
 mod training;
 
-pub use adapters::{AdaptersConfig, Init, Layers, Target};
+pub use adapters::AdaptersConfig;
 pub use error::{ConfigError, Place};
 pub use experiment::{BaseConfig, DataConfig, Experiment, TaskConfig};
 pub use method::{DiscriminatorLoss, Gate, MethodConfig, Mode, MoeClConfig, SharedExpert};
@@ -225,7 +225,7 @@ gate = "per_task"
                 experiment.training.learning_rate,
                 experiment.adapters.targets
             ),
-            (2e-4, vec![Target::Up])
+            (2e-4, vec![moe_lora::Projection::Up])
         );
         assert_eq!(experiment.data.root, Path::new("../texts"));
     }
@@ -317,6 +317,43 @@ gate = "per_task"
             &["at least one task"],
         );
         refused(GOOD, &["name=a/b"], "--set name=a/b", &["slash"]);
+    }
+
+    #[test]
+    fn every_ready_experiment_is_accepted() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../configs");
+        let files = std::fs::read_dir(&folder)
+            .unwrap()
+            .map(|entry| entry.unwrap().path());
+        let names: Vec<String> = files
+            .map(|path| Experiment::load(&path, &[]).unwrap().name)
+            .collect();
+        assert!(
+            names.iter().any(|name| name == "demo") && names.len() >= 5,
+            "{names:?}"
+        );
+    }
+
+    #[test]
+    fn every_choice_in_the_schema_is_one_that_is_read() {
+        let schema = Experiment::schema();
+        let adapters = &schema["$defs"]["AdaptersConfig"]["properties"];
+        for (key, choices) in [
+            ("init", &adapters["init"]["enum"]),
+            ("targets", &adapters["targets"]["items"]["enum"]),
+        ] {
+            for choice in choices.as_array().unwrap() {
+                let value = if key == "targets" {
+                    format!("[{choice}]")
+                } else {
+                    choice.to_string()
+                };
+                assert!(
+                    parse(GOOD, &[&format!("adapters.{key}={value}")]).is_ok(),
+                    "{key} {value}"
+                );
+            }
+        }
     }
 
     #[test]

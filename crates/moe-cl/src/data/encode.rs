@@ -1,0 +1,290 @@
+//! Records as tokens: with a head the text alone, as an instruction a prompt and its answer.
+
+use std::ops::Range;
+
+use burn_dataset::Dataset;
+use moe_core::{
+    chat::{ChatTemplate, Message},
+    tokenizer::Tokenizer,
+};
+
+use super::{DataError, Record, Records, Role, TaskData, Turn};
+use crate::config::{Experiment, Objective};
+
+/// A record as tokens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Example {
+    /// The text; as an instruction, prompt and answer.
+    pub tokens: Vec<u32>,
+    /// Its class, where the task has labels.
+    pub label: Option<usize>,
+    /// Where in `tokens` the answer stands, its end token included; empty with heads.
+    pub answer: Range<usize>,
+}
+
+/// Turns records into examples of at most `data.max_tokens` tokens.
+///
+/// What does not fit is cut from the end of the text, never from the question, the options or the answer; how many texts
+/// were cut is told by [`take_warnings`](Self::take_warnings). No record is dropped.
+pub struct Encoder<'a> {
+    tokenizer: &'a Tokenizer,
+    chat: Option<&'a ChatTemplate>,
+    end: u32,
+    objective: Objective,
+    max_tokens: usize,
+    warnings: Vec<String>,
+}
+
+impl<'a> Encoder<'a> {
+    /// An encoder for the experiment. `end` is the token that ends an answer; instructions are rendered by the chat
+    /// template, or without one as `question / Text: … / Options: a, b / Answer:`.
+    pub fn new(
+        experiment: &Experiment,
+        tokenizer: &'a Tokenizer,
+        chat: Option<&'a ChatTemplate>,
+        end: u32,
+    ) -> Self {
+        Self {
+            tokenizer,
+            chat,
+            end,
+            objective: experiment.training.objective,
+            max_tokens: experiment.data.max_tokens,
+            warnings: Vec::new(),
+        }
+    }
+
+    /// Encodes the records of one of the task's files, in their order.
+    ///
+    /// # Errors
+    /// A text that the tokenizer or the template refuses, that has no token, or that does not fit even when it is cut to nothing.
+    pub fn encode_all(
+        &mut self,
+        records: &Records,
+        task: &TaskData,
+    ) -> Result<Vec<Example>, DataError> {
+        let room = self.answers(task)?.iter().map(Vec::len).max().unwrap_or(0);
+        let (mut examples, mut cut) = (Vec::with_capacity(records.len()), 0);
+        for record in records.iter() {
+            let record = record.map_err(|error| refuse(task, error.to_string()))?;
+            let (example, was_cut) = match self.objective {
+                Objective::Heads => self.text(&record, task)?,
+                Objective::Instruction => self.instruction(&record, task, room)?,
+            };
+            cut += usize::from(was_cut);
+            examples.push(example);
+        }
+        if cut > 0 {
+            let message = format!(
+                "task `{}`: {cut} of {} texts are cut to data.max_tokens = {}",
+                task.name,
+                examples.len(),
+                self.max_tokens
+            );
+            self.warnings.push(message);
+        }
+        Ok(examples)
+    }
+
+    /// The tokens of each of the task's labels as an answer, end token included; none where answers are free text.
+    ///
+    /// # Errors
+    /// A label that the tokenizer refuses.
+    pub fn answers(&self, task: &TaskData) -> Result<Vec<Vec<u32>>, DataError> {
+        match self.objective {
+            Objective::Heads => Ok(Vec::new()),
+            Objective::Instruction => task
+                .labels
+                .iter()
+                .map(|label| self.answer(label, task))
+                .collect(),
+        }
+    }
+
+    /// What the user should know about the records encoded since the last call.
+    pub fn take_warnings(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.warnings)
+    }
+
+    fn tokens(
+        &self,
+        text: &str,
+        add_special: bool,
+        task: &TaskData,
+    ) -> Result<Vec<u32>, DataError> {
+        self.tokenizer
+            .encode(text, add_special)
+            .map_err(|error| DataError::Encoding {
+                task: task.name.clone(),
+                error,
+            })
+    }
+
+    /// The answer as it follows a prompt: a template ends its prompt with white space, the plain prompt with a colon.
+    fn answer(&self, answer: &str, task: &TaskData) -> Result<Vec<u32>, DataError> {
+        let written = if self.chat.is_some() {
+            answer.into()
+        } else {
+            format!(" {answer}")
+        };
+        let mut tokens = self.tokens(&written, false, task)?;
+        tokens.push(self.end);
+        Ok(tokens)
+    }
+
+    fn text(&self, record: &Record, task: &TaskData) -> Result<(Example, bool), DataError> {
+        let Record::Classification { text, label } = record else {
+            return Err(refuse(task, "a head needs a text and a label".into()));
+        };
+        let mut tokens = self.tokens(text, true, task)?;
+        if tokens.is_empty() {
+            return Err(refuse(task, format!("the text {text:?} has no token")));
+        }
+        let cut = tokens.len() > self.max_tokens;
+        tokens.truncate(self.max_tokens);
+        Ok((
+            Example {
+                tokens,
+                label: class(task, label),
+                answer: 0..0,
+            },
+            cut,
+        ))
+    }
+
+    /// Prompt and answer; `room` is the length of the longest answer to choose from, so that the prompt is the same for all.
+    fn instruction(
+        &self,
+        record: &Record,
+        task: &TaskData,
+        room: usize,
+    ) -> Result<(Example, bool), DataError> {
+        let answer = self.answer(record.answer(), task)?;
+        let room = self.max_tokens.saturating_sub(room.max(answer.len()));
+        let question = Question::new(record, task);
+        let mut prompt = self.prompt(&question, question.text, task)?;
+        let cut = prompt.len() > room;
+        if cut {
+            let text = self.tokens(question.text, false, task)?;
+            let mut keep = text.len();
+            // Cutting n tokens off the text may change how its neighbours are split, so the rest is measured again.
+            while prompt.len() > room {
+                if keep == 0 {
+                    let message = format!(
+                        "question and answer alone take {} tokens; raise data.max_tokens = {} or shorten the instruction and labels",
+                        prompt.len() + self.max_tokens - room,
+                        self.max_tokens
+                    );
+                    return Err(refuse(task, message));
+                }
+                keep = keep.saturating_sub(prompt.len() - room);
+                let start = self
+                    .tokenizer
+                    .decode(&text[..keep], false)
+                    .map_err(|error| DataError::Encoding {
+                        task: task.name.clone(),
+                        error,
+                    })?;
+                prompt = self.prompt(&question, start.trim_end_matches('\u{fffd}'), task)?;
+            }
+        }
+        let mut tokens = prompt;
+        let start = tokens.len();
+        tokens.extend(answer);
+        let answer = start..tokens.len();
+        Ok((
+            Example {
+                tokens,
+                label: class(task, record.answer()),
+                answer,
+            },
+            cut,
+        ))
+    }
+
+    fn prompt(
+        &self,
+        question: &Question<'_>,
+        text: &str,
+        task: &TaskData,
+    ) -> Result<Vec<u32>, DataError> {
+        let last = format!("{}{text}{}", question.before, question.after);
+        let Some(chat) = self.chat else {
+            let earlier: String = question
+                .earlier
+                .iter()
+                .map(|turn| format!("{}\n", turn.text))
+                .collect();
+            return self.tokens(&format!("{earlier}{last}\nAnswer:"), true, task);
+        };
+        let earlier = question
+            .earlier
+            .iter()
+            .map(|turn| Message::new(turn.role.name(), turn.text.clone()));
+        let messages: Vec<Message> = earlier
+            .chain([Message::new(Role::User.name(), last)])
+            .collect();
+        let rendered = chat
+            .render(&messages, true)
+            .map_err(|error| DataError::Encoding {
+                task: task.name.clone(),
+                error,
+            })?;
+        self.tokens(&rendered, false, task)
+    }
+}
+
+/// A prompt in its parts, of which only `text` may be cut.
+struct Question<'a> {
+    earlier: &'a [Turn],
+    before: String,
+    text: &'a str,
+    after: String,
+}
+
+impl<'a> Question<'a> {
+    fn new(record: &'a Record, task: &TaskData) -> Self {
+        let instruction = task
+            .instruction
+            .as_ref()
+            .map(|instruction| format!("{instruction}\n"))
+            .unwrap_or_default();
+        let options = if task.labels.is_empty() {
+            String::new()
+        } else {
+            format!("\nOptions: {}", task.labels.join(", "))
+        };
+        match record {
+            Record::Classification { text, .. } => Self {
+                earlier: &[],
+                before: format!("{instruction}Text: "),
+                text,
+                after: options,
+            },
+            Record::Instruction { prompt, .. } => {
+                let (last, earlier) = prompt
+                    .split_last()
+                    .map_or(("", &[][..]), |(last, earlier)| {
+                        (last.text.as_str(), earlier)
+                    });
+                Self {
+                    earlier,
+                    before: instruction,
+                    text: last,
+                    after: options,
+                }
+            }
+        }
+    }
+}
+
+fn class(task: &TaskData, label: &str) -> Option<usize> {
+    task.labels.iter().position(|known| known == label)
+}
+
+fn refuse(task: &TaskData, message: String) -> DataError {
+    DataError::Task {
+        task: task.name.clone(),
+        message,
+    }
+}

@@ -1,0 +1,20 @@
+//! From files of texts to batches of tokens.
+//!
+//! A file is read into [`Record`]s ([`jsonl`], every error with its line), a task's files become [`TaskData`], an
+//! [`Encoder`] turns records into [`Example`]s, [`epoch_batches`] orders them and a [`Batch`] holds the tensors.
+
+mod batch;
+mod encode;
+mod error;
+mod jsonl;
+mod record;
+mod report;
+mod task;
+
+pub use batch::{Batch, Padding, epoch_batches};
+pub use encode::{Encoder, Example};
+pub use error::{DataError, Place};
+pub use jsonl::{Row, read, rows};
+pub use record::{Format, Record, Role, Turn};
+pub use report::DataReport;
+pub use task::{Records, TaskData};
