@@ -1,6 +1,9 @@
 //! The few marks that the pictures are made of, and the scales that place them.
 
-use std::fmt::{Display, Write};
+use std::{
+    cmp::Ordering,
+    fmt::{Display, Write},
+};
 
 /// `text` as content or attribute of HTML and SVG.
 pub fn escape(text: &str) -> String {
@@ -44,7 +47,7 @@ impl Scale {
     /// At most about `count` round values (1, 2 or 5 times a power of ten apart) within the domain, with their texts.
     pub fn ticks(&self, count: usize) -> Vec<(f64, String)> {
         let (low, high) = self.domain;
-        if !(high > low) || count == 0 {
+        if high.partial_cmp(&low) != Some(Ordering::Greater) || count == 0 {
             return vec![(low, format!("{low}"))];
         }
         let raw = (high - low) / count as f64;
