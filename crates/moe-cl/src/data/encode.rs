@@ -288,3 +288,193 @@ fn refuse(task: &TaskData, message: String) -> DataError {
         message,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use burn_dataset::{InMemDataset, transform::SelectionDataset};
+
+    use super::*;
+
+    const WORDS: [&str; 14] = [
+        "?",
+        "Which",
+        "Text:",
+        "Options:",
+        "yes,",
+        "no",
+        "Answer:",
+        "yes",
+        "one",
+        "two",
+        "three",
+        "<user>",
+        "<assistant>",
+        "very",
+    ];
+    const END: u32 = 99;
+
+    fn tokenizer() -> Tokenizer {
+        let vocabulary: serde_json::Map<_, _> = WORDS
+            .iter()
+            .enumerate()
+            .map(|(id, word)| ((*word).into(), id.into()))
+            .collect();
+        let json = serde_json::json!({
+            "version": "1.0", "added_tokens": [], "pre_tokenizer": {"type": "WhitespaceSplit"},
+            "model": {"type": "WordLevel", "vocab": vocabulary, "unk_token": "?"}
+        });
+        Tokenizer::from_json(json.to_string().as_bytes()).unwrap()
+    }
+
+    fn written(tokens: &[u32]) -> String {
+        let word = |&token: &u32| {
+            if token == END {
+                "<end>"
+            } else {
+                WORDS[token as usize]
+            }
+        };
+        tokens.iter().map(word).collect::<Vec<_>>().join(" ")
+    }
+
+    fn records(rows: &[(&str, &str)]) -> Records {
+        let rows = rows.iter().map(|(text, label)| Record::Classification {
+            text: (*text).into(),
+            label: (*label).into(),
+        });
+        SelectionDataset::new_select_all(InMemDataset::new(rows.collect()))
+    }
+
+    fn task(labels: &[&str]) -> TaskData {
+        TaskData {
+            name: "t".into(),
+            labels: labels.iter().map(|label| (*label).into()).collect(),
+            instruction: Some("Which".into()),
+            train: records(&[]),
+            dev: records(&[]),
+            test: records(&[]),
+            warnings: Vec::new(),
+        }
+    }
+
+    fn experiment(objective: &str, max_tokens: usize) -> Experiment {
+        let text = format!(
+            "name='x'\ndata.max_tokens={max_tokens}\ntraining.objective='{objective}'\n[[tasks]]\nname='t'\ntrain='a'\ntest='b'"
+        );
+        Experiment::parse(&text, std::path::Path::new("x.toml"), &[]).unwrap()
+    }
+
+    #[test]
+    fn a_head_reads_the_start_of_a_text_that_is_too_long_and_cuts_are_counted() {
+        let (tokenizer, task) = (tokenizer(), task(&["no", "yes"]));
+        let mut encoder = Encoder::new(&experiment("heads", 2), &tokenizer, None, END);
+        let examples = encoder
+            .encode_all(
+                &records(&[("one two three", "yes"), ("two one", "no")]),
+                &task,
+            )
+            .unwrap();
+        assert_eq!(
+            examples[0],
+            Example {
+                tokens: vec![8, 9],
+                label: Some(1),
+                answer: 0..0
+            }
+        );
+        assert_eq!((examples[1].tokens.len(), examples[1].label), (2, Some(0)));
+        let warnings = encoder.take_warnings();
+        assert!(
+            warnings.len() == 1 && warnings[0].contains("1 of 2 texts"),
+            "{warnings:?}"
+        );
+        assert!(encoder.take_warnings().is_empty(), "warnings are told once");
+    }
+
+    #[test]
+    fn an_instruction_is_question_text_options_and_answer() {
+        let (tokenizer, task) = (tokenizer(), task(&["yes", "no"]));
+        let mut encoder = Encoder::new(&experiment("instruction", 20), &tokenizer, None, END);
+        let examples = encoder
+            .encode_all(&records(&[("one two", "no")]), &task)
+            .unwrap();
+        let Example {
+            tokens,
+            label,
+            answer,
+        } = &examples[0];
+        assert_eq!(
+            written(tokens),
+            "Which Text: one two Options: yes, no Answer: no <end>"
+        );
+        assert_eq!(
+            (written(&tokens[answer.clone()]).as_str(), *label),
+            ("no <end>", Some(1))
+        );
+        assert_eq!(
+            encoder.answers(&task).unwrap()[1],
+            tokens[answer.clone()],
+            "the answer that is scored is the one that is learnt"
+        );
+    }
+
+    #[test]
+    fn a_chat_template_is_used_where_there_is_one() {
+        let source = "{% for m in messages %}<{{ m.role }}> {{ m.content }} {% endfor %}{% if add_generation_prompt %}<assistant> {% endif %}";
+        let (tokenizer, task, chat) = (
+            tokenizer(),
+            task(&["yes", "no"]),
+            ChatTemplate::new(source, "", "").unwrap(),
+        );
+        let mut encoder =
+            Encoder::new(&experiment("instruction", 20), &tokenizer, Some(&chat), END);
+        let examples = encoder
+            .encode_all(&records(&[("one", "yes")]), &task)
+            .unwrap();
+        assert_eq!(
+            written(&examples[0].tokens),
+            "<user> Which Text: one Options: yes, no <assistant> yes <end>"
+        );
+    }
+
+    #[test]
+    fn only_the_text_is_cut_and_all_answers_have_room_for_the_same_prompt() {
+        let (tokenizer, task) = (tokenizer(), task(&["yes", "no very"]));
+        let rows = records(&[("one two three", "yes"), ("one two three", "no very")]);
+        let mut encoder = Encoder::new(&experiment("instruction", 13), &tokenizer, None, END);
+        let examples = encoder.encode_all(&rows, &task).unwrap();
+        let prompts: Vec<String> = examples
+            .iter()
+            .map(|example| written(&example.tokens[..example.answer.start]))
+            .collect();
+        assert_eq!(
+            prompts[0],
+            "Which Text: one two three Options: yes, no very Answer:"
+        );
+        assert_eq!(prompts[0], prompts[1]);
+        let mut encoder = Encoder::new(&experiment("instruction", 11), &tokenizer, None, END);
+        let examples = encoder.encode_all(&rows, &task).unwrap();
+        assert!(
+            written(&examples[0].tokens).starts_with("Which Text: one Options:"),
+            "{}",
+            written(&examples[0].tokens)
+        );
+        assert_eq!(examples[1].tokens.len(), 11);
+        assert!(encoder.take_warnings()[0].contains("2 of 2"));
+    }
+
+    #[test]
+    fn a_question_that_fits_not_even_without_text_is_refused() {
+        let (tokenizer, task) = (tokenizer(), task(&["yes", "no"]));
+        let mut encoder = Encoder::new(&experiment("instruction", 7), &tokenizer, None, END);
+        let message = encoder
+            .encode_all(&records(&[("one", "yes")]), &task)
+            .err()
+            .unwrap()
+            .to_string();
+        assert!(
+            message.contains("take 8 tokens; raise data.max_tokens = 7"),
+            "{message}"
+        );
+    }
+}
