@@ -1,4 +1,24 @@
 //! Continual learning of language models with mixtures of LoRA experts: tasks, data, methods, scheduler, metrics, resume.
 
+pub mod config;
+pub mod data;
 pub mod events;
 pub mod metrics;
+pub mod recorders;
+pub mod report;
+
+mod base;
+mod error;
+mod learner;
+pub mod methods;
+mod objective;
+mod predict;
+mod seeds;
+pub mod training;
+
+pub use base::Base;
+pub use error::{Error, Result};
+pub use learner::{Learner, head};
+pub use objective::{cross_entropy, last_token, task_loss};
+pub use predict::{label_scores, predict};
+pub use seeds::{Purpose, Seeds};

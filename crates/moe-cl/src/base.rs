@@ -1,0 +1,58 @@
+//! A frozen base model together with its tokenizer: what every run starts from.
+
+use std::path::{Path, PathBuf};
+
+use burn::tensor::Device;
+use moe_core::{chat::ChatTemplate, checkpoint::Checkpoint, model::Decoder, tokenizer::Tokenizer};
+
+use crate::error::Result;
+
+/// A loaded base model.
+pub struct Base {
+    /// Where it was read from.
+    pub path: PathBuf,
+    /// The frozen decoder, on the plain (not autodiff) device.
+    pub decoder: Decoder,
+    /// Its tokenizer.
+    pub tokenizer: Tokenizer,
+    /// Its chat template, where it has one.
+    pub chat: Option<ChatTemplate>,
+}
+
+impl Base {
+    /// Loads a Hugging Face folder or a GGUF file onto `device`.
+    ///
+    /// # Errors
+    /// When the checkpoint is damaged, of an architecture that is not supported, or has no tokenizer.
+    pub fn load(path: &Path, device: &Device) -> Result<Self> {
+        let checkpoint = Checkpoint::open(path)?;
+        let tokenizer = checkpoint.tokenizer()?;
+        let config = checkpoint.config();
+        let spelling = |id: Option<u32>| id.and_then(|id| tokenizer.token(id)).unwrap_or_default();
+        let chat = checkpoint
+            .chat_template()
+            .map(|source| {
+                let bos = spelling(config.bos_token_id);
+                let eos = spelling(config.eos_token_ids.first().copied());
+                ChatTemplate::new(source, &bos, &eos)
+            })
+            .transpose()?;
+        Ok(Self {
+            path: path.into(),
+            decoder: Decoder::load(&checkpoint, device)?,
+            tokenizer,
+            chat,
+        })
+    }
+
+    /// Token that ends an answer.
+    pub fn end(&self) -> u32 {
+        self.decoder.config().eos_token_ids.first().copied().unwrap_or(0)
+    }
+
+    /// Token that fills short rows; its value never matters, since padding is masked.
+    pub fn pad(&self) -> u32 {
+        let config = self.decoder.config();
+        config.pad_token_id.or(config.eos_token_ids.first().copied()).unwrap_or(0)
+    }
+}

@@ -1,0 +1,76 @@
+//! What can go wrong in a run, said so that the reader knows where and what to do.
+
+use std::path::PathBuf;
+
+/// An error of this crate's training and evaluation.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A base model cannot be used.
+    #[error(transparent)]
+    Core(#[from] moe_core::Error),
+    /// Adapters do not fit the base model.
+    #[error(transparent)]
+    Lora(#[from] moe_lora::Error),
+    /// The data cannot be used.
+    #[error(transparent)]
+    Data(#[from] crate::data::DataError),
+    /// The configuration cannot be used.
+    #[error(transparent)]
+    Config(#[from] crate::config::ConfigError),
+    /// A checkpoint cannot be written or read.
+    #[error("checkpoint {}: {reason}", path.display())]
+    Checkpoint {
+        /// Its directory.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A file of a run cannot be written or read.
+    #[error("{}: {source}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// An event cannot be recorded.
+    #[error("an event of the run cannot be recorded: {0}; the run stops here and can be resumed")]
+    Recorder(#[from] std::io::Error),
+    /// The run directory is not in the state that the command needs.
+    #[error("{}: {problem}", path.display())]
+    RunDirectory {
+        /// The directory.
+        path: PathBuf,
+        /// What is wrong and what to do.
+        problem: String,
+    },
+    /// The stream has no task of that name.
+    #[error("no task '{name}' in this run; it has {known}")]
+    UnknownTask {
+        /// The name that was asked for.
+        name: String,
+        /// Names of the tasks that there are.
+        known: String,
+    },
+    /// A parameter that should be trained has no gradient.
+    #[error("task '{task}': no gradient reached {parameters} after the first step; check `adapters.targets` and `adapters.layers`")]
+    NoGradient {
+        /// Name of the task.
+        task: String,
+        /// Names of the parameters.
+        parameters: String,
+    },
+    /// The loss is no longer a number.
+    #[error("step {step} of task '{task}': the loss is {loss}; lower `training.learning_rate` or set `training.clip_norm`")]
+    Diverged {
+        /// Name of the task.
+        task: String,
+        /// Optimiser step of the run.
+        step: usize,
+        /// The loss.
+        loss: f64,
+    },
+}
+
+/// Result of this crate's training and evaluation.
+pub type Result<T> = std::result::Result<T, Error>;

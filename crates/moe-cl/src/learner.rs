@@ -1,0 +1,35 @@
+//! Everything that is trained: LoRA experts with their gates, classification heads, task discriminators.
+
+use burn::{
+    module::{Module, Param},
+    nn::Linear,
+    tensor::{Device, Tensor, TensorData},
+};
+use moe_gan::Discriminator;
+use moe_lora::Adapters;
+use rand::{Rng, RngExt};
+
+/// The trainable part of a continual learner; the frozen base stays outside.
+#[derive(Module, Debug)]
+pub struct Learner {
+    /// Experts and gates of every adapted layer.
+    pub adapters: Adapters,
+    /// One head `[d_model, classes]` per task of the stream; empty when labels are generated as text.
+    pub heads: Vec<Linear>,
+    /// One discriminator per adapted layer; empty for methods without an adversary.
+    pub discriminators: Vec<Discriminator>,
+}
+
+/// A classification head without bias, uniform in ±1/√`d_model` (PyTorch's default for a linear layer,
+/// which the MoE-CL authors use).
+pub fn head(d_model: usize, classes: usize, rng: &mut impl Rng, device: &Device) -> Linear {
+    let bound = 1.0 / (d_model as f32).sqrt();
+    let values: Vec<f32> = (0..d_model * classes)
+        .map(|_| rng.random_range(-bound..bound))
+        .collect();
+    let weight = Tensor::<2>::from_data(TensorData::new(values, [d_model, classes]), device);
+    Linear {
+        weight: Param::from_tensor(weight),
+        bias: None,
+    }
+}

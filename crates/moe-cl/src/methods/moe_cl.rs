@@ -1,0 +1,237 @@
+//! MoE-CL (arXiv 2509.18133): a shared and a dedicated LoRA expert in every feed-forward network, mixed per token by a gate;
+//! a task discriminator per layer, trained against the shared expert, keeps task noise out of it.
+
+use burn::tensor::{Device, Tensor};
+use moe_core::model::Decoder;
+use moe_gan::{Discriminator, FeatureMemory, reverse_gradient};
+use moe_core::config::ModelConfig;
+use moe_lora::{GateInit, Observe, Routing};
+use rand::Rng;
+use rand_chacha::ChaCha8Rng;
+
+use super::{Adversary, Loss, Method, Step};
+use crate::{
+    config::{DiscriminatorLoss, Gate, MethodConfig, MoeClConfig, SharedExpert},
+    data::Batch,
+    learner::Learner,
+    objective::task_loss,
+};
+
+/// Batches of a finished task from which the feature memory is filled.
+const BATCHES_TO_REMEMBER: usize = 8;
+
+/// The method, in the paper's form or the improved one, as its options say.
+pub struct MoeCl {
+    options: MoeClConfig,
+    /// Tasks of the whole stream: the width that the paper's discriminator has from the start.
+    tasks: usize,
+    /// Per adapted layer: pooled shared features of the finished tasks.
+    memory: Vec<FeatureMemory>,
+}
+
+impl MoeCl {
+    /// The method before its first task, for a stream of `tasks` tasks.
+    pub fn new(options: MoeClConfig, tasks: usize) -> Self {
+        Self {
+            options,
+            tasks,
+            memory: Vec::new(),
+        }
+    }
+
+    /// Bank index of the shared expert that `task` uses.
+    ///
+    /// One shared expert drifts through the stream (index 0, followed by the dedicated ones), or each task pins its own
+    /// (even indices): the next task goes on from a copy, and what earlier tasks answer with never moves again.
+    fn shared(&self, task: usize) -> usize {
+        match self.options.shared {
+            SharedExpert::Drifting => 0,
+            SharedExpert::Pinned => 2 * task,
+        }
+    }
+
+    fn dedicated(&self, task: usize) -> usize {
+        match self.options.shared {
+            SharedExpert::Drifting => task + 1,
+            SharedExpert::Pinned => 2 * task + 1,
+        }
+    }
+
+    /// The authors start gates like any linear layer; a gate per task starts undecided.
+    fn gate_init(&self, rng: &mut ChaCha8Rng) -> GateInit {
+        match self.options.gate {
+            Gate::Shared => GateInit::Random { seed: rng.next_u64() },
+            Gate::PerTask => GateInit::Zeros,
+        }
+    }
+
+    /// Classes of the discriminator while `task` is learnt.
+    fn discriminator_width(&self, task: usize) -> usize {
+        match self.options.discriminator_loss {
+            DiscriminatorLoss::Paper => self.tasks,
+            DiscriminatorLoss::Logits => task + 1,
+        }
+    }
+
+    /// Mean cross-entropy over layers × (batch + stand-ins) of discriminators that minimise it,
+    /// while gradient reversal makes the shared experts maximise it.
+    fn adversary(&self, learner: &Learner, pooled: Vec<Tensor<2>>, task: usize, rng: &mut ChaCha8Rng) -> Adversary {
+        let layers = pooled.len() as f64;
+        let mut losses = Vec::with_capacity(pooled.len());
+        let mut named_rightly = Vec::with_capacity(pooled.len());
+        for (layer, (discriminator, pooled)) in learner.discriminators.iter().zip(pooled).enumerate() {
+            let [batch, _d_model] = pooled.dims();
+            named_rightly.push(
+                discriminator
+                    .logits(pooled.clone().detach())
+                    .argmax(1)
+                    .equal_scalar(task as i64)
+                    .float(),
+            );
+            let mut labels = vec![task; batch];
+            let mut features = vec![reverse_gradient(pooled, 1.0)];
+            if let Some(memory) = self.memory.get(layer) {
+                // Without stand-ins of earlier tasks the game has one label per stage, and any shared expert wins it.
+                for (earlier, count) in spread(batch, task) {
+                    let device = features[0].device();
+                    if let Some(stand_ins) = memory.sample(earlier, count, rng, &device) {
+                        features.push(stand_ins);
+                        labels.extend(std::iter::repeat_n(earlier, count));
+                    }
+                }
+            }
+            let features = Tensor::cat(features, 0);
+            losses.push(discriminator.loss(features, &labels, self.options.discriminator_loss.into()));
+        }
+        Adversary {
+            loss: Tensor::cat(losses, 0).sum() / layers,
+            accuracy: Tensor::cat(named_rightly, 0).mean(),
+        }
+    }
+}
+
+/// `total` spread evenly over `parts`: (part, share) for every part that gets something.
+fn spread(total: usize, parts: usize) -> impl Iterator<Item = (usize, usize)> {
+    (0..parts)
+        .map(move |part| (part, total / parts + usize::from(part < total % parts)))
+        .filter(|&(_, share)| share > 0)
+}
+
+impl Method for MoeCl {
+    fn name(&self) -> String {
+        MethodConfig::MoeCl(self.options.clone()).title().into()
+    }
+
+    fn prepare(&self, base: &ModelConfig, mut learner: Learner, task: usize, rng: &mut ChaCha8Rng, device: &Device) -> Learner {
+        let adapters = &mut learner.adapters;
+        if task == 0 {
+            adapters.push_expert(rng.next_u64(), device);
+        } else if self.options.shared == SharedExpert::Pinned {
+            adapters.init_expert_from(self.shared(task - 1));
+        }
+        adapters.push_expert(rng.next_u64(), device);
+        if task == 0 || self.options.gate == Gate::PerTask {
+            adapters.push_gate(2, self.gate_init(rng), device);
+        }
+
+        let width = self.discriminator_width(task);
+        if task == 0 {
+            let layers = adapters.banks.len();
+            learner.discriminators = (0..layers)
+                .map(|_| Discriminator::new(base.d_model, width, rng, device))
+                .collect();
+        } else {
+            for discriminator in &mut learner.discriminators {
+                discriminator.grow(width);
+            }
+        }
+        learner
+    }
+
+    fn routing(&self, task: usize) -> Routing {
+        let gate = match self.options.gate {
+            Gate::Shared => 0,
+            Gate::PerTask => task,
+        };
+        Routing::Gated {
+            experts: vec![self.shared(task), self.dedicated(task)],
+            gate,
+        }
+    }
+
+    /// `L = L_task + w · CE(F(reverse(z̄_s)))`: the paper's `L_SFT − α·L_GAN` for everything before the discriminator,
+    /// and descent on `L_GAN` for the discriminator itself.
+    fn loss(&self, step: Step<'_>) -> Loss {
+        let Step { base, learner, batch, task, objective, dropout, mut rng } = step;
+        // With a single class there is nothing to tell apart.
+        let adversarial = self.discriminator_width(task) > 1 && self.options.adversarial_weight > 0.0;
+        let observe = Observe {
+            expert: self.shared(task),
+            detach_upstream: self.options.detach_upstream,
+        };
+        let forward = learner.adapters.forward(
+            base,
+            batch.tokens.clone(),
+            batch.real.clone(),
+            &self.routing(task),
+            adversarial.then_some(&observe),
+            dropout.as_ref(),
+        );
+        let task_loss = task_loss(objective, base, learner, task, forward.hidden, batch);
+        if !adversarial {
+            return Loss { task: task_loss.clone().detach(), total: task_loss, adversary: None };
+        }
+        let mut adversary = self.adversary(learner, forward.pooled, task, &mut rng);
+        let total = task_loss.clone() + adversary.loss.clone() * self.options.adversarial_weight;
+        adversary.loss = adversary.loss.detach();
+        Loss { total, task: task_loss.detach(), adversary: Some(adversary) }
+    }
+
+    fn batches_to_remember(&self) -> usize {
+        if self.options.feature_memory { BATCHES_TO_REMEMBER } else { 0 }
+    }
+
+    fn remember(&mut self, base: &Decoder, learner: &Learner, task: usize, batches: &[Batch]) {
+        let observe = Observe { expert: self.shared(task), detach_upstream: false };
+        let routing = self.routing(task);
+        let d_model = base.config().d_model;
+        self.memory.resize_with(learner.adapters.banks.len(), || FeatureMemory::new(d_model));
+        for batch in batches {
+            let forward = learner.adapters.forward(
+                base,
+                batch.tokens.clone(),
+                batch.real.clone(),
+                &routing,
+                Some(&observe),
+                None,
+            );
+            for (memory, pooled) in self.memory.iter_mut().zip(forward.pooled) {
+                memory.observe(task, pooled);
+            }
+        }
+    }
+
+    fn memory(&self) -> serde_json::Result<serde_json::Value> {
+        serde_json::to_value(&self.memory)
+    }
+
+    fn restore(&mut self, memory: serde_json::Value) -> serde_json::Result<()> {
+        self.memory = serde_json::from_value(memory)?;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stand_ins_are_as_many_as_the_batch_has_rows() {
+        for (batch, tasks) in [(8, 1), (8, 3), (2, 5), (7, 7)] {
+            let shares: Vec<_> = spread(batch, tasks).collect();
+            assert_eq!(shares.iter().map(|(_, share)| share).sum::<usize>(), batch);
+            let (least, most) = (shares.iter().map(|s| s.1).min(), shares.iter().map(|s| s.1).max());
+            assert!(most <= least.map(|least| least + 1));
+        }
+    }
+}

@@ -1,0 +1,34 @@
+//! One adapter per task, trained alone: nothing is forgotten and nothing is shared.
+
+use burn::tensor::Device;
+use moe_core::config::ModelConfig;
+use moe_lora::Routing;
+use rand::Rng;
+use rand_chacha::ChaCha8Rng;
+
+use super::{Loss, Method, Step, single_expert_loss};
+use crate::learner::Learner;
+
+/// A fresh LoRA expert for every task.
+#[derive(Clone, Copy, Debug)]
+pub struct PerTask;
+
+impl Method for PerTask {
+    fn name(&self) -> String {
+        "per_task".into()
+    }
+
+    fn prepare(&self, _base: &ModelConfig, mut learner: Learner, _task: usize, rng: &mut ChaCha8Rng, device: &Device) -> Learner {
+        learner.adapters.push_expert(rng.next_u64(), device);
+        learner
+    }
+
+    fn routing(&self, task: usize) -> Routing {
+        Routing::Single(task)
+    }
+
+    fn loss(&self, step: Step<'_>) -> Loss {
+        let routing = self.routing(step.task);
+        single_expert_loss(step, &routing)
+    }
+}

@@ -1,0 +1,97 @@
+//! The two training objectives: a classification head per task, or the label generated as text.
+
+use burn::tensor::{Int, Tensor, TensorData, activation::log_softmax};
+use moe_core::model::Decoder;
+
+use crate::{
+    config::Objective,
+    data::Batch,
+    learner::Learner,
+};
+
+/// Mean loss of the task on a batch, shape `[1]`.
+///
+/// `hidden [batch, seq, d_model]` is the decoder's output after its last norm.
+/// - `Heads`: cross-entropy of the task's head at the last real token of each text.
+/// - `Instruction`: next-token cross-entropy at the answer's tokens only; the vocabulary projection runs at those positions only.
+pub fn task_loss(
+    objective: Objective,
+    base: &Decoder,
+    learner: &Learner,
+    task: usize,
+    hidden: Tensor<3>,
+    batch: &Batch,
+) -> Tensor<1> {
+    match objective {
+        Objective::Heads => {
+            let logits = learner.heads[task].forward(last_token(hidden, &batch.lengths));
+            cross_entropy(logits, &batch.labels)
+        }
+        Objective::Instruction => {
+            let answers = rows(hidden, &batch.answer_positions);
+            let targets: Vec<usize> = batch.answer_tokens.iter().map(|&t| t as usize).collect();
+            cross_entropy(base.logits(answers), &targets)
+        }
+    }
+}
+
+/// `hidden [batch, seq, d_model]` → `[batch, d_model]` at the last real token of each row of a right-padded batch.
+///
+/// The MoE-CL authors pool at (first pad − 1) in training and at (sum of the mask − 1) in evaluation;
+/// for right-padded texts both are this position.
+pub fn last_token(hidden: Tensor<3>, lengths: &[usize]) -> Tensor<2> {
+    let [_batch, seq, _d_model] = hidden.dims();
+    let positions: Vec<usize> = lengths
+        .iter()
+        .enumerate()
+        .map(|(row, length)| row * seq + length - 1)
+        .collect();
+    rows(hidden, &positions)
+}
+
+/// `hidden [batch, seq, d_model]` → `[n, d_model]` at the given indices into `batch · seq`.
+fn rows(hidden: Tensor<3>, positions: &[usize]) -> Tensor<2> {
+    let [batch, seq, d_model] = hidden.dims();
+    let device = hidden.device();
+    hidden
+        .reshape([batch * seq, d_model])
+        .select(0, indices(positions, &device))
+}
+
+/// Mean cross-entropy of `logits [n, classes]` against `targets [n]`, shape `[1]`.
+pub fn cross_entropy(logits: Tensor<2>, targets: &[usize]) -> Tensor<1> {
+    let device = logits.device();
+    let targets = indices(targets, &device).unsqueeze_dim(1);
+    log_softmax(logits, 1).gather(1, targets).mean().neg()
+}
+
+fn indices(values: &[usize], device: &burn::tensor::Device) -> Tensor<1, Int> {
+    let values: Vec<i64> = values.iter().map(|&value| value as i64).collect();
+    let length = values.len();
+    Tensor::from_data(TensorData::new(values, [length]), device)
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::Device;
+
+    use super::*;
+
+    #[test]
+    fn a_uniform_prediction_costs_the_log_of_the_number_of_classes() {
+        let logits = Tensor::<2>::zeros([3, 4], &Device::flex());
+        let loss: f32 = cross_entropy(logits, &[0, 1, 3]).into_scalar();
+        assert!((loss - 4f32.ln()).abs() < 1e-6);
+    }
+
+    #[test]
+    fn pooling_takes_the_last_real_token() {
+        let hidden = Tensor::<1>::from_data(
+            [0.0, 1.0, 2.0, 3.0, 4.0, 5.0],
+            &Device::flex(),
+        )
+        .reshape([2, 3, 1]);
+        let pooled = last_token(hidden, &[3, 1]).into_data().to_vec::<f32>();
+        assert_eq!(pooled.expect("floats"), [2.0, 3.0]);
+    }
+}

@@ -1,0 +1,112 @@
+//! Predictions: the best class of a head, or the label whose whole text is the most probable answer.
+
+use burn::tensor::{Bool, Device, Int, Tensor, TensorData, activation::log_softmax};
+use moe_core::{
+    generate::{CausalLm, Side, pad as pad_rows},
+    model::{Decoder, KvCache},
+};
+use moe_lora::{Adapted, Routing};
+
+use crate::{
+    config::Objective,
+    data::{Batch, Example},
+    learner::Learner,
+    objective::last_token,
+};
+
+/// Index of the predicted label for each example. `learner` is off the autodiff device.
+///
+/// `answers` holds the tokens of each label as an answer (`Instruction` only).
+pub fn predict(
+    objective: Objective,
+    base: &Decoder,
+    learner: &Learner,
+    routing: &Routing,
+    task: usize,
+    examples: &[&Example],
+    answers: &[Vec<u32>],
+    pad: u32,
+) -> Vec<usize> {
+    let device = base.device();
+    match objective {
+        Objective::Heads => {
+            let batch = Batch::new(examples, pad, &device);
+            let forward = learner.adapters.forward(base, batch.tokens, batch.real, routing, None, None);
+            let logits = learner.heads[task].forward(last_token(forward.hidden, &batch.lengths));
+            argmax_rows(logits)
+        }
+        Objective::Instruction => {
+            let model = Adapted::new(base, &learner.adapters, routing);
+            let prompts: Vec<Vec<u32>> = examples.iter().map(|example| example.tokens[..example.answer.start].to_vec()).collect();
+            argmax_rows(label_scores(&model, &prompts, answers, pad))
+        }
+    }
+}
+
+/// Log-probability of each whole answer after each prompt, `[prompts, answers]`.
+///
+/// The prompts run once, left-padded; every answer goes on from a copy of their keys and values.
+pub fn label_scores(
+    model: &impl CausalLm,
+    prompts: &[Vec<u32>],
+    answers: &[Vec<u32>],
+    pad: u32,
+) -> Tensor<2> {
+    let (tokens, real) = pad_rows(prompts, pad, Side::Left, &model.device());
+    let mut cache = KvCache::new(model.num_layers());
+    let hidden = model.forward_cached(tokens, real, &mut cache);
+    let [batch, seq, d_model] = hidden.dims();
+    let last = hidden.slice([0..batch, seq - 1..seq]).reshape([batch, d_model]);
+    let first = log_softmax(model.logits(last), 1);
+
+    let scores = answers
+        .iter()
+        .map(|answer| {
+            let start = first.clone().slice([0..batch, token_range(answer[0])]);
+            match answer.len() {
+                1 => start,
+                _ => start + continuation(model, cache.clone(), batch, answer),
+            }
+        })
+        .collect();
+    Tensor::cat(scores, 1)
+}
+
+/// Log-probability of `answer[1..]` given the prompt and `answer[0]`, `[batch, 1]`.
+fn continuation(model: &impl CausalLm, mut cache: KvCache, batch: usize, answer: &[u32]) -> Tensor<2> {
+    let device = model.device();
+    let given = &answer[..answer.len() - 1];
+    let tokens = token_row(given, &device).expand([batch, given.len()]);
+    let real = Tensor::<2, Bool>::full([batch, given.len()], true, &device);
+    let hidden = model.forward_cached(tokens, real, &mut cache);
+    let [_, seq, d_model] = hidden.dims();
+    let log_probabilities = log_softmax(model.logits(hidden.reshape([batch * seq, d_model])), 1);
+    let targets = token_row(&answer[1..], &device).expand([batch, seq]).reshape([batch * seq, 1]);
+    log_probabilities.gather(1, targets).reshape([batch, seq]).sum_dim(1)
+}
+
+fn token_range(token: u32) -> std::ops::Range<usize> {
+    token as usize..token as usize + 1
+}
+
+/// `[1, tokens]`
+fn token_row(tokens: &[u32], device: &Device) -> Tensor<2, Int> {
+    let values: Vec<i64> = tokens.iter().map(|&token| i64::from(token)).collect();
+    Tensor::from_data(TensorData::new(values, [1, tokens.len()]), device)
+}
+
+fn argmax_rows(scores: Tensor<2>) -> Vec<usize> {
+    let [_rows, columns] = scores.dims();
+    scores
+        .into_data()
+        .iter::<f32>()
+        .collect::<Vec<_>>()
+        .chunks(columns)
+        .map(|row| {
+            row.iter()
+                .enumerate()
+                .max_by(|a, b| a.1.total_cmp(b.1).then(b.0.cmp(&a.0)))
+                .map_or(0, |(index, _)| index)
+        })
+        .collect()
+}

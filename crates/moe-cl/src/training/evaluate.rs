@@ -1,0 +1,96 @@
+//! Accuracy of a learner on every task of the stream, off the autodiff device.
+
+use std::time::Instant;
+
+use burn::module::Module;
+
+use crate::{
+    base::Base,
+    config::Experiment,
+    data::{Batch, Example},
+    error::Result,
+    events::{Event, Recorder},
+    learner::Learner,
+    methods::Method,
+    predict::predict,
+    training::stream::Task,
+};
+
+/// Scores of a learner on a stream.
+pub struct Scores {
+    /// Accuracy per task, in [0, 1].
+    pub accuracies: Vec<Option<f64>>,
+    /// Texts per second.
+    pub examples_per_second: f64,
+}
+
+/// Evaluates `learner` on all of `tasks` with the task given (oracle). The learner must be prepared for all of them; `after` tasks have been learnt.
+///
+/// Runs on `learner.valid()`: a forward on the autodiff device without a backward would keep its graph.
+///
+/// # Errors
+/// When an event cannot be recorded.
+pub fn evaluate(
+    experiment: &Experiment,
+    base: &Base,
+    method: &dyn Method,
+    learner: &Learner,
+    tasks: &[Task],
+    after: usize,
+    recorder: &mut dyn Recorder,
+) -> Result<Scores> {
+    let learner = learner.valid();
+    let examples: usize = tasks.iter().map(|task| task.evaluation.len()).sum();
+    recorder.record(&Event::EvaluationStarted { after, examples })?;
+    let start = Instant::now();
+    let mut done = 0;
+    let mut accuracies = Vec::with_capacity(tasks.len());
+    for (index, task) in tasks.iter().enumerate() {
+        let routing = method.routing(index);
+        let mut right = 0;
+        for batch in task.evaluation_batches(experiment.evaluation.batch_size) {
+            let examples: Vec<&Example> = batch.iter().map(|&i| &task.evaluation[i]).collect();
+            let predictions = predict(
+                experiment.training.objective,
+                &base.decoder,
+                &learner,
+                &routing,
+                index,
+                &examples,
+                &task.answers,
+                base.pad(),
+            );
+            right += examples.iter().zip(&predictions).filter(|(example, prediction)| example.label == Some(**prediction)).count();
+            done += examples.len();
+            recorder.record(&Event::EvaluationStep { done })?;
+        }
+        accuracies.push((!task.evaluation.is_empty()).then(|| right as f64 / task.evaluation.len() as f64));
+    }
+    Ok(Scores { accuracies, examples_per_second: examples as f64 / start.elapsed().as_secs_f64().max(1e-9) })
+}
+
+/// Texts of a task from which the gate's share is read.
+const GATE_TEXTS: usize = 64;
+
+/// Mean weight of the first active expert (in MoE-CL the shared one) per adapted layer, over the real tokens of some texts of `task`;
+/// none where the method has no gate.
+pub fn gate_share(base: &Base, method: &dyn Method, learner: &Learner, task: &Task, index: usize) -> Option<Vec<f64>> {
+    let learner = learner.valid();
+    let texts: Vec<&Example> = task.evaluation.iter().take(GATE_TEXTS).collect();
+    if texts.is_empty() {
+        return None;
+    }
+    let batch = Batch::new(&texts, base.pad(), &base.decoder.device());
+    let real = batch.real.clone().float();
+    let forward = learner.adapters.forward(&base.decoder, batch.tokens, batch.real, &method.routing(index), None, None);
+    let shares: Vec<f64> = forward
+        .gates
+        .into_iter()
+        .map(|gate| {
+            let [rows, seq, _active] = gate.dims();
+            let first = gate.slice([0..rows, 0..seq, 0..1]).reshape([rows, seq]);
+            f64::from((first * real.clone()).sum().into_scalar::<f32>()) / batch.real_tokens as f64
+        })
+        .collect();
+    (!shares.is_empty()).then_some(shares)
+}

@@ -1,0 +1,24 @@
+//! The continual-learning scheduler: tasks arrive one after another, each is learnt, then all are evaluated.
+
+mod evaluate;
+pub mod optimizer;
+mod plan;
+mod prepare;
+mod result;
+mod run;
+mod schedule;
+mod scheduler;
+mod state;
+mod step;
+mod stream;
+mod trained;
+
+pub use evaluate::{Scores, evaluate};
+pub use plan::{Plan, TaskPlan, plan};
+pub use prepare::{fresh_optimizer, prepare, untrained};
+pub use result::RunResult;
+pub use run::{RunOptions, learn};
+pub use schedule::Schedule;
+pub use step::{Part, StepFigures, StepInput, optimizer_step, trained_parameters};
+pub use stream::Task;
+pub use trained::Trained;

@@ -1,0 +1,165 @@
+//! What a run would do, without doing it: sizes, steps, and a time that is extrapolated from one step taken here and thrown away.
+
+use std::{fmt, time::Instant};
+
+use burn::module::Module;
+
+use super::{
+    prepare::{fresh_optimizer, prepare, untrained},
+    result::peak_memory,
+    step::{StepInput, optimizer_step, trained_parameters},
+    stream::{self, Task},
+};
+use crate::{
+    base::Base,
+    config::Experiment,
+    data::Example,
+    error::Result,
+    methods::method,
+    predict::predict,
+};
+
+/// A run that has not been made.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Plan {
+    /// Method and mode.
+    pub method: String,
+    /// Parameters of the frozen base.
+    pub base_parameters: u64,
+    /// What each task would train.
+    pub tasks: Vec<TaskPlan>,
+    /// Largest resident memory in bytes after one real step, where the platform tells.
+    pub memory: Option<u64>,
+    /// Seconds of training, extrapolated from one step by real tokens.
+    pub training_seconds: f64,
+    /// Seconds of evaluation, extrapolated from one batch by real tokens.
+    pub evaluation_seconds: f64,
+    /// What the user should know about the data.
+    pub warnings: Vec<String>,
+}
+
+/// What one task would train.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TaskPlan {
+    /// Its name.
+    pub name: String,
+    /// Training examples.
+    pub examples: usize,
+    /// Optimiser steps.
+    pub steps: usize,
+    /// Parameters that move: active experts, gate and head.
+    pub trainable: u64,
+    /// Parameters that the task adds and the checkpoint keeps for good.
+    pub added: u64,
+}
+
+/// Plans the run of `experiment` on `base`.
+///
+/// # Errors
+/// When data or configuration are refused, exactly as the run would refuse them.
+pub fn plan(experiment: &Experiment, base: &Base) -> Result<Plan> {
+    let (tasks, warnings) = stream::load(experiment, base, 0..experiment.tasks.len())?;
+    let method = method(&experiment.method, tasks.len());
+    let mut learner = untrained(experiment, base, tasks.iter().map(|task| task.labels.len()))?;
+    let mut plans = Vec::new();
+    let mut seconds_per_token = 0.0;
+    for (index, task) in tasks.iter().enumerate() {
+        let before = learner.num_params();
+        learner = prepare(method.as_ref(), experiment, &base.decoder, learner, index);
+        let steps = task.steps(experiment, index);
+        let parts = trained_parameters(&learner, &method.routing(index), experiment.training.objective, index);
+        plans.push(TaskPlan {
+            name: task.name.clone(),
+            examples: task.train.len(),
+            steps: steps.len(),
+            trainable: parts.iter().map(|part| part.size).sum(),
+            added: (learner.num_params() - before) as u64,
+        });
+        if index == 0 {
+            let micro_batches: Vec<Vec<&Example>> = steps[0]
+                .iter()
+                .map(|batch| batch.iter().map(|&i| &task.train[i]).collect())
+                .collect();
+            let input = StepInput {
+                experiment,
+                base: &base.decoder,
+                method: method.as_ref(),
+                task: 0,
+                micro_batches: &micro_batches,
+                step: 1,
+                learning_rate: experiment.training.learning_rate,
+                pad: base.pad(),
+            };
+            let start = Instant::now();
+            let (_, figures) = optimizer_step(&input, learner.clone(), &mut fresh_optimizer(experiment));
+            seconds_per_token = start.elapsed().as_secs_f64() / figures.real_tokens as f64;
+        }
+    }
+    let training_tokens: usize = tasks.iter().map(|task| tokens(&task.train)).sum::<usize>() * experiment.training.epochs;
+    let evaluation_tokens: usize = tasks.iter().map(|task| tokens(&task.evaluation)).sum();
+    // One evaluation before the first task and one after each.
+    let evaluations = (tasks.len() + 1) as f64;
+    let evaluation_seconds = time_evaluation(experiment, base, &tasks[0], &learner.valid(), method.as_ref())
+        * evaluation_tokens as f64
+        * evaluations;
+    Ok(Plan {
+        method: method.name(),
+        base_parameters: base.decoder.num_params() as u64,
+        tasks: plans,
+        memory: peak_memory(),
+        training_seconds: seconds_per_token * training_tokens as f64,
+        evaluation_seconds,
+        warnings,
+    })
+}
+
+/// Seconds per real token of a prediction.
+fn time_evaluation(
+    experiment: &Experiment,
+    base: &Base,
+    task: &Task,
+    learner: &crate::learner::Learner,
+    method: &dyn crate::methods::Method,
+) -> f64 {
+    let examples: Vec<&Example> = task.evaluation.iter().take(experiment.evaluation.batch_size).collect();
+    if examples.is_empty() {
+        return 0.0;
+    }
+    let start = Instant::now();
+    let routing = method.routing(0);
+    let objective = experiment.training.objective;
+    predict(objective, &base.decoder, learner, &routing, 0, &examples, &task.answers, base.pad());
+    let tokens: usize = examples.iter().map(|example| example.tokens.len()).sum();
+    start.elapsed().as_secs_f64() / tokens as f64
+}
+
+fn tokens(examples: &[Example]) -> usize {
+    examples.iter().map(|example| example.tokens.len()).sum()
+}
+
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let million = |count: u64| count as f64 / 1e6;
+        writeln!(f, "{} on a frozen base of {:.1} M parameters", self.method, million(self.base_parameters))?;
+        let width = self.tasks.iter().map(|task| task.name.len()).max().unwrap_or(4).max(4);
+        writeln!(f, "{:width$}  examples  steps  trained (M)  added (M)", "task")?;
+        for task in &self.tasks {
+            writeln!(
+                f,
+                "{:width$}  {:8}  {:5}  {:11.3}  {:9.3}",
+                task.name, task.examples, task.steps, million(task.trainable), million(task.added)
+            )?;
+        }
+        for warning in &self.warnings {
+            writeln!(f, "warning: {warning}")?;
+        }
+        if let Some(memory) = self.memory {
+            writeln!(f, "memory: {:.2} GB (measured over one step)", memory as f64 / 1e9)?;
+        }
+        write!(
+            f,
+            "time: {:.0} s training + {:.0} s evaluation (from one step and one batch on this machine)",
+            self.training_seconds, self.evaluation_seconds
+        )
+    }
+}

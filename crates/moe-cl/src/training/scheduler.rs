@@ -1,0 +1,273 @@
+//! The loop over the stream: prepare a task, take its steps, let the method remember, evaluate everything, save.
+
+use std::{path::PathBuf, time::Instant};
+
+use burn::{module::Module, optim::ModuleOptimizer};
+
+use super::{
+    evaluate::{evaluate, gate_share},
+    prepare::{fresh_optimizer, prepare, untrained},
+    result::{RunResult, peak_memory},
+    state::{self, Progress},
+    step::{StepInput, optimizer_step, trained_parameters},
+    stream::Task,
+};
+use crate::{
+    base::Base,
+    config::Experiment,
+    data::{Batch, Example},
+    error::{Error, Result},
+    events::{Event, Recorder},
+    learner::Learner,
+    methods::{Method, method},
+    metrics::AccuracyMatrix,
+};
+
+/// Mid-task checkpoints that are kept.
+const NEWEST_KEPT: usize = 2;
+
+/// A run in progress.
+pub(super) struct Run<'a> {
+    experiment: &'a Experiment,
+    base: &'a Base,
+    tasks: &'a [Task],
+    method: Box<dyn Method>,
+    learner: Learner,
+    optimizer: ModuleOptimizer,
+    progress: Progress,
+    checkpoints: PathBuf,
+    /// Steps after which a task was complete: their checkpoints are kept.
+    task_ends: Vec<usize>,
+    recorder: &'a mut dyn Recorder,
+}
+
+impl<'a> Run<'a> {
+    /// A run before its first task.
+    pub(super) fn new(
+        experiment: &'a Experiment,
+        base: &'a Base,
+        tasks: &'a [Task],
+        checkpoints: PathBuf,
+        recorder: &'a mut dyn Recorder,
+    ) -> Result<Self> {
+        Ok(Self {
+            method: method(&experiment.method, tasks.len()),
+            learner: untrained(experiment, base, tasks.iter().map(|task| task.labels.len()))?,
+            optimizer: fresh_optimizer(experiment),
+            progress: Progress {
+                task: 0,
+                step_in_task: 0,
+                step: 0,
+                labels: tasks.iter().map(|task| task.labels.clone()).collect(),
+                matrix: AccuracyMatrix { rows: Vec::new(), baseline: Vec::new() },
+                memory: serde_json::Value::Null,
+                real_tokens: 0,
+                training_seconds: 0.0,
+            },
+            experiment,
+            base,
+            tasks,
+            checkpoints,
+            task_ends: Vec::new(),
+            recorder,
+        })
+    }
+
+    /// Name of the method, for tables.
+    pub(super) fn method_name(&self) -> String {
+        self.method.name()
+    }
+
+    /// Whether every task has been learnt.
+    pub(super) fn is_complete(&self) -> bool {
+        self.progress.task == self.tasks.len()
+    }
+
+    pub(super) fn record(&mut self, event: Event) -> Result<()> {
+        Ok(self.recorder.record(&event)?)
+    }
+
+    /// Puts the run where the checkpoint stood.
+    pub(super) fn restore(&mut self, saved: &state::Saved) -> Result<()> {
+        let started = usize::from(saved.progress.step_in_task > 0);
+        let prepared = saved.progress.task + started;
+        let learner = (0..prepared).fold(self.learner.clone(), |learner, task| self.prepare(learner, task));
+        self.learner = saved.learner(learner)?;
+        self.optimizer = saved.optimizer(fresh_optimizer(self.experiment))?;
+        self.progress = saved.progress.clone();
+        self.method
+            .restore(self.progress.memory.clone())
+            .map_err(|error| Error::Checkpoint { path: saved.path.clone(), reason: format!("method memory: {error}") })?;
+        let mut end = 0;
+        for (index, task) in self.tasks[..self.progress.task].iter().enumerate() {
+            end += task.steps(self.experiment, index).len();
+            self.task_ends.push(end);
+        }
+        Ok(())
+    }
+
+    fn prepare(&self, learner: Learner, task: usize) -> Learner {
+        prepare(self.method.as_ref(), self.experiment, &self.base.decoder, learner, task)
+    }
+
+    /// Row 0 of the matrix: every task as its training would find it.
+    pub(super) fn measure_untrained(&mut self) -> Result<()> {
+        self.evaluate_after(0)?;
+        self.save()
+    }
+
+    /// Learns the current task, or what is left of it, and evaluates.
+    pub(super) fn learn_task(&mut self) -> Result<()> {
+        let index = self.progress.task;
+        let task = &self.tasks[index];
+        let steps = task.steps(self.experiment, index);
+        if self.progress.step_in_task == 0 {
+            self.learner = self.prepare(self.learner.clone(), index);
+            self.optimizer = fresh_optimizer(self.experiment);
+        }
+        let routing = self.method.routing(index);
+        let trained = trained_parameters(&self.learner, &routing, self.experiment.training.objective, index);
+        self.record(Event::TaskStarted {
+            task: index,
+            name: task.name.clone(),
+            examples: task.train.len(),
+            steps: steps.len(),
+            trainable: trained.iter().map(|part| part.size).sum(),
+        })?;
+
+        for position in self.progress.step_in_task..steps.len() {
+            self.take_step(index, &steps[position], position, steps.len())?;
+            let every = self.experiment.training.checkpoint_every;
+            if every > 0 && self.progress.step_in_task % every == 0 && position + 1 < steps.len() {
+                self.save()?;
+            }
+        }
+        self.finish_task(index)
+    }
+
+    /// One optimiser step and its event.
+    fn take_step(&mut self, index: usize, micro_batches: &[Vec<usize>], position: usize, total: usize) -> Result<()> {
+        let start = Instant::now();
+        let task = &self.tasks[index];
+        let training = &self.experiment.training;
+        let warmup = (training.warmup_ratio * total as f64).round() as usize;
+        let learning_rate = training.learning_rate
+            * training.schedule.factor(position, warmup, total);
+        let examples: Vec<Vec<&Example>> = micro_batches
+            .iter()
+            .map(|batch| batch.iter().map(|&i| &task.train[i]).collect())
+            .collect();
+        let step = self.progress.step + 1;
+        let input = StepInput {
+            experiment: self.experiment,
+            base: &self.base.decoder,
+            method: self.method.as_ref(),
+            task: index,
+            micro_batches: &examples,
+            step,
+            learning_rate,
+            pad: self.base.pad(),
+        };
+        let (learner, figures) = optimizer_step(&input, self.learner.clone(), &mut self.optimizer);
+        if !figures.loss.is_finite() || !figures.gradient_norm.is_finite() {
+            return Err(Error::Diverged { task: task.name.clone(), step, loss: figures.loss });
+        }
+        if position == 0 {
+            let routing = self.method.routing(index);
+            let missing: Vec<String> = trained_parameters(&self.learner, &routing, training.objective, index)
+                .into_iter()
+                .filter(|part| part.ids.iter().any(|id| !figures.with_gradient.contains(id)))
+                .map(|part| part.name)
+                .collect();
+            if !missing.is_empty() {
+                return Err(Error::NoGradient { task: task.name.clone(), parameters: missing.join(", ") });
+            }
+        }
+        let seconds = start.elapsed().as_secs_f64();
+        self.learner = learner;
+        self.progress.step = step;
+        self.progress.step_in_task += 1;
+        self.progress.real_tokens += figures.real_tokens as u64;
+        self.progress.training_seconds += seconds;
+        self.record(Event::Step {
+            task: index,
+            step,
+            loss: figures.loss,
+            discriminator_loss: figures.discriminator_loss,
+            discriminator_accuracy: figures.discriminator_accuracy,
+            learning_rate,
+            gradient_norm: figures.gradient_norm,
+            real_tokens: figures.real_tokens,
+            seconds,
+        })
+    }
+
+    /// The method remembers what it needs, everything is evaluated, and the result is put on disk.
+    fn finish_task(&mut self, index: usize) -> Result<()> {
+        let learner = self.learner.valid();
+        let task = &self.tasks[index];
+        let batch_size = self.experiment.training.batch_size;
+        let batches: Vec<Batch> = task
+            .train
+            .chunks(batch_size)
+            .take(self.method.batches_to_remember())
+            .map(|chunk| Batch::new(&chunk.iter().collect::<Vec<_>>(), self.base.pad(), &self.base.decoder.device()))
+            .collect();
+        self.method.remember(&self.base.decoder, &learner, index, &batches);
+        self.progress.memory = self
+            .method
+            .memory()
+            .map_err(|error| Error::Checkpoint { path: self.checkpoints.clone(), reason: format!("method memory: {error}") })?;
+
+        self.progress.task = index + 1;
+        self.progress.step_in_task = 0;
+        self.evaluate_after(index + 1)?;
+        self.task_ends.push(self.progress.step);
+        self.save()
+    }
+
+    /// Adds the row `after` to the matrix. A task that has not been learnt yet is answered as its training would find it.
+    fn evaluate_after(&mut self, after: usize) -> Result<()> {
+        let ahead = (after..self.tasks.len())
+            .fold(self.learner.clone(), |learner, task| self.prepare(learner, task));
+        let scores = evaluate(self.experiment, self.base, self.method.as_ref(), &ahead, self.tasks, after, self.recorder)?;
+        match after {
+            0 => self.progress.matrix.baseline = scores.accuracies.clone(),
+            _ => self.progress.matrix.rows.push(scores.accuracies.clone()),
+        }
+        self.record(Event::Evaluated {
+            after,
+            scores: scores.accuracies,
+            examples_per_second: scores.examples_per_second,
+        })?;
+        if let Some(learnt) = after.checked_sub(1)
+            && let Some(shared) = gate_share(self.base, self.method.as_ref(), &ahead, &self.tasks[learnt], learnt)
+        {
+            self.record(Event::GateShare { task: learnt, shared })?;
+        }
+        Ok(())
+    }
+
+    fn save(&mut self) -> Result<()> {
+        state::save(&self.checkpoints, &self.progress, &self.learner, &self.optimizer)?;
+        state::prune(&self.checkpoints, &self.task_ends, NEWEST_KEPT)?;
+        self.record(Event::CheckpointSaved { step: self.progress.step })
+    }
+
+    /// The outcome of a complete run.
+    pub(super) fn result(&self, seconds: f64) -> RunResult {
+        RunResult {
+            name: self.experiment.name.clone(),
+            method: self.method.name(),
+            seed: self.experiment.seed,
+            tasks: self.tasks.iter().map(|task| task.name.clone()).collect(),
+            summary: self.progress.matrix.summary(),
+            matrix: self.progress.matrix.clone(),
+            steps: self.progress.step,
+            real_tokens: self.progress.real_tokens,
+            training_seconds: self.progress.training_seconds,
+            seconds,
+            peak_memory: peak_memory(),
+        }
+    }
+}

@@ -1,0 +1,137 @@
+//! One optimiser step: micro-batches forward and backward, clipping, AdamW.
+
+use std::collections::HashSet;
+
+use burn::{
+    module::{Module, ParamId, list_param_ids},
+    optim::{GradientsAccumulator, GradientsParams, ModuleOptimizer},
+};
+use moe_core::model::Decoder;
+use moe_lora::{LoraDropout, Routing};
+use rand::Rng;
+
+use crate::{
+    config::{Experiment, Objective},
+    data::{Batch, Example},
+    learner::Learner,
+    methods::{Method, Step},
+    seeds::{Purpose, Seeds},
+    training::optimizer::{clip_by_global_norm, gradient_norm, with_gradient},
+};
+
+/// What one optimiser step reads besides the weights.
+pub struct StepInput<'a> {
+    /// Settings of the run.
+    pub experiment: &'a Experiment,
+    /// The frozen base.
+    pub base: &'a Decoder,
+    /// The continual method.
+    pub method: &'a dyn Method,
+    /// Index of the task.
+    pub task: usize,
+    /// Micro-batches of the step.
+    pub micro_batches: &'a [Vec<&'a Example>],
+    /// Optimiser step of the run, the place of its random draws.
+    pub step: usize,
+    /// Learning rate of this step.
+    pub learning_rate: f64,
+    /// Token that fills short rows.
+    pub pad: u32,
+}
+
+/// Figures of one optimiser step, means over its micro-batches.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StepFigures {
+    /// Loss of the task alone.
+    pub loss: f64,
+    /// Cross-entropy of the discriminators.
+    pub discriminator_loss: Option<f64>,
+    /// Share of pooled features whose task the discriminators named rightly.
+    pub discriminator_accuracy: Option<f64>,
+    /// Norm of all gradients before clipping.
+    pub gradient_norm: f64,
+    /// Tokens that are not padding.
+    pub real_tokens: usize,
+    /// Parameters that had a gradient.
+    pub with_gradient: HashSet<ParamId>,
+}
+
+/// Takes one step and returns the moved learner.
+pub fn optimizer_step(input: &StepInput<'_>, learner: Learner, optimizer: &mut ModuleOptimizer) -> (Learner, StepFigures) {
+    let StepInput { experiment, base, method, task, micro_batches, step, learning_rate, pad } = *input;
+    let training = &experiment.training;
+    let seeds = Seeds(experiment.seed);
+    let share = 1.0 / micro_batches.len() as f64;
+    let device = base.device();
+
+    let mut accumulated = GradientsAccumulator::new();
+    let (mut loss, mut real_tokens) = (0.0, 0);
+    let (mut discriminator_loss, mut discriminator_accuracy) = (None, None);
+    for (part, examples) in micro_batches.iter().enumerate() {
+        let batch = Batch::new(examples, pad, &device);
+        let losses = method.loss(Step {
+            base,
+            learner: &learner,
+            batch: &batch,
+            task,
+            objective: training.objective,
+            dropout: (experiment.adapters.dropout > 0.0).then(|| {
+                LoraDropout::new(experiment.adapters.dropout, seeds.rng(Purpose::Dropout, step, part).next_u64())
+            }),
+            rng: seeds.rng(Purpose::StandIns, step, part),
+        });
+        let gradients = (losses.total * share).backward();
+        accumulated.accumulate(&learner, GradientsParams::from_grads(gradients, &learner));
+
+        real_tokens += batch.real_tokens;
+        loss += share * f64::from(losses.task.into_scalar::<f32>());
+        if let Some(adversary) = losses.adversary {
+            *discriminator_loss.get_or_insert(0.0) += share * f64::from(adversary.loss.into_scalar::<f32>());
+            *discriminator_accuracy.get_or_insert(0.0) += share * f64::from(adversary.accuracy.into_scalar::<f32>());
+        }
+    }
+
+    let mut gradients = accumulated.grads();
+    let gradient_norm = gradient_norm(&learner, &gradients);
+    let with_gradient = with_gradient(&learner, &gradients);
+    if let Some(max_norm) = training.clip_norm {
+        gradients = clip_by_global_norm(&learner, gradients, gradient_norm, max_norm);
+    }
+    let learner = optimizer.step(learning_rate, learner, gradients);
+    let figures = StepFigures { loss, discriminator_loss, discriminator_accuracy, gradient_norm, real_tokens, with_gradient };
+    (learner, figures)
+}
+
+/// Parameters that belong together.
+pub struct Part {
+    /// Where they stand in the learner.
+    pub name: String,
+    /// Their ids.
+    pub ids: Vec<ParamId>,
+    /// How many numbers they hold.
+    pub size: u64,
+}
+
+impl Part {
+    fn new(name: String, module: &impl Module) -> Self {
+        Self { name, ids: list_param_ids(module), size: module.num_params() as u64 }
+    }
+}
+
+/// The parts that a task trains: the experts and the gate that answer for it, and its head.
+/// Discriminators are not listed: they train only where there are tasks to tell apart.
+pub fn trained_parameters(learner: &Learner, routing: &Routing, objective: Objective, task: usize) -> Vec<Part> {
+    let mut parts = Vec::new();
+    for (layer, bank) in learner.adapters.banks.iter().enumerate() {
+        for &expert in routing.experts() {
+            parts.push(Part::new(format!("banks.{layer}.experts.{expert}"), &bank.experts[expert]));
+        }
+        if let Routing::Gated { gate, .. } = routing {
+            parts.push(Part::new(format!("banks.{layer}.gates.{gate}"), &bank.gates[*gate]));
+        }
+    }
+    if objective == Objective::Heads {
+        parts.push(Part::new(format!("heads.{task}"), &learner.heads[task]));
+    }
+    parts
+}
