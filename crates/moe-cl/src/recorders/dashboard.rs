@@ -140,7 +140,6 @@ impl Recorder for Dashboard {
                 return self.stop_if_asked();
             }
             Event::Evaluated { scores, .. } => {
-                self.accuracy.scalar.clear();
                 for (task, score) in self.tasks.iter().zip(scores) {
                     if let Some(score) = score {
                         self.accuracy.test(renderer, task, *score);
@@ -189,6 +188,7 @@ impl Shown {
 
     fn test(&mut self, renderer: &mut dyn MetricsRenderer, task: &str, value: f64) {
         self.introduce(renderer);
+        self.scalar.clear(); // a mean over different tasks would be shown as one of this task
         renderer.update_test(
             EvaluationName::new(task),
             self.scalar.shown(Reading { value, count: 1 }),

@@ -67,7 +67,12 @@ impl Scalar {
             .map_or(String::new(), |unit| format!(" {unit}"));
         let now = format_float(entry.current(), self.precision);
         let mean = format_float(self.state.running_value().current(), self.precision);
-        SerializedEntry::new(format!("{now}{unit} (mean {mean})"), entry.serialize())
+        let shown = if now == mean {
+            format!("{now}{unit}")
+        } else {
+            format!("{now}{unit} (mean {mean})")
+        };
+        SerializedEntry::new(shown, entry.serialize())
     }
 }
 
