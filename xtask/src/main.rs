@@ -1,2 +1,72 @@
-//! placeholder
-fn main(){}
+//! `cargo xtask`: the project's chores. Builds in seconds, since it never depends on the tensor library.
+
+mod counts;
+mod step;
+mod test;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use step::Step;
+use test::Stage;
+
+#[derive(Parser)]
+#[command(
+    bin_name = "cargo xtask",
+    about = "Tests, fixture conformance and benchmarks of moe-cl"
+)]
+struct Arguments {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Run test stages (all of them, in this order, when none is named) and print what passed and failed
+    Test {
+        /// Stages to run
+        stages: Vec<Stage>,
+    },
+    /// Compare the project's code with every fixture below a folder
+    Conformance {
+        /// Folder of fixtures
+        #[arg(default_value = test::FIXTURES)]
+        folder: PathBuf,
+    },
+    /// Run the benchmarks: model_forward, moe_layer, training_step
+    Bench {
+        /// Run this one only
+        name: Option<String>,
+    },
+}
+
+fn main() -> anyhow::Result<ExitCode> {
+    let task = Arguments::parse().task;
+    std::env::set_current_dir(workspace_root())?;
+    let good = match task {
+        Task::Test { stages } => test::run(&stages)?,
+        Task::Conformance { folder } => test::conformance_of(&folder)?.is_good(),
+        Task::Bench { name } => {
+            let mut step = Step::cargo("benchmarks", &["bench", "--package", "moe-bench"]);
+            match &name {
+                Some(name) => step.arguments(&["--bench", name]),
+                None => step.arguments(&["--benches"]),
+            }
+            step.run()?.is_good()
+        }
+    };
+    Ok(if good {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+/// The folder above xtask's own, wherever this is called from.
+fn workspace_root() -> PathBuf {
+    let own = std::env::var_os("CARGO_MANIFEST_DIR")
+        .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")), PathBuf::from);
+    own.parent().map(PathBuf::from).unwrap_or(own)
+}

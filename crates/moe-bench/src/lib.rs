@@ -1,1 +1,3 @@
-//! placeholder
+//! Benchmarks of moe-cl, and the runner that holds its code against fixtures computed by other programs.
+
+pub mod conformance;

@@ -1,0 +1,233 @@
+//! The project's model with a fixture's weights.
+
+use anyhow::{Context, bail, ensure};
+use burn::module::Param;
+use burn::nn::Linear;
+use burn::tensor::{Device, Tensor};
+use moe_cl::Learner;
+use moe_core::checkpoint::Checkpoint;
+use moe_core::model::Decoder;
+use moe_gan::Discriminator;
+use moe_lora::{
+    AdapterConfig, Adapters, LayerRange, Lora, LoraConfig, LoraDropout, LoraExpert, LoraInit,
+    Projection, Site, TokenGate,
+};
+use safetensors::tensor::{Dtype, TensorView, serialize_to_file};
+use serde_json::json;
+
+use super::super::case::Case;
+use super::super::device::{cpu, floats};
+use super::super::tensors::Tensors;
+
+const PROJECTIONS: [(&str, Projection); 3] = [
+    ("gate_proj", Projection::Gate),
+    ("up_proj", Projection::Up),
+    ("down_proj", Projection::Down),
+];
+
+/// Frozen base and trained part. The fixture's matrices are `[out, in]`, the project's `[in, out]`.
+pub struct Model {
+    /// On the plain device.
+    pub base: Decoder,
+    /// On the autodiff device.
+    pub learner: Learner,
+    /// Dropout with the fixture's masks, where it has them.
+    pub dropout: Option<LoraDropout>,
+}
+
+impl Model {
+    /// Builds the base from `base.*` and the trained part from `param.*`.
+    ///
+    /// # Errors
+    /// When a tensor or setting is missing.
+    pub fn read(case: &Case, tensors: &Tensors) -> anyhow::Result<Self> {
+        let plain = cpu()?;
+        let base = base(case, tensors, &plain)?;
+        let device = plain.clone().autodiff();
+        let rank = case.setting("r")? as usize;
+        let config = AdapterConfig {
+            lora: LoraConfig {
+                rank,
+                alpha: case.setting("alpha")?,
+                rslora: case.json["config"]["use_rslora"].as_bool().unwrap_or(false),
+                dropout: 0.0,
+                init: LoraInit::Kaiming,
+            },
+            targets: PROJECTIONS.map(|(_, projection)| projection).to_vec(),
+            layers: LayerRange::All,
+        };
+        let scaling = config.lora.scaling();
+        ensure!(
+            (scaling - case.setting("scaling")?).abs() < 1e-6,
+            "config.scaling does not follow from alpha and r"
+        );
+        let mut adapters = Adapters::new(&config, base.config())?;
+        let mut discriminators = Vec::new();
+        for bank in &mut adapters.banks {
+            let layer = bank.layer;
+            for expert in 0..case.setting("num_experts")? as usize {
+                let mut loras = LoraExpert::default();
+                for (name, projection) in PROJECTIONS {
+                    let prefix = format!("param.layers.{layer}.mlp.{name}.expert{expert}");
+                    let a = floats::<2>(tensors, &format!("{prefix}.A"), &device)?;
+                    let b = floats::<2>(tensors, &format!("{prefix}.B"), &device)?;
+                    *loras.lora_mut(projection) =
+                        Some(Lora::from_tensors(a.transpose(), b.transpose(), scaling));
+                }
+                bank.experts.push(loras);
+            }
+            let gate = floats::<2>(tensors, &format!("param.layers.{layer}.moe.gate"), &device)?;
+            bank.gates.push(TokenGate::from_weight(gate.transpose()));
+            let classifier = floats::<2>(
+                tensors,
+                &format!("param.layers.{layer}.moe.task_classifier"),
+                &device,
+            )?;
+            discriminators.push(Discriminator::from_weight(classifier.transpose()));
+        }
+        let mut heads = Vec::new();
+        if tensors.has("param.head.score") {
+            let weight = floats::<2>(tensors, "param.head.score", &device)?.transpose();
+            heads.push(Linear {
+                weight: Param::from_tensor(weight),
+                bias: None,
+            });
+        }
+        let dropout = given_masks(case, tensors, &plain)?;
+        Ok(Self {
+            base,
+            learner: Learner {
+                adapters,
+                heads,
+                discriminators,
+            },
+            dropout,
+        })
+    }
+
+    /// The parameter that the fixture calls `name`, transposed against it.
+    ///
+    /// # Errors
+    /// When there is none of that name.
+    pub fn parameter(&self, name: &str) -> anyhow::Result<&Param<Tensor<2>>> {
+        find(&self.learner, name).with_context(|| {
+            format!("the fixture's parameter {name} has no place in the project's model")
+        })
+    }
+}
+
+fn find<'a>(learner: &'a Learner, name: &str) -> Option<&'a Param<Tensor<2>>> {
+    let parts: Vec<&str> = name.split('.').collect();
+    match parts.as_slice() {
+        ["head", "score"] => Some(&learner.heads.first()?.weight),
+        ["layers", layer, "moe", "gate"] => Some(
+            &learner
+                .adapters
+                .banks
+                .get(layer.parse::<usize>().ok()?)?
+                .gates
+                .first()?
+                .weight,
+        ),
+        ["layers", layer, "moe", "task_classifier"] => Some(
+            &learner
+                .discriminators
+                .get(layer.parse::<usize>().ok()?)?
+                .weight,
+        ),
+        ["layers", layer, "mlp", projection, expert, side] => {
+            let bank = learner.adapters.banks.get(layer.parse::<usize>().ok()?)?;
+            let expert = bank
+                .experts
+                .get(expert.strip_prefix("expert")?.parse::<usize>().ok()?)?;
+            let (_, projection) = PROJECTIONS.iter().find(|(name, _)| name == projection)?;
+            let lora = expert.lora(*projection)?;
+            match *side {
+                "A" => Some(&lora.a),
+                "B" => Some(&lora.b),
+                _ => None,
+            }
+        }
+        _ => None,
+    }
+}
+
+/// Writes `base.*` as a Hugging Face folder and loads that, as any base is loaded.
+fn base(case: &Case, tensors: &Tensors, device: &Device) -> anyhow::Result<Decoder> {
+    let folder = tempfile::tempdir().context("cannot make a temporary folder")?;
+    let embedding: [usize; 2] = tensors.dims("base.model.embed_tokens.weight")?;
+    let gate: [usize; 2] = tensors.dims("base.model.layers.0.mlp.gate_proj.weight")?;
+    let heads = case.setting("H")? as usize;
+    let config = json!({
+        "model_type": "llama",
+        "architectures": ["LlamaForCausalLM"],
+        "hidden_act": "silu",
+        "vocab_size": embedding[0],
+        "hidden_size": embedding[1],
+        "intermediate_size": gate[0],
+        "num_hidden_layers": case.setting("L")? as usize,
+        "num_attention_heads": heads,
+        "num_key_value_heads": case.setting("KV")? as usize,
+        "head_dim": tensors.dims::<2>("base.model.layers.0.self_attn.q_proj.weight")?[0] / heads.max(1),
+        "rms_norm_eps": case.setting("eps")?,
+        "rope_theta": case.setting("theta")?,
+        "max_position_embeddings": 4096,
+        "tie_word_embeddings": !tensors.has("base.lm_head.weight"),
+    });
+    std::fs::write(folder.path().join("config.json"), config.to_string())?;
+    let mut stored = Vec::new();
+    for name in tensors.names().filter(|name| name.starts_with("base.")) {
+        let bytes: Vec<u8> = tensors
+            .f32(name)?
+            .into_iter()
+            .flat_map(f32::to_le_bytes)
+            .collect();
+        stored.push((
+            name["base.".len()..].to_string(),
+            tensors.shape(name)?.to_vec(),
+            bytes,
+        ));
+    }
+    let mut views = Vec::new();
+    for (name, shape, bytes) in &stored {
+        views.push((name, TensorView::new(Dtype::F32, shape.clone(), bytes)?));
+    }
+    serialize_to_file(views, None, &folder.path().join("model.safetensors"))?;
+    Ok(Decoder::load(&Checkpoint::open(folder.path())?, device)?)
+}
+
+/// `dropout_mask.layers.I.mlp.PROJECTION.expertE`, with the probability of case.json.
+fn given_masks(
+    case: &Case,
+    tensors: &Tensors,
+    device: &Device,
+) -> anyhow::Result<Option<LoraDropout>> {
+    let mut masks = Vec::new();
+    for name in tensors
+        .names()
+        .filter(|name| name.starts_with("dropout_mask."))
+    {
+        let parts: Vec<&str> = name.split('.').collect();
+        let site = match parts.as_slice() {
+            [_, "layers", layer, "mlp", projection, expert] => Site {
+                layer: layer.parse()?,
+                projection: PROJECTIONS
+                    .iter()
+                    .find(|(known, _)| known == projection)
+                    .context("unknown projection")?
+                    .1,
+                expert: expert
+                    .strip_prefix("expert")
+                    .context("no expert")?
+                    .parse()?,
+            },
+            _ => bail!("cannot tell what {name} is a mask of"),
+        };
+        masks.push((site, floats::<3>(tensors, name, device)?));
+    }
+    Ok(if masks.is_empty() {
+        None
+    } else {
+        Some(LoraDropout::given(case.setting("dropout")?, masks))
+    })
+}

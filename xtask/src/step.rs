@@ -1,0 +1,105 @@
+//! One command of a stage: shown while it runs, and read for its test summaries.
+
+use std::io::{BufRead, BufReader, Read};
+use std::process::{Command, Stdio};
+use std::thread;
+
+use anyhow::Context;
+
+use crate::counts::Counts;
+
+/// A command to run.
+pub struct Step {
+    what: String,
+    command: Command,
+}
+
+impl Step {
+    /// A cargo command.
+    pub fn cargo(what: &str, arguments: &[&str]) -> Self {
+        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+        let mut step = Self::program(what, Command::new(cargo));
+        step.arguments(arguments);
+        step
+    }
+
+    /// Any other program.
+    pub fn program(what: &str, mut command: Command) -> Self {
+        command.stdin(Stdio::null());
+        // Summaries are read from the output, so it has to be plain.
+        command.env("CARGO_TERM_COLOR", "never");
+        // What cargo sets for xtask itself is not meant for the commands that it starts.
+        command.env_remove("CARGO_MANIFEST_DIR");
+        Self {
+            what: what.into(),
+            command,
+        }
+    }
+
+    /// Adds arguments.
+    pub fn arguments(&mut self, arguments: &[&str]) {
+        self.command.args(arguments);
+    }
+
+    /// Sets an environment variable.
+    pub fn environment(mut self, key: &str, value: &str) -> Self {
+        self.command.env(key, value);
+        self
+    }
+
+    /// Runs it, showing its output line by line. A command without a test summary counts as one test.
+    ///
+    /// # Errors
+    /// When it cannot be started or waited for.
+    pub fn run(mut self) -> anyhow::Result<Counts> {
+        println!("\n--- {}: {}", self.what, self.line());
+        self.command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = self
+            .command
+            .spawn()
+            .with_context(|| format!("cannot start {}", self.line()))?;
+        let (output, errors) = child
+            .stdout
+            .take()
+            .zip(child.stderr.take())
+            .context("no output to read")?;
+        let errors = thread::spawn(move || follow(errors));
+        let mut found = follow(output);
+        found.extend(errors.join().unwrap_or_default());
+        let status = child
+            .wait()
+            .with_context(|| format!("cannot wait for {}", self.line()))?;
+        let mut counts = Counts::default();
+        found.iter().for_each(|&summary| counts += summary);
+        if !status.success() && counts.failed == 0 {
+            counts.failed += 1;
+            println!("--- {} ended with {status}", self.what);
+        } else if found.is_empty() {
+            counts.passed += 1;
+        }
+        Ok(counts)
+    }
+
+    fn line(&self) -> String {
+        let program = self.command.get_program().to_string_lossy();
+        let program = program.rsplit('/').next().unwrap_or(&program);
+        let arguments = self
+            .command
+            .get_args()
+            .map(|argument| format!(" {}", argument.to_string_lossy()));
+        format!("{program}{}", arguments.collect::<String>())
+    }
+}
+
+/// Prints what comes through a pipe and returns the summaries in it.
+fn follow(pipe: impl Read) -> Vec<Counts> {
+    let mut found = Vec::new();
+    for line in BufReader::new(pipe).split(b'\n') {
+        // A pipe that breaks ends the output; the exit status tells the rest.
+        let Ok(line) = line else { break };
+        let line = String::from_utf8_lossy(&line);
+        println!("{line}");
+        found.extend(Counts::read(&line));
+    }
+    found
+}
