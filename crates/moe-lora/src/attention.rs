@@ -1,0 +1,62 @@
+use burn::tensor::Tensor;
+use moe_core::model::{Attention, AttentionContext, LayerCache, linear};
+
+use crate::{ExpertBank, LoraDropout, Projection, Routing};
+
+impl ExpertBank {
+    /// Self-attention for `x [batch, seq, d_model]` (already normed) with the active experts'
+    /// LoRA on its projections, `[batch, seq, d_model]`.
+    ///
+    /// Every active expert's update is added with weight one: the gate reads the input of the
+    /// feed-forward network, which is not known yet. The paper has no LoRA here.
+    ///
+    /// # Panics
+    ///
+    /// When `routing` names an expert that is not there.
+    pub fn attend(
+        &self,
+        attention: &Attention,
+        x: Tensor<3>,
+        context: &AttentionContext,
+        cache: Option<&mut LayerCache>,
+        routing: &Routing,
+        dropout: Option<&LoraDropout>,
+    ) -> Tensor<3> {
+        let adapt = |base: Tensor<3>, x: &Tensor<3>, projection| {
+            self.add_updates(base, x, projection, routing, dropout)
+        };
+        let mut projected = attention.project(x.clone());
+        projected.query = adapt(projected.query, &x, Projection::Query);
+        projected.key = adapt(projected.key, &x, Projection::Key);
+        projected.value = adapt(projected.value, &x, Projection::Value);
+        let mixed = attention.attend(projected, context, cache);
+        adapt(
+            linear(&attention.output, mixed.clone()),
+            &mixed,
+            Projection::Output,
+        )
+    }
+
+    /// `base [batch, seq, d_out]` plus the active experts' updates for `x [batch, seq, d_in]`.
+    fn add_updates(
+        &self,
+        base: Tensor<3>,
+        x: &Tensor<3>,
+        projection: Projection,
+        routing: &Routing,
+        dropout: Option<&LoraDropout>,
+    ) -> Tensor<3> {
+        let dims = base.dims();
+        routing.experts().iter().fold(base, |sum, &expert| {
+            let Some(lora) = self.experts[expert].lora(projection) else {
+                return sum;
+            };
+            let x: Tensor<2> = x.clone().flatten(0, 1);
+            let x = match dropout {
+                Some(dropout) => dropout.at(self.layer, expert).apply(x, projection),
+                None => x,
+            };
+            lora.forward(x).reshape(dims) + sum
+        })
+    }
+}

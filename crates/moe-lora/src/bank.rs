@@ -1,0 +1,401 @@
+use burn::module::Module;
+use burn::tensor::Tensor;
+use moe_core::model::FeedForward;
+
+use crate::hidden::{Hidden, Start};
+use crate::{LoraDropout, LoraExpert, Routing, TokenGate};
+
+/// The experts and gates of one decoder layer.
+///
+/// Each expert is the whole feed-forward network of the layer with its own LoRA on it
+/// (MoE-CL, `z_e = F_LoRA(x, θ_e)`), and the layer's output is the weighted sum `Σ_e g_e z_e`.
+#[derive(Module, Debug)]
+pub struct ExpertBank {
+    /// Grows by one with every call of [`Adapters::push_expert`](crate::Adapters::push_expert).
+    pub experts: Vec<LoraExpert>,
+    /// Grows by one with every call of [`Adapters::push_gate`](crate::Adapters::push_gate).
+    pub gates: Vec<TokenGate>,
+    /// The decoder layer adapted.
+    pub layer: usize,
+}
+
+/// What a discriminator looks at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Observe {
+    /// The expert whose output is pooled; it has to be active.
+    pub expert: usize,
+    /// Let the pooled feature's gradient reach only the observed expert's feed-forward LoRA in
+    /// the same layer. In the authors' code it goes on into everything below, other experts and
+    /// gates included. The cut costs that expert's SwiGLU a second time.
+    pub detach_upstream: bool,
+}
+
+/// Output of [`ExpertBank::forward`].
+#[derive(Clone, Debug)]
+pub struct BankOutput {
+    /// `[batch, seq, d_model]`.
+    pub output: Tensor<3>,
+    /// Mean over real tokens of the observed expert's un-gated output, `[batch, d_model]`.
+    pub pooled: Option<Tensor<2>>,
+    /// Weights of the active experts for each token, `[batch, seq, active]`, when a gate chose.
+    pub gate: Option<Tensor<3>>,
+}
+
+impl ExpertBank {
+    /// A bank without experts for decoder layer `layer`.
+    pub fn new(layer: usize) -> Self {
+        Self {
+            experts: Vec::new(),
+            gates: Vec::new(),
+            layer,
+        }
+    }
+
+    /// The mixture for `x [batch, seq, d_model]` (already normed).
+    ///
+    /// Equal to evaluating every active expert as a network of its own, with fewer products:
+    /// `gate` and `up` of the base are computed once, and since `down` (W₂) is linear,
+    ///
+    /// ```text
+    /// Σ_e g_e (W₂ h_e + s B_e A_e h_e) = W₂ (Σ_e g_e h_e) + Σ_e B_e (g_e s A_e h_e)
+    /// mean_tokens(W₂ h + s B A h)      = W₂ mean_tokens(h) + B mean_tokens(s A h)
+    /// ```
+    ///
+    /// `observe` names what to pool, with each token's share of its row's mean `[batch, seq]`
+    /// ([`pool_shares`](crate::pool_shares)).
+    ///
+    /// # Panics
+    ///
+    /// When `routing` names an expert or gate that is not there, names none, or the observed
+    /// expert is not active.
+    pub fn forward(
+        &self,
+        ffn: &FeedForward,
+        x: Tensor<3>,
+        routing: &Routing,
+        observe: Option<(&Observe, Tensor<2>)>,
+        dropout: Option<&LoraDropout>,
+    ) -> BankOutput {
+        let [batch, seq, d_model] = x.dims();
+        let start = Start::new(ffn, x.reshape([batch * seq, d_model]));
+        let gate = match routing {
+            Routing::Gated { gate, .. } => Some(self.gates[*gate].forward(start.x.clone())),
+            Routing::Single(_) | Routing::Uniform { .. } => None,
+        };
+
+        let experts = routing.experts();
+        let hidden: Vec<Hidden> = experts
+            .iter()
+            .map(|&expert| self.hidden(expert, &start, dropout))
+            .collect();
+        let pooled = observe.map(|(observe, shares)| {
+            let expert = observe.expert;
+            let column = experts.iter().position(|&active| active == expert);
+            let column = column.expect("the observed expert is active");
+            let seen = if observe.detach_upstream && start.x.is_tracked() {
+                self.hidden(expert, &start.detach(), dropout)
+            } else {
+                hidden[column].clone()
+            };
+            seen.pool(shares).project(&ffn.down)
+        });
+
+        let output = hidden
+            .into_iter()
+            .enumerate()
+            .map(|(column, hidden)| match (routing, &gate) {
+                (Routing::Gated { .. }, Some(gate)) => {
+                    hidden.weigh(gate.clone().narrow(1, column, 1))
+                }
+                (Routing::Uniform { experts }, _) => hidden.scale(1.0 / experts.len() as f64),
+                _ => hidden,
+            })
+            .reduce(Hidden::add)
+            .expect("at least one expert is active")
+            .project(&ffn.down);
+        BankOutput {
+            output: output.reshape([batch, seq, d_model]),
+            pooled,
+            gate: gate.map(|gate| gate.reshape([batch, seq, experts.len()])),
+        }
+    }
+
+    fn hidden(&self, expert: usize, start: &Start, dropout: Option<&LoraDropout>) -> Hidden {
+        let dropout = dropout.map(|dropout| dropout.at(self.layer, expert));
+        Hidden::new(&self.experts[expert], start, dropout)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::{Bool, Device, Distribution, Gradients, Tolerance, activation};
+    use moe_core::model::Decoder;
+
+    use super::*;
+    use crate::{Adapters, GateInit, LayerRange, Lora, Projection, pool_shares, tiny};
+
+    const FFN: [Projection; 3] = [Projection::Gate, Projection::Up, Projection::Down];
+
+    struct Setup {
+        bank: ExpertBank,
+        ffn: FeedForward,
+        /// `[2, 4, 8]`, tracked.
+        x: Tensor<3>,
+        /// `[2, 4]`.
+        real: Tensor<2, Bool>,
+        /// What output and pooled are multiplied with to make a loss.
+        probes: (Tensor<3>, Tensor<2>),
+    }
+
+    impl Setup {
+        fn new(targets: &[Projection]) -> Self {
+            let device = Device::flex();
+            let ad = device.clone().autodiff();
+            let config = tiny::config(targets, LayerRange::All);
+            let mut adapters = Adapters::new(&config, &tiny::model()).unwrap();
+            for seed in 0..4 {
+                adapters.push_expert(seed, &ad);
+            }
+            adapters.push_gate(2, GateInit::Random { seed: 1 }, &ad);
+            adapters.push_gate(3, GateInit::Random { seed: 2 }, &ad);
+            tiny::train_by_hand(&mut adapters);
+            let mut base = Decoder::random(&tiny::model(), 0, &device);
+            let normal = Distribution::Normal(0.0, 1.0);
+            Self {
+                bank: adapters.banks.swap_remove(1),
+                ffn: base.layers.swap_remove(1).feed_forward,
+                x: Tensor::random([2, 4, 8], normal, &ad).require_grad(),
+                real: Tensor::from_data([[true; 4], [true, true, false, false]], &device),
+                probes: (
+                    Tensor::random([2, 4, 8], normal, &device),
+                    Tensor::random([2, 8], normal, &device),
+                ),
+            }
+        }
+
+        fn forward(
+            &self,
+            routing: &Routing,
+            observe: &Observe,
+            dropout: Option<&LoraDropout>,
+        ) -> BankOutput {
+            let observe = Some((observe, pool_shares(self.real.clone())));
+            self.bank
+                .forward(&self.ffn, self.x.clone(), routing, observe, dropout)
+        }
+
+        /// One network per expert, summed: the definition.
+        fn naive(
+            &self,
+            routing: &Routing,
+            observe: &Observe,
+            dropout: Option<&LoraDropout>,
+        ) -> BankOutput {
+            let x: Tensor<2> = self.x.clone().flatten(0, 1);
+            let gate = match routing {
+                Routing::Gated { gate, .. } => {
+                    let logits = x.clone().matmul(self.bank.gates[*gate].weight.val());
+                    Some(activation::softmax(logits, 1))
+                }
+                _ => None,
+            };
+            let experts = routing.experts();
+            let mut output = Tensor::zeros([8, 8], &x.device());
+            let mut pooled = None;
+            for (column, &index) in experts.iter().enumerate() {
+                let expert = &self.bank.experts[index];
+                let apply =
+                    |base: &burn::nn::Linear, lora: &Option<Lora>, x: &Tensor<2>, projection| {
+                        let y = x.clone().matmul(base.weight.val());
+                        let Some(lora) = lora else { return y };
+                        let x = match dropout {
+                            Some(dropout) => dropout
+                                .at(self.bank.layer, index)
+                                .apply(x.clone(), projection),
+                            None => x.clone(),
+                        };
+                        y + x.matmul(lora.a.val()).matmul(lora.b.val()) * lora.scaling
+                    };
+                let a = apply(&self.ffn.gate, &expert.gate, &x, Projection::Gate);
+                let b = apply(&self.ffn.up, &expert.up, &x, Projection::Up);
+                let z = apply(
+                    &self.ffn.down,
+                    &expert.down,
+                    &(activation::silu(a) * b),
+                    Projection::Down,
+                );
+                if index == observe.expert {
+                    let real = self.real.clone().float().unsqueeze_dim::<3>(2);
+                    let z = z.clone().reshape([2, 4, 8]) * real.clone();
+                    pooled = Some((z.sum_dim(1) / real.sum_dim(1)).squeeze_dim(1));
+                }
+                output = output
+                    + match (routing, &gate) {
+                        (Routing::Gated { .. }, Some(gate)) => {
+                            z * gate.clone().narrow(1, column, 1)
+                        }
+                        _ => z / experts.len() as f64,
+                    };
+            }
+            BankOutput {
+                output: output.reshape([2, 4, 8]),
+                pooled,
+                gate: gate.map(|gate| gate.reshape([2, 4, experts.len()])),
+            }
+        }
+
+        fn backward(&self, result: BankOutput) -> Gradients {
+            let (output, pooled) = self.probes.clone();
+            let loss =
+                (result.output * output).sum() + (result.pooled.expect("observed") * pooled).sum();
+            loss.backward()
+        }
+
+        /// Gradients of x, of every expert's matrices, and of every gate.
+        fn gradients(&self, grads: &Gradients) -> Vec<(String, Option<Tensor<2>>)> {
+            let x = self.x.grad(grads).map(|x| x.flatten(0, 1));
+            let mut all = vec![("x".to_owned(), x)];
+            for (index, expert) in self.bank.experts.iter().enumerate() {
+                for projection in FFN {
+                    if let Some(lora) = expert.lora(projection) {
+                        let name = format!("expert {index} {}", projection.name());
+                        all.push((format!("{name} A"), lora.a.grad(grads)));
+                        all.push((format!("{name} B"), lora.b.grad(grads)));
+                    }
+                }
+            }
+            for (index, gate) in self.bank.gates.iter().enumerate() {
+                all.push((format!("gate {index}"), gate.weight.grad(grads)));
+            }
+            all
+        }
+    }
+
+    fn close(name: &str, got: Tensor<2>, want: Tensor<2>) {
+        println!("{name}");
+        let tolerance = Tolerance::rel_abs(1e-4, 1e-5);
+        got.into_data()
+            .assert_approx_eq::<f32>(&want.into_data(), tolerance);
+    }
+
+    fn routings() -> [Routing; 4] {
+        [
+            Routing::Single(2),
+            Routing::Gated {
+                experts: vec![0, 2],
+                gate: 0,
+            },
+            Routing::Gated {
+                experts: vec![2, 3, 0],
+                gate: 1,
+            },
+            Routing::Uniform {
+                experts: vec![1, 2],
+            },
+        ]
+    }
+
+    const OBSERVE: Observe = Observe {
+        expert: 2,
+        detach_upstream: false,
+    };
+
+    #[test]
+    fn batched_layer_is_the_naive_loop_gradients_included() {
+        let dropout = LoraDropout::new(0.3, 5);
+        for targets in [&FFN[..], &FFN[..1], &FFN[2..]] {
+            let setup = Setup::new(targets);
+            for routing in routings() {
+                for dropout in [None, Some(&dropout)] {
+                    let ours = setup.forward(&routing, &OBSERVE, dropout);
+                    let naive = setup.naive(&routing, &OBSERVE, dropout);
+                    close(
+                        "output",
+                        ours.output.clone().flatten(0, 1),
+                        naive.output.clone().flatten(0, 1),
+                    );
+                    close(
+                        "pooled",
+                        ours.pooled.clone().unwrap(),
+                        naive.pooled.clone().unwrap(),
+                    );
+                    assert_eq!(
+                        ours.gate.is_some(),
+                        matches!(routing, Routing::Gated { .. })
+                    );
+                    let (ours, naive) = (setup.backward(ours), setup.backward(naive));
+                    let pairs = setup
+                        .gradients(&ours)
+                        .into_iter()
+                        .zip(setup.gradients(&naive));
+                    for ((name, ours), (_, naive)) in pairs {
+                        assert_eq!(ours.is_some(), naive.is_some(), "{name}");
+                        if let (Some(ours), Some(naive)) = (ours, naive) {
+                            close(&name, ours, naive);
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn experts_and_gates_that_are_not_active_get_no_gradient() {
+        let setup = Setup::new(&FFN);
+        let routing = Routing::Gated {
+            experts: vec![0, 2],
+            gate: 0,
+        };
+        let grads = setup.backward(setup.forward(&routing, &OBSERVE, None));
+        for (name, grad) in setup.gradients(&grads) {
+            let active = ["x", "expert 0", "expert 2", "gate 0"];
+            let expected = active.iter().any(|active| name.starts_with(active));
+            assert_eq!(grad.is_some(), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn detached_pooling_has_the_same_value_and_reaches_only_the_observed_expert() {
+        let setup = Setup::new(&FFN);
+        let routing = Routing::Gated {
+            experts: vec![0, 2],
+            gate: 0,
+        };
+        let cut = Observe {
+            detach_upstream: true,
+            ..OBSERVE
+        };
+        let dropout = LoraDropout::new(0.2, 1);
+        let whole = setup.forward(&routing, &OBSERVE, Some(&dropout));
+        let part = setup.forward(&routing, &cut, Some(&dropout));
+        let (whole, part) = (whole.pooled.unwrap(), part.pooled.unwrap());
+        close("pooled", part.clone(), whole.clone());
+
+        let (_, probe) = setup.probes.clone();
+        let whole = (whole * probe.clone()).sum().backward();
+        let part = (part * probe).sum().backward();
+        let pairs = setup
+            .gradients(&whole)
+            .into_iter()
+            .zip(setup.gradients(&part));
+        for ((name, whole), (_, part)) in pairs {
+            assert_eq!(part.is_some(), name.starts_with("expert 2"), "{name}");
+            if let (Some(whole), Some(part)) = (whole, part) {
+                close(&name, part, whole);
+            }
+        }
+    }
+
+    #[test]
+    fn frozen_base_gets_no_gradient() {
+        let setup = Setup::new(&FFN);
+        let grads = setup.backward(setup.forward(&Routing::Single(2), &OBSERVE, None));
+        assert!(setup.ffn.gate.weight.val().grad(&grads).is_none());
+    }
+
+    #[test]
+    #[should_panic(expected = "the observed expert is active")]
+    fn observing_an_idle_expert_is_refused() {
+        Setup::new(&FFN).forward(&Routing::Single(1), &OBSERVE, None);
+    }
+}

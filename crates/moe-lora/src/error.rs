@@ -1,0 +1,50 @@
+use thiserror::Error;
+
+/// What an adapter configuration can get wrong.
+#[derive(Clone, Debug, Error, PartialEq)]
+pub enum Error {
+    /// No target at all.
+    #[error("no LoRA target is named; give at least one of {}", crate::Projection::NAMES.join(", "))]
+    NoTarget,
+    /// A name that is no projection of the decoder.
+    #[error("`{name}` matches no projection of the decoder; a target is one of {}", crate::Projection::NAMES.join(", "))]
+    UnknownTarget {
+        /// What was given.
+        name: String,
+    },
+    /// A target named twice.
+    #[error("the LoRA target `{name}` is named twice; name it once")]
+    RepeatedTarget {
+        /// The target.
+        name: &'static str,
+    },
+    /// A layer range that cannot be read.
+    #[error("layers = `{given}` is no layer range; write `all` or `last:N`, N at least 1")]
+    UnknownLayers {
+        /// What was given.
+        given: String,
+    },
+    /// A layer range that matches nothing, or more than there is.
+    #[error(
+        "layers = `last:{asked}` does not fit a base of {available} layers; give 1 to {available}, or `all`"
+    )]
+    LayersOutOfRange {
+        /// Layers asked for.
+        asked: usize,
+        /// Layers of the base.
+        available: usize,
+    },
+    /// A LoRA setting outside its range.
+    #[error("LoRA {key} = {value} is out of range; it must be {expected}")]
+    Setting {
+        /// The setting.
+        key: &'static str,
+        /// Its value.
+        value: f64,
+        /// The range.
+        expected: &'static str,
+    },
+}
+
+/// Result with this crate's [`Error`].
+pub type Result<T> = std::result::Result<T, Error>;

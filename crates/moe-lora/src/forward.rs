@@ -1,0 +1,348 @@
+use burn::tensor::{Bool, Device, Int, Tensor};
+use moe_core::generate::CausalLm;
+use moe_core::model::{Decoder, KvCache};
+
+use crate::{Adapters, LoraDropout, Observe, Routing};
+
+/// Output of [`Adapters::forward`].
+#[derive(Clone, Debug)]
+pub struct Forward {
+    /// Final hidden states after the norm, `[batch, seq, d_model]`.
+    pub hidden: Tensor<3>,
+    /// Per adapted layer, lowest first: the observed expert's output as a mean over real tokens,
+    /// `[batch, d_model]`. Empty when nothing is observed.
+    pub pooled: Vec<Tensor<2>>,
+    /// Per adapted layer: each token's weights of the active experts, `[batch, seq, active]`.
+    /// Empty when no gate chose.
+    pub gates: Vec<Tensor<3>>,
+}
+
+impl Adapters {
+    /// The base with the active experts, on `tokens [batch, seq]` of which `real [batch, seq]`
+    /// marks those that are no padding.
+    ///
+    /// Layers below the first bank run on the plain device and record no graph.
+    ///
+    /// # Panics
+    ///
+    /// When `routing` names an expert or gate that is not there, or the observed expert is not
+    /// active.
+    pub fn forward(
+        &self,
+        base: &Decoder,
+        tokens: Tensor<2, Int>,
+        real: Tensor<2, Bool>,
+        routing: &Routing,
+        observe: Option<&Observe>,
+        dropout: Option<&LoraDropout>,
+    ) -> Forward {
+        self.run(base, tokens, real, None, routing, observe, dropout)
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn run(
+        &self,
+        base: &Decoder,
+        tokens: Tensor<2, Int>,
+        real: Tensor<2, Bool>,
+        mut cache: Option<&mut KvCache>,
+        routing: &Routing,
+        observe: Option<&Observe>,
+        dropout: Option<&LoraDropout>,
+    ) -> Forward {
+        let shares = observe.map(|observe| (observe, pool_shares(real.clone())));
+        let context = match &mut cache {
+            Some(cache) => {
+                let cached = cache.len();
+                base.context(cache.extend(real), cached)
+            }
+            None => base.context(real, 0),
+        };
+        let (mut pooled, mut gates) = (Vec::new(), Vec::new());
+        let mut banks = self.banks.iter().peekable();
+
+        let mut x = base.embed(tokens); // [batch, seq, d_model]
+        for (index, layer) in base.layers.iter().enumerate() {
+            let cache = cache.as_mut().map(|cache| &mut cache.layers[index]);
+            let Some(bank) = banks.next_if(|bank| bank.layer == index) else {
+                x = layer.forward(x, &context, cache);
+                continue;
+            };
+            let normed = layer.input_norm.forward(x.clone());
+            x = bank.attend(&layer.attention, normed, &context, cache, routing, dropout) + x;
+
+            let normed = layer.post_attention_norm.forward(x.clone());
+            let mixture = bank.forward(
+                &layer.feed_forward,
+                normed,
+                routing,
+                shares.clone(),
+                dropout,
+            );
+            x = mixture.output + x;
+            pooled.extend(mixture.pooled);
+            gates.extend(mixture.gate);
+        }
+        Forward {
+            hidden: base.norm.forward(x),
+            pooled,
+            gates,
+        }
+    }
+}
+
+/// Each token's share of the mean over its row's real tokens: `real [batch, seq]` → `[batch, seq]`,
+/// rows sum to one (or zero, without a real token).
+pub fn pool_shares(real: Tensor<2, Bool>) -> Tensor<2> {
+    let real = real.float();
+    let count = real.clone().sum_dim(1).clamp_min(1.0);
+    real / count
+}
+
+/// A base with adapters and a routing, as one language model to generate with.
+#[derive(Clone, Copy, Debug)]
+pub struct Adapted<'a> {
+    base: &'a Decoder,
+    adapters: &'a Adapters,
+    routing: &'a Routing,
+}
+
+impl<'a> Adapted<'a> {
+    /// Takes adapters of the plain device: [`Module::valid`](burn::module::Module::valid) of
+    /// those in training. A pass on the autodiff device would keep its graph in memory for a
+    /// backward pass that never comes.
+    ///
+    /// # Panics
+    ///
+    /// When the adapters are on an autodiff device.
+    pub fn new(base: &'a Decoder, adapters: &'a Adapters, routing: &'a Routing) -> Self {
+        use burn::module::Module;
+        assert!(
+            !adapters.devices().iter().any(Device::is_autodiff),
+            "generate with `adapters.valid()`, which is off the autodiff device"
+        );
+        Self {
+            base,
+            adapters,
+            routing,
+        }
+    }
+}
+
+impl CausalLm for Adapted<'_> {
+    fn forward_cached(
+        &self,
+        tokens: Tensor<2, Int>,
+        real: Tensor<2, Bool>,
+        cache: &mut KvCache,
+    ) -> Tensor<3> {
+        let Self {
+            base,
+            adapters,
+            routing,
+        } = self;
+        adapters
+            .run(base, tokens, real, Some(cache), routing, None, None)
+            .hidden
+    }
+
+    fn logits(&self, hidden: Tensor<2>) -> Tensor<2> {
+        self.base.logits(hidden)
+    }
+
+    fn num_layers(&self) -> usize {
+        self.base.layers.len()
+    }
+
+    fn device(&self) -> Device {
+        self.base.device()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::module::Module;
+    use burn::optim::{AdamWConfig, GradientsParams};
+    use burn::tensor::{Device, Tolerance};
+    use moe_core::generate::{Sampling, generate};
+
+    use super::*;
+    use crate::{GateInit, LayerRange, Projection, tiny};
+
+    const OBSERVE: Observe = Observe {
+        expert: 0,
+        detach_upstream: true,
+    };
+
+    fn gated() -> Routing {
+        Routing::Gated {
+            experts: vec![0, 1],
+            gate: 0,
+        }
+    }
+
+    /// A base, and adapters of three experts and a gate on all projections.
+    fn setup(layers: LayerRange) -> (Decoder, Adapters) {
+        let device = Device::flex();
+        let base = Decoder::random(&tiny::model(), 3, &device);
+        let config = tiny::config(&Projection::ALL, layers);
+        let mut adapters = Adapters::new(&config, base.config()).unwrap();
+        let device = device.autodiff();
+        for seed in 0..3 {
+            adapters.push_expert(seed, &device);
+        }
+        adapters.push_gate(2, GateInit::Random { seed: 0 }, &device);
+        (base, adapters)
+    }
+
+    fn forward(base: &Decoder, adapters: &Adapters, routing: &Routing) -> Forward {
+        let (tokens, real) = tiny::batch(&base.device());
+        let observe = matches!(routing, Routing::Gated { .. }).then_some(&OBSERVE);
+        adapters.forward(base, tokens, real, routing, observe, None)
+    }
+
+    #[test]
+    fn fresh_experts_leave_the_base_unchanged() {
+        let (base, adapters) = setup(LayerRange::All);
+        let (tokens, real) = tiny::batch(&base.device());
+        let plain = base.forward(tokens, real).into_data();
+        let uniform = Routing::Uniform {
+            experts: vec![0, 1, 2],
+        };
+        for routing in [Routing::Single(1), gated(), uniform] {
+            let hidden = forward(&base, &adapters, &routing).hidden;
+            hidden
+                .into_data()
+                .assert_approx_eq::<f32>(&plain, Tolerance::rel_abs(1e-4, 1e-5));
+        }
+    }
+
+    #[test]
+    fn padding_changes_no_real_token() {
+        let (base, mut adapters) = setup(LayerRange::All);
+        tiny::train_by_hand(&mut adapters);
+        let adapters = adapters.valid();
+        let (tokens, real) = tiny::batch(&base.device());
+        let padded = adapters.forward(
+            &base,
+            tokens.clone(),
+            real.clone(),
+            &gated(),
+            Some(&OBSERVE),
+            None,
+        );
+        let cut = |x: Tensor<3>| x.slice([1..2, 0..3]).into_data();
+        let (tokens, real) = (tokens.slice([1..2, 0..3]), real.slice([1..2, 0..3]));
+        let alone = adapters.forward(&base, tokens, real, &gated(), Some(&OBSERVE), None);
+        let tolerance = Tolerance::<f32>::rel_abs(1e-4, 1e-5);
+        alone
+            .hidden
+            .into_data()
+            .assert_approx_eq(&cut(padded.hidden), tolerance);
+        for (alone, padded) in alone.pooled.into_iter().zip(padded.pooled) {
+            let padded = padded.slice([1..2]).into_data();
+            alone.into_data().assert_approx_eq(&padded, tolerance);
+        }
+    }
+
+    #[test]
+    fn layers_below_the_first_bank_record_no_graph() {
+        let (base, mut adapters) = setup(LayerRange::Last(1));
+        tiny::train_by_hand(&mut adapters);
+        let out = forward(&base, &adapters, &gated());
+        assert_eq!((adapters.banks.len(), adapters.banks[0].layer), (1, 2));
+        assert_eq!((out.pooled.len(), out.gates.len()), (1, 1));
+        assert!(out.hidden.is_tracked());
+        let valid = forward(&base, &adapters.valid(), &gated());
+        assert!(!valid.hidden.is_autodiff() && !valid.pooled[0].is_autodiff());
+        let tolerance = Tolerance::rel_abs(1e-5, 1e-6);
+        let valid = valid.hidden.into_data();
+        out.hidden
+            .into_data()
+            .assert_approx_eq::<f32>(&valid, tolerance);
+    }
+
+    #[test]
+    fn other_tasks_experts_do_not_move_bit_for_bit() {
+        let (base, mut adapters) = setup(LayerRange::All);
+        tiny::train_by_hand(&mut adapters);
+        let before = adapters.clone();
+        let mut optimizer = AdamWConfig::new().with_weight_decay(0.1).init();
+        for _ in 0..2 {
+            let out = forward(&base, &adapters, &gated());
+            let pooled = out.pooled.into_iter().map(|pooled| pooled.sum());
+            let loss = pooled.fold(out.hidden.powf_scalar(2.0).mean(), |sum, pooled| {
+                sum + pooled
+            });
+            let grads = GradientsParams::from_grads(loss.backward(), &adapters);
+            adapters = optimizer.step(0.01, adapters, grads);
+        }
+        for (before, after) in before.banks.iter().zip(&adapters.banks) {
+            for (index, (before, after)) in before.experts.iter().zip(&after.experts).enumerate() {
+                for projection in Projection::ALL {
+                    let (before, after) = (before.lora(projection), after.lora(projection));
+                    let (before, after) = (before.unwrap(), after.unwrap());
+                    let same = before.a.val().into_data() == after.a.val().into_data()
+                        && before.b.val().into_data() == after.b.val().into_data();
+                    assert_eq!(same, index == 2, "expert {index} {}", projection.name());
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn cached_steps_are_the_whole_pass() {
+        let (base, mut adapters) = setup(LayerRange::Last(2));
+        tiny::train_by_hand(&mut adapters);
+        let adapters = adapters.valid();
+        let routing = gated();
+        let model = Adapted::new(&base, &adapters, &routing);
+        let (tokens, real) = tiny::batch(&base.device());
+        let whole = adapters.forward(&base, tokens.clone(), real.clone(), &routing, None, None);
+
+        let mut cache = KvCache::new(model.num_layers());
+        let steps = (0..5).map(|at| {
+            let (tokens, real) = (
+                tokens.clone().narrow(1, at, 1),
+                real.clone().narrow(1, at, 1),
+            );
+            model.forward_cached(tokens, real, &mut cache)
+        });
+        let steps = Tensor::cat(steps.collect(), 1);
+        for (row, length) in [(0, 5), (1, 3)] {
+            let cut = |x: Tensor<3>| x.slice([row..row + 1, 0..length]).into_data();
+            cut(steps.clone()).assert_approx_eq::<f32>(
+                &cut(whole.hidden.clone()),
+                Tolerance::rel_abs(1e-4, 1e-5),
+            );
+        }
+    }
+
+    #[test]
+    fn generation_goes_through_the_experts() {
+        let (base, mut adapters) = setup(LayerRange::All);
+        let fresh = adapters.valid();
+        tiny::train_by_hand(&mut adapters);
+        let trained = adapters.valid();
+        let greedy = Sampling::greedy();
+        let routing = gated();
+        let run = |adapters| {
+            generate(
+                &Adapted::new(&base, adapters, &routing),
+                &[vec![1, 5]],
+                6,
+                &greedy,
+                &[],
+            )
+        };
+        assert_eq!(run(&fresh), generate(&base, &[vec![1, 5]], 6, &greedy, &[]));
+        assert_ne!(run(&fresh), run(&trained));
+    }
+
+    #[test]
+    #[should_panic(expected = "adapters.valid()")]
+    fn generating_on_the_autodiff_device_is_refused() {
+        let (base, adapters) = setup(LayerRange::All);
+        Adapted::new(&base, &adapters, &Routing::Single(0));
+    }
+}

@@ -1,0 +1,102 @@
+use burn::module::{Module, Param};
+use burn::tensor::activation::softmax;
+use burn::tensor::{Device, Tensor, TensorData};
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+/// Weighs the active experts for each token: `softmax(x G)` (MoE-CL, `(β_s, β_t) = softmax(G z)`),
+/// no bias.
+#[derive(Module, Debug)]
+pub struct TokenGate {
+    /// `[d_model, active]`, a column per active expert in the order of
+    /// [`Routing::Gated`](crate::Routing::Gated).
+    pub weight: Param<Tensor<2>>,
+}
+
+/// Start of a gate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GateInit {
+    /// All experts weigh the same for every token at first.
+    Zeros,
+    /// Uniform in `±1/√d_model`, as a linear layer of the authors' code starts.
+    Random {
+        /// Of the draw.
+        seed: u64,
+    },
+}
+
+impl GateInit {
+    /// Layers draw different numbers from one seed.
+    pub(crate) fn in_layer(self, layer: usize) -> Self {
+        match self {
+            Self::Random { seed } => Self::Random {
+                seed: seed.wrapping_add((layer as u64) << 32),
+            },
+            Self::Zeros => Self::Zeros,
+        }
+    }
+}
+
+impl TokenGate {
+    /// A gate over `active` experts for tokens of `d_model` numbers.
+    pub fn new(d_model: usize, active: usize, init: GateInit, device: &Device) -> Self {
+        let shape = [d_model, active];
+        Self::from_weight(match init {
+            GateInit::Zeros => Tensor::zeros(shape, device),
+            GateInit::Random { seed } => {
+                let mut rng = ChaCha8Rng::seed_from_u64(seed);
+                let bound = 1.0 / (d_model as f32).sqrt();
+                let values: Vec<f32> = (0..d_model * active)
+                    .map(|_| rng.random_range(-bound..bound))
+                    .collect();
+                Tensor::from_data(TensorData::new(values, shape), device)
+            }
+        })
+    }
+
+    /// From `weight [d_model, active]`, trained from there on.
+    pub fn from_weight(weight: Tensor<2>) -> Self {
+        Self {
+            weight: Param::from_tensor(weight.detach()),
+        }
+    }
+
+    /// `x [n, d_model]` → weights `[n, active]`, rows sum to one.
+    pub fn forward(&self, x: Tensor<2>) -> Tensor<2> {
+        softmax(x.matmul(self.weight.val()), 1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::Distribution;
+
+    use super::*;
+
+    #[test]
+    fn router_rows_sum_to_one() {
+        let device = Device::flex();
+        let gate = TokenGate::new(6, 3, GateInit::Random { seed: 4 }, &device);
+        let x = Tensor::random([50, 6], Distribution::Normal(0.0, 40.0), &device);
+        let weights = gate.forward(x);
+        assert!(
+            weights
+                .clone()
+                .greater_equal_scalar(0.0)
+                .all()
+                .into_scalar::<bool>()
+        );
+        for sum in weights.sum_dim(1).into_data().iter::<f32>() {
+            assert!((sum - 1.0).abs() < 1e-6);
+        }
+    }
+
+    #[test]
+    fn zero_gate_weighs_all_experts_the_same() {
+        let device = Device::flex();
+        let gate = TokenGate::new(6, 2, GateInit::Zeros, &device);
+        let x = Tensor::random([5, 6], Distribution::Default, &device);
+        let weights: Vec<f32> = gate.forward(x).into_data().iter::<f32>().collect();
+        assert_eq!(weights, vec![0.5; 10]);
+    }
+}

@@ -1,0 +1,70 @@
+//! A decoder small enough for tests.
+
+use burn::tensor::{Bool, Device, Int, Tensor};
+use moe_core::config::{Architecture, ModelConfig, RopeScaling};
+
+use crate::{AdapterConfig, Adapters, LayerRange, Lora, LoraConfig, LoraInit, Projection};
+
+pub(crate) fn model() -> ModelConfig {
+    ModelConfig {
+        architecture: Architecture::Llama,
+        vocab_size: 17,
+        d_model: 8,
+        d_ff: 12,
+        num_layers: 3,
+        num_heads: 2,
+        num_kv_heads: 1,
+        head_dim: 4,
+        rope_theta: 10000.0,
+        rope_scaling: RopeScaling::None,
+        rms_norm_eps: 1e-5,
+        tie_word_embeddings: true,
+        sliding_window: None,
+        attention_bias: false,
+        qk_norm: false,
+        max_position_embeddings: 64,
+        bos_token_id: None,
+        eos_token_ids: Vec::new(),
+        pad_token_id: None,
+    }
+}
+
+pub(crate) fn config(targets: &[Projection], layers: LayerRange) -> AdapterConfig {
+    let lora = LoraConfig {
+        rank: 2,
+        alpha: 3.0,
+        rslora: false,
+        dropout: 0.0,
+        init: LoraInit::Kaiming,
+    };
+    AdapterConfig {
+        lora,
+        targets: targets.to_vec(),
+        layers,
+    }
+}
+
+/// Gives every B, which starts at zero, numbers as large as those of a trained expert.
+pub(crate) fn train_by_hand(adapters: &mut Adapters) {
+    for bank in &mut adapters.banks {
+        for (index, expert) in bank.experts.iter_mut().enumerate() {
+            for projection in Projection::ALL {
+                if let Some(lora) = expert.lora_mut(projection) {
+                    let b = lora.b.val();
+                    let [rank, d_out] = b.dims();
+                    let phase = (index + bank.layer + 1) as f32;
+                    let wave = Tensor::<1, Int>::arange(0..(rank * d_out) as i64, &b.device());
+                    let b = (wave.float() * phase).sin().reshape([rank, d_out]) * 0.5;
+                    *lora = Lora::from_tensors(lora.a.val(), b, lora.scaling);
+                }
+            }
+        }
+    }
+}
+
+/// Two rows of five tokens, the second padded on the right.
+pub(crate) fn batch(device: &Device) -> (Tensor<2, Int>, Tensor<2, Bool>) {
+    let tokens = Tensor::from_data([[1, 5, 9, 2, 16], [3, 3, 7, 0, 0]], device);
+    let real = [[true; 5], [true, true, true, false, false]];
+    (tokens, Tensor::from_data(real, device))
+}
