@@ -1,7 +1,7 @@
 //! The experiment file: what is trained, on what, how. TOML, strict, every default documented, described by a JSON Schema.
 //!
-//! A file is read in four steps, one file of code each: [`document`] (text and `--set` → a tree that knows where every
-//! value stands), [`strict`] (the tree against the schema), serde (the tree → [`Experiment`]), [`sense`] (values that make no sense).
+//! A file is read in four steps, one file of code each: `document` (text and `--set` → a tree that knows where every
+//! value stands), `strict` (the tree against the schema), serde (the tree → [`Experiment`]), `sense` (values that make no sense).
 
 mod adapters;
 mod document;

@@ -73,7 +73,7 @@ pub fn rows(path: &Path) -> Result<Vec<Result<Row, DataError>>, DataError> {
     }
     let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&bytes);
     let array = bytes.trim_ascii_start().starts_with(b"[");
-    let objects: Vec<(Place, Result<Object, String>)> = if array {
+    let objects: Vec<Parsed> = if array {
         entries(path, bytes)?
     } else {
         lines(bytes)
@@ -104,7 +104,7 @@ pub fn rows(path: &Path) -> Result<Vec<Result<Row, DataError>>, DataError> {
     Ok(rows)
 }
 
-fn lines(bytes: &[u8]) -> Vec<(Place, Result<Object, String>)> {
+fn lines(bytes: &[u8]) -> Vec<Parsed> {
     let lines = bytes.split(|&byte| byte == b'\n').enumerate();
     let written = lines
         .map(|(index, line)| (Place::Line(index + 1), line.trim_ascii()))
@@ -128,7 +128,7 @@ fn object(line: &[u8]) -> Result<Object, String> {
     })
 }
 
-fn entries(path: &Path, bytes: &[u8]) -> Result<Vec<(Place, Result<Object, String>)>, DataError> {
+fn entries(path: &Path, bytes: &[u8]) -> Result<Vec<Parsed>, DataError> {
     let refuse = |line: usize, message: String| DataError::Record {
         path: path.into(),
         place: Place::Line(line),
@@ -164,6 +164,9 @@ fn bare(error: &serde_json::Error) -> String {
         .rsplit_once(" at line ")
         .map_or(message.clone(), |(message, _)| message.to_owned())
 }
+
+/// What stands at a place: an object, or why there is none.
+type Parsed = (Place, Result<Object, String>);
 
 /// A JSON object in which no key is there twice.
 struct Object(Map<String, Value>);

@@ -1,6 +1,6 @@
 //! From files of texts to batches of tokens.
 //!
-//! A file is read into [`Record`]s ([`jsonl`], every error with its line), a task's files become [`TaskData`], an
+//! A file is read into [`Record`]s (`jsonl`, every error with its line), a task's files become [`TaskData`], an
 //! [`Encoder`] turns records into [`Example`]s, [`epoch_batches`] orders them and a [`Batch`] holds the tensors.
 
 mod batch;
@@ -12,7 +12,7 @@ mod report;
 mod task;
 
 pub use batch::{Batch, Padding, epoch_batches};
-pub use encode::{Encoder, Example};
+pub use encode::{Encoder, Example, prompt_text};
 pub use error::{DataError, Place};
 pub use jsonl::{Row, read, rows};
 pub use record::{Format, Record, Role, Turn};

@@ -124,12 +124,12 @@ mod fixtures {
     fn stripping_rates_agree_with_the_authors() {
         for case in cases("stripping_rate").as_array().expect("cases") {
             let labels = case["label"].as_array().expect("labels");
-            for label in ["0", "1"] {
+            for (class, label) in [(0, "0"), (1, "1")] {
                 let scores: Vec<f64> = numbers(&case[&format!("score_{label}")])
                     .into_iter()
                     .flatten()
                     .collect();
-                let truth: Vec<bool> = labels.iter().map(|l| l.to_string() == label).collect();
+                let truth: Vec<bool> = labels.iter().map(|l| l.as_i64() == Some(class)).collect();
                 let got = Stripping::choose(
                     &scores,
                     &truth,
