@@ -19,10 +19,23 @@ struct Print;
 impl Recorder for Print {
     fn record(&mut self, event: &Event) -> std::io::Result<()> {
         match event {
-            Event::Step { step, loss, seconds, real_tokens, .. } => {
-                println!("step {step}: loss {loss:.4}, {:.0} tokens/s", *real_tokens as f64 / seconds);
+            Event::Step {
+                step,
+                loss,
+                seconds,
+                real_tokens,
+                ..
+            } => {
+                println!(
+                    "step {step}: loss {loss:.4}, {:.0} tokens/s",
+                    *real_tokens as f64 / seconds
+                );
             }
-            Event::Evaluated { after, scores, examples_per_second } => {
+            Event::Evaluated {
+                after,
+                scores,
+                examples_per_second,
+            } => {
                 println!("after {after} tasks: {scores:.3?} ({examples_per_second:.1} texts/s)");
             }
             Event::Warning { message } => println!("warning: {message}"),
@@ -39,7 +52,12 @@ fn main() -> Result<(), Box<dyn Error>> {
     };
     let experiment = Experiment::load(Path::new(config), settings)?;
     let base = Base::load(Path::new(base), &Device::flex())?;
-    let result = learn(&experiment, &base, &RunOptions::new(out.into(), true), &mut Print)?;
+    let result = learn(
+        &experiment,
+        &base,
+        &RunOptions::new(out.into(), true),
+        &mut Print,
+    )?;
     println!("{:#?}", result.summary);
     Ok(())
 }

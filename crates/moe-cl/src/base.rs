@@ -47,12 +47,20 @@ impl Base {
 
     /// Token that ends an answer.
     pub fn end(&self) -> u32 {
-        self.decoder.config().eos_token_ids.first().copied().unwrap_or(0)
+        self.decoder
+            .config()
+            .eos_token_ids
+            .first()
+            .copied()
+            .unwrap_or(0)
     }
 
     /// Token that fills short rows; its value never matters, since padding is masked.
     pub fn pad(&self) -> u32 {
         let config = self.decoder.config();
-        config.pad_token_id.or(config.eos_token_ids.first().copied()).unwrap_or(0)
+        config
+            .pad_token_id
+            .or(config.eos_token_ids.first().copied())
+            .unwrap_or(0)
     }
 }

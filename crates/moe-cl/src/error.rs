@@ -53,7 +53,9 @@ pub enum Error {
         known: String,
     },
     /// A parameter that should be trained has no gradient.
-    #[error("task '{task}': no gradient reached {parameters} after the first step; check `adapters.targets` and `adapters.layers`")]
+    #[error(
+        "task '{task}': no gradient reached {parameters} after the first step; check `adapters.targets` and `adapters.layers`"
+    )]
     NoGradient {
         /// Name of the task.
         task: String,
@@ -61,7 +63,9 @@ pub enum Error {
         parameters: String,
     },
     /// The loss is no longer a number.
-    #[error("step {step} of task '{task}': the loss is {loss}; lower `training.learning_rate` or set `training.clip_norm`")]
+    #[error(
+        "step {step} of task '{task}': the loss is {loss}; lower `training.learning_rate` or set `training.clip_norm`"
+    )]
     Diverged {
         /// Name of the task.
         task: String,

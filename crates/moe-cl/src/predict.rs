@@ -31,13 +31,19 @@ pub fn predict(
     match objective {
         Objective::Heads => {
             let batch = Batch::new(examples, pad, &device);
-            let forward = learner.adapters.forward(base, batch.tokens, batch.real, routing, None, None);
+            let forward =
+                learner
+                    .adapters
+                    .forward(base, batch.tokens, batch.real, routing, None, None);
             let logits = learner.heads[task].forward(last_token(forward.hidden, &batch.lengths));
             argmax_rows(logits)
         }
         Objective::Instruction => {
             let model = Adapted::new(base, &learner.adapters, routing);
-            let prompts: Vec<Vec<u32>> = examples.iter().map(|example| example.tokens[..example.answer.start].to_vec()).collect();
+            let prompts: Vec<Vec<u32>> = examples
+                .iter()
+                .map(|example| example.tokens[..example.answer.start].to_vec())
+                .collect();
             argmax_rows(label_scores(&model, &prompts, answers, pad))
         }
     }
@@ -56,7 +62,9 @@ pub fn label_scores(
     let mut cache = KvCache::new(model.num_layers());
     let hidden = model.forward_cached(tokens, real, &mut cache);
     let [batch, seq, d_model] = hidden.dims();
-    let last = hidden.slice([0..batch, seq - 1..seq]).reshape([batch, d_model]);
+    let last = hidden
+        .slice([0..batch, seq - 1..seq])
+        .reshape([batch, d_model]);
     let first = log_softmax(model.logits(last), 1);
 
     let scores = answers
@@ -73,7 +81,12 @@ pub fn label_scores(
 }
 
 /// Log-probability of `answer[1..]` given the prompt and `answer[0]`, `[batch, 1]`.
-fn continuation(model: &impl CausalLm, mut cache: KvCache, batch: usize, answer: &[u32]) -> Tensor<2> {
+fn continuation(
+    model: &impl CausalLm,
+    mut cache: KvCache,
+    batch: usize,
+    answer: &[u32],
+) -> Tensor<2> {
     let device = model.device();
     let given = &answer[..answer.len() - 1];
     let tokens = token_row(given, &device).expand([batch, given.len()]);
@@ -81,8 +94,13 @@ fn continuation(model: &impl CausalLm, mut cache: KvCache, batch: usize, answer:
     let hidden = model.forward_cached(tokens, real, &mut cache);
     let [_, seq, d_model] = hidden.dims();
     let log_probabilities = log_softmax(model.logits(hidden.reshape([batch * seq, d_model])), 1);
-    let targets = token_row(&answer[1..], &device).expand([batch, seq]).reshape([batch * seq, 1]);
-    log_probabilities.gather(1, targets).reshape([batch, seq]).sum_dim(1)
+    let targets = token_row(&answer[1..], &device)
+        .expand([batch, seq])
+        .reshape([batch * seq, 1]);
+    log_probabilities
+        .gather(1, targets)
+        .reshape([batch, seq])
+        .sum_dim(1)
 }
 
 fn token_range(token: u32) -> std::ops::Range<usize> {

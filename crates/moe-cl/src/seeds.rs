@@ -29,12 +29,10 @@ impl Seeds {
     /// A generator for one purpose at one place of the run.
     pub fn rng(self, purpose: Purpose, index: usize, part: usize) -> ChaCha8Rng {
         let mut key = [0; 32];
-        for (slot, word) in key.chunks_exact_mut(8).zip([
-            self.0,
-            purpose as u64,
-            index as u64,
-            part as u64,
-        ]) {
+        for (slot, word) in
+            key.chunks_exact_mut(8)
+                .zip([self.0, purpose as u64, index as u64, part as u64])
+        {
             slot.copy_from_slice(&word.to_le_bytes());
         }
         ChaCha8Rng::from_seed(key)

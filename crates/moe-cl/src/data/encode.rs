@@ -243,13 +243,27 @@ struct Question<'a> {
 }
 
 impl<'a> Question<'a> {
-    fn new(record: &'a Record, task: &'a TaskData) -> Self {
+    fn new(record: &'a Record, task: &TaskData) -> Self {
         let (before, after) = frame(task.instruction.as_deref(), &task.labels);
         match record {
-            Record::Classification { text, .. } => Self { earlier: &[], before: before + TEXT, text, after },
+            Record::Classification { text, .. } => Self {
+                earlier: &[],
+                before: before + TEXT,
+                text,
+                after,
+            },
             Record::Instruction { prompt, .. } => {
-                let (last, earlier) = prompt.split_last().map_or(("", &[][..]), |(last, earlier)| (last.text.as_str(), earlier));
-                Self { earlier, before, text: last, after }
+                let (last, earlier) = prompt
+                    .split_last()
+                    .map_or(("", &[][..]), |(last, earlier)| {
+                        (last.text.as_str(), earlier)
+                    });
+                Self {
+                    earlier,
+                    before,
+                    text: last,
+                    after,
+                }
             }
         }
     }
@@ -262,8 +276,14 @@ const ANSWER: &str = "\nAnswer:";
 
 /// What stands before and after the text.
 fn frame(instruction: Option<&str>, labels: &[String]) -> (String, String) {
-    let before = instruction.map(|instruction| format!("{instruction}\n")).unwrap_or_default();
-    let after = if labels.is_empty() { String::new() } else { format!("\nOptions: {}", labels.join(", ")) };
+    let before = instruction
+        .map(|instruction| format!("{instruction}\n"))
+        .unwrap_or_default();
+    let after = if labels.is_empty() {
+        String::new()
+    } else {
+        format!("\nOptions: {}", labels.join(", "))
+    };
     (before, after)
 }
 
@@ -282,7 +302,10 @@ pub fn prompt_text(
     let mark = if labels.is_empty() { "" } else { TEXT };
     let question = format!("{before}{mark}{text}{after}");
     match chat {
-        Some(chat) => Ok((chat.render(&[Message::new(Role::User.name(), question)], true)?, false)),
+        Some(chat) => Ok((
+            chat.render(&[Message::new(Role::User.name(), question)], true)?,
+            false,
+        )),
         None => Ok((question + ANSWER, true)),
     }
 }
@@ -444,6 +467,23 @@ mod tests {
             written(&examples[0].tokens),
             "<user> Which Text: one Options: yes, no <assistant> yes <end>"
         );
+    }
+
+    #[test]
+    fn a_new_text_is_asked_about_in_the_words_of_training() {
+        let source = "{% for m in messages %}<{{ m.role }}> {{ m.content }} {% endfor %}{% if add_generation_prompt %}<assistant> {% endif %}";
+        let chat = ChatTemplate::new(source, "", "").unwrap();
+        let (tokenizer, task) = (tokenizer(), task(&["yes", "no"]));
+        for chat in [None, Some(&chat)] {
+            let mut encoder = Encoder::new(&experiment("instruction", 20), &tokenizer, chat, END);
+            let learnt = encoder
+                .encode_all(&records(&[("one", "yes")]), &task)
+                .unwrap();
+            let instruction = task.instruction.as_deref();
+            let (text, special) = prompt_text(chat, instruction, &task.labels, "one").unwrap();
+            let prompt = tokenizer.encode(&text, special).unwrap();
+            assert_eq!(prompt, learnt[0].tokens[..learnt[0].answer.start]);
+        }
     }
 
     #[test]

@@ -63,7 +63,14 @@ pub trait Method {
 
     /// Adds to `learner` what `task` needs before its first step. Tasks are prepared in order, and the draws of `rng` alone decide
     /// the new weights, so that the same call gives the same learner again (resume, looking ahead at unseen tasks).
-    fn prepare(&self, base: &ModelConfig, learner: Learner, task: usize, rng: &mut ChaCha8Rng, device: &Device) -> Learner;
+    fn prepare(
+        &self,
+        base: &ModelConfig,
+        learner: Learner,
+        task: usize,
+        rng: &mut ChaCha8Rng,
+        device: &Device,
+    ) -> Learner;
 
     /// Which experts answer for `task`, and through which gate.
     fn routing(&self, task: usize) -> Routing;
@@ -107,7 +114,15 @@ pub fn method(config: &MethodConfig, tasks: usize) -> Box<dyn Method> {
 
 /// Forward through one expert and the loss of the task: what every method without an adversary does.
 fn single_expert_loss(step: Step<'_>, routing: &Routing) -> Loss {
-    let Step { base, learner, batch, task, objective, dropout, .. } = step;
+    let Step {
+        base,
+        learner,
+        batch,
+        task,
+        objective,
+        dropout,
+        ..
+    } = step;
     let forward = learner.adapters.forward(
         base,
         batch.tokens.clone(),

@@ -2,9 +2,9 @@
 //! a task discriminator per layer, trained against the shared expert, keeps task noise out of it.
 
 use burn::tensor::{Device, Tensor};
+use moe_core::config::ModelConfig;
 use moe_core::model::Decoder;
 use moe_gan::{Discriminator, FeatureMemory, reverse_gradient};
-use moe_core::config::ModelConfig;
 use moe_lora::{GateInit, Observe, Routing};
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
@@ -60,7 +60,9 @@ impl MoeCl {
     /// The authors start gates like any linear layer; a gate per task starts undecided.
     fn gate_init(&self, rng: &mut ChaCha8Rng) -> GateInit {
         match self.options.gate {
-            Gate::Shared => GateInit::Random { seed: rng.next_u64() },
+            Gate::Shared => GateInit::Random {
+                seed: rng.next_u64(),
+            },
             Gate::PerTask => GateInit::Zeros,
         }
     }
@@ -75,11 +77,19 @@ impl MoeCl {
 
     /// Mean cross-entropy over layers × (batch + stand-ins) of discriminators that minimise it,
     /// while gradient reversal makes the shared experts maximise it.
-    fn adversary(&self, learner: &Learner, pooled: Vec<Tensor<2>>, task: usize, rng: &mut ChaCha8Rng) -> Adversary {
+    fn adversary(
+        &self,
+        learner: &Learner,
+        pooled: Vec<Tensor<2>>,
+        task: usize,
+        rng: &mut ChaCha8Rng,
+    ) -> Adversary {
         let layers = pooled.len() as f64;
         let mut losses = Vec::with_capacity(pooled.len());
         let mut named_rightly = Vec::with_capacity(pooled.len());
-        for (layer, (discriminator, pooled)) in learner.discriminators.iter().zip(pooled).enumerate() {
+        for (layer, (discriminator, pooled)) in
+            learner.discriminators.iter().zip(pooled).enumerate()
+        {
             let [batch, _d_model] = pooled.dims();
             named_rightly.push(
                 discriminator
@@ -101,7 +111,11 @@ impl MoeCl {
                 }
             }
             let features = Tensor::cat(features, 0);
-            losses.push(discriminator.loss(features, &labels, self.options.discriminator_loss.into()));
+            losses.push(discriminator.loss(
+                features,
+                &labels,
+                self.options.discriminator_loss.into(),
+            ));
         }
         Adversary {
             loss: Tensor::cat(losses, 0).sum() / layers,
@@ -122,7 +136,14 @@ impl Method for MoeCl {
         MethodConfig::MoeCl(self.options.clone()).title().into()
     }
 
-    fn prepare(&self, base: &ModelConfig, mut learner: Learner, task: usize, rng: &mut ChaCha8Rng, device: &Device) -> Learner {
+    fn prepare(
+        &self,
+        base: &ModelConfig,
+        mut learner: Learner,
+        task: usize,
+        rng: &mut ChaCha8Rng,
+        device: &Device,
+    ) -> Learner {
         let adapters = &mut learner.adapters;
         if task == 0 {
             adapters.push_expert(rng.next_u64(), device);
@@ -162,9 +183,18 @@ impl Method for MoeCl {
     /// `L = L_task + w · CE(F(reverse(z̄_s)))`: the paper's `L_SFT − α·L_GAN` for everything before the discriminator,
     /// and descent on `L_GAN` for the discriminator itself.
     fn loss(&self, step: Step<'_>) -> Loss {
-        let Step { base, learner, batch, task, objective, dropout, mut rng } = step;
+        let Step {
+            base,
+            learner,
+            batch,
+            task,
+            objective,
+            dropout,
+            mut rng,
+        } = step;
         // With a single class there is nothing to tell apart.
-        let adversarial = self.discriminator_width(task) > 1 && self.options.adversarial_weight > 0.0;
+        let adversarial =
+            self.discriminator_width(task) > 1 && self.options.adversarial_weight > 0.0;
         let observe = Observe {
             expert: self.shared(task),
             detach_upstream: self.options.detach_upstream,
@@ -179,23 +209,39 @@ impl Method for MoeCl {
         );
         let task_loss = task_loss(objective, base, learner, task, forward.hidden, batch);
         if !adversarial {
-            return Loss { task: task_loss.clone().detach(), total: task_loss, adversary: None };
+            return Loss {
+                task: task_loss.clone().detach(),
+                total: task_loss,
+                adversary: None,
+            };
         }
         let mut adversary = self.adversary(learner, forward.pooled, task, &mut rng);
         let total = task_loss.clone() + adversary.loss.clone() * self.options.adversarial_weight;
         adversary.loss = adversary.loss.detach();
-        Loss { total, task: task_loss.detach(), adversary: Some(adversary) }
+        Loss {
+            total,
+            task: task_loss.detach(),
+            adversary: Some(adversary),
+        }
     }
 
     fn batches_to_remember(&self) -> usize {
-        if self.options.feature_memory { BATCHES_TO_REMEMBER } else { 0 }
+        if self.options.feature_memory {
+            BATCHES_TO_REMEMBER
+        } else {
+            0
+        }
     }
 
     fn remember(&mut self, base: &Decoder, learner: &Learner, task: usize, batches: &[Batch]) {
-        let observe = Observe { expert: self.shared(task), detach_upstream: false };
+        let observe = Observe {
+            expert: self.shared(task),
+            detach_upstream: false,
+        };
         let routing = self.routing(task);
         let d_model = base.config().d_model;
-        self.memory.resize_with(learner.adapters.banks.len(), || FeatureMemory::new(d_model));
+        self.memory
+            .resize_with(learner.adapters.banks.len(), || FeatureMemory::new(d_model));
         for batch in batches {
             let forward = learner.adapters.forward(
                 base,
@@ -230,7 +276,10 @@ mod tests {
         for (batch, tasks) in [(8, 1), (8, 3), (2, 5), (7, 7)] {
             let shares: Vec<_> = spread(batch, tasks).collect();
             assert_eq!(shares.iter().map(|(_, share)| share).sum::<usize>(), batch);
-            let (least, most) = (shares.iter().map(|s| s.1).min(), shares.iter().map(|s| s.1).max());
+            let (least, most) = (
+                shares.iter().map(|s| s.1).min(),
+                shares.iter().map(|s| s.1).max(),
+            );
             assert!(most <= least.map(|least| least + 1));
         }
     }

@@ -18,7 +18,14 @@ impl Method for PerTask {
         "per_task".into()
     }
 
-    fn prepare(&self, _base: &ModelConfig, mut learner: Learner, _task: usize, rng: &mut ChaCha8Rng, device: &Device) -> Learner {
+    fn prepare(
+        &self,
+        _base: &ModelConfig,
+        mut learner: Learner,
+        _task: usize,
+        rng: &mut ChaCha8Rng,
+        device: &Device,
+    ) -> Learner {
         learner.adapters.push_expert(rng.next_u64(), device);
         learner
     }

@@ -18,7 +18,14 @@ impl Method for Sequential {
         "sequential".into()
     }
 
-    fn prepare(&self, _base: &ModelConfig, mut learner: Learner, task: usize, rng: &mut ChaCha8Rng, device: &Device) -> Learner {
+    fn prepare(
+        &self,
+        _base: &ModelConfig,
+        mut learner: Learner,
+        task: usize,
+        rng: &mut ChaCha8Rng,
+        device: &Device,
+    ) -> Learner {
         if task == 0 {
             learner.adapters.push_expert(rng.next_u64(), device);
         }

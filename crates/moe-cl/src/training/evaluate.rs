@@ -60,13 +60,22 @@ pub fn evaluate(
                 &task.answers,
                 base.pad(),
             );
-            right += examples.iter().zip(&predictions).filter(|(example, prediction)| example.label == Some(**prediction)).count();
+            right += examples
+                .iter()
+                .zip(&predictions)
+                .filter(|(example, prediction)| example.label == Some(**prediction))
+                .count();
             done += examples.len();
             recorder.record(&Event::EvaluationStep { done })?;
         }
-        accuracies.push((!task.evaluation.is_empty()).then(|| right as f64 / task.evaluation.len() as f64));
+        accuracies.push(
+            (!task.evaluation.is_empty()).then(|| right as f64 / task.evaluation.len() as f64),
+        );
     }
-    Ok(Scores { accuracies, examples_per_second: examples as f64 / start.elapsed().as_secs_f64().max(1e-9) })
+    Ok(Scores {
+        accuracies,
+        examples_per_second: examples as f64 / start.elapsed().as_secs_f64().max(1e-9),
+    })
 }
 
 /// Texts of a task from which the gate's share is read.
@@ -74,7 +83,13 @@ const GATE_TEXTS: usize = 64;
 
 /// Mean weight of the first active expert (in MoE-CL the shared one) per adapted layer, over the real tokens of some texts of `task`;
 /// none where the method has no gate.
-pub fn gate_share(base: &Base, method: &dyn Method, learner: &Learner, task: &Task, index: usize) -> Option<Vec<f64>> {
+pub fn gate_share(
+    base: &Base,
+    method: &dyn Method,
+    learner: &Learner,
+    task: &Task,
+    index: usize,
+) -> Option<Vec<f64>> {
     let learner = learner.valid();
     let texts: Vec<&Example> = task.evaluation.iter().take(GATE_TEXTS).collect();
     if texts.is_empty() {
@@ -82,7 +97,14 @@ pub fn gate_share(base: &Base, method: &dyn Method, learner: &Learner, task: &Ta
     }
     let batch = Batch::new(&texts, base.pad(), &base.decoder.device());
     let real = batch.real.clone().float();
-    let forward = learner.adapters.forward(&base.decoder, batch.tokens, batch.real, &method.routing(index), None, None);
+    let forward = learner.adapters.forward(
+        &base.decoder,
+        batch.tokens,
+        batch.real,
+        &method.routing(index),
+        None,
+        None,
+    );
     let shares: Vec<f64> = forward
         .gates
         .into_iter()

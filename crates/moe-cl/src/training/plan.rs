@@ -11,12 +11,7 @@ use super::{
     stream::{self, Task},
 };
 use crate::{
-    base::Base,
-    config::Experiment,
-    data::Example,
-    error::Result,
-    methods::method,
-    predict::predict,
+    base::Base, config::Experiment, data::Example, error::Result, methods::method, predict::predict,
 };
 
 /// A run that has not been made.
@@ -67,7 +62,12 @@ pub fn plan(experiment: &Experiment, base: &Base) -> Result<Plan> {
         let before = learner.num_params();
         learner = prepare(method.as_ref(), experiment, &base.decoder, learner, index);
         let steps = task.steps(experiment, index);
-        let parts = trained_parameters(&learner, &method.routing(index), experiment.training.objective, index);
+        let parts = trained_parameters(
+            &learner,
+            &method.routing(index),
+            experiment.training.objective,
+            index,
+        );
         plans.push(TaskPlan {
             name: task.name.clone(),
             examples: task.train.len(),
@@ -91,16 +91,23 @@ pub fn plan(experiment: &Experiment, base: &Base) -> Result<Plan> {
                 pad: base.pad(),
             };
             let start = Instant::now();
-            let (_, figures) = optimizer_step(&input, learner.clone(), &mut fresh_optimizer(experiment));
+            let (_, figures) =
+                optimizer_step(&input, learner.clone(), &mut fresh_optimizer(experiment));
             seconds_per_token = start.elapsed().as_secs_f64() / figures.real_tokens as f64;
         }
     }
-    let training_tokens: usize = tasks.iter().map(|task| tokens(&task.train)).sum::<usize>() * experiment.training.epochs;
+    let training_tokens: usize =
+        tasks.iter().map(|task| tokens(&task.train)).sum::<usize>() * experiment.training.epochs;
     let evaluation_tokens: usize = tasks.iter().map(|task| tokens(&task.evaluation)).sum();
     // One evaluation before the first task and one after each.
     let evaluations = (tasks.len() + 1) as f64;
-    let evaluation_seconds = time_evaluation(experiment, base, &tasks[0], &learner.valid(), method.as_ref())
-        * evaluation_tokens as f64
+    let evaluation_seconds = time_evaluation(
+        experiment,
+        base,
+        &tasks[0],
+        &learner.valid(),
+        method.as_ref(),
+    ) * evaluation_tokens as f64
         * evaluations;
     Ok(Plan {
         method: method.name(),
@@ -121,14 +128,27 @@ fn time_evaluation(
     learner: &crate::learner::Learner,
     method: &dyn crate::methods::Method,
 ) -> f64 {
-    let examples: Vec<&Example> = task.evaluation.iter().take(experiment.evaluation.batch_size).collect();
+    let examples: Vec<&Example> = task
+        .evaluation
+        .iter()
+        .take(experiment.evaluation.batch_size)
+        .collect();
     if examples.is_empty() {
         return 0.0;
     }
     let start = Instant::now();
     let routing = method.routing(0);
     let objective = experiment.training.objective;
-    predict(objective, &base.decoder, learner, &routing, 0, &examples, &task.answers, base.pad());
+    predict(
+        objective,
+        &base.decoder,
+        learner,
+        &routing,
+        0,
+        &examples,
+        &task.answers,
+        base.pad(),
+    );
     let tokens: usize = examples.iter().map(|example| example.tokens.len()).sum();
     start.elapsed().as_secs_f64() / tokens as f64
 }
@@ -140,21 +160,44 @@ fn tokens(examples: &[Example]) -> usize {
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let million = |count: u64| count as f64 / 1e6;
-        writeln!(f, "{} on a frozen base of {:.1} M parameters", self.method, million(self.base_parameters))?;
-        let width = self.tasks.iter().map(|task| task.name.len()).max().unwrap_or(4).max(4);
-        writeln!(f, "{:width$}  examples  steps  trained (M)  added (M)", "task")?;
+        writeln!(
+            f,
+            "{} on a frozen base of {:.1} M parameters",
+            self.method,
+            million(self.base_parameters)
+        )?;
+        let width = self
+            .tasks
+            .iter()
+            .map(|task| task.name.len())
+            .max()
+            .unwrap_or(4)
+            .max(4);
+        writeln!(
+            f,
+            "{:width$}  examples  steps  trained (M)  added (M)",
+            "task"
+        )?;
         for task in &self.tasks {
             writeln!(
                 f,
                 "{:width$}  {:8}  {:5}  {:11.3}  {:9.3}",
-                task.name, task.examples, task.steps, million(task.trainable), million(task.added)
+                task.name,
+                task.examples,
+                task.steps,
+                million(task.trainable),
+                million(task.added)
             )?;
         }
         for warning in &self.warnings {
             writeln!(f, "warning: {warning}")?;
         }
         if let Some(memory) = self.memory {
-            writeln!(f, "memory: {:.2} GB (measured over one step)", memory as f64 / 1e9)?;
+            writeln!(
+                f,
+                "memory: {:.2} GB (measured over one step)",
+                memory as f64 / 1e9
+            )?;
         }
         write!(
             f,

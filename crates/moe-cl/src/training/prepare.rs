@@ -21,12 +21,18 @@ const HEADS: usize = usize::MAX;
 ///
 /// # Errors
 /// When the adapters' targets or layers match nothing in the base.
-pub fn untrained(experiment: &Experiment, base: &Base, classes: impl Iterator<Item = usize>) -> Result<Learner> {
+pub fn untrained(
+    experiment: &Experiment,
+    base: &Base,
+    classes: impl Iterator<Item = usize>,
+) -> Result<Learner> {
     let device = base.decoder.device().autodiff();
     let config = base.decoder.config();
     let mut rng = Seeds(experiment.seed).rng(Purpose::Weights, HEADS, 0);
     let heads = match experiment.training.objective {
-        Objective::Heads => classes.map(|classes| head(config.d_model, classes, &mut rng, &device)).collect(),
+        Objective::Heads => classes
+            .map(|classes| head(config.d_model, classes, &mut rng, &device))
+            .collect(),
         Objective::Instruction => Vec::new(),
     };
     Ok(Learner {
@@ -37,9 +43,21 @@ pub fn untrained(experiment: &Experiment, base: &Base, classes: impl Iterator<It
 }
 
 /// Adds what `task` needs. The new weights are a function of the seed and the task alone.
-pub fn prepare(method: &dyn Method, experiment: &Experiment, base: &Decoder, learner: Learner, task: usize) -> Learner {
+pub fn prepare(
+    method: &dyn Method,
+    experiment: &Experiment,
+    base: &Decoder,
+    learner: Learner,
+    task: usize,
+) -> Learner {
     let mut rng = Seeds(experiment.seed).rng(Purpose::Weights, task, 0);
-    method.prepare(base.config(), learner, task, &mut rng, &base.device().autodiff())
+    method.prepare(
+        base.config(),
+        learner,
+        task,
+        &mut rng,
+        &base.device().autodiff(),
+    )
 }
 
 /// AdamW without state: each task starts with one, as the MoE-CL authors do.

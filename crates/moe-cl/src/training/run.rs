@@ -46,7 +46,10 @@ pub fn learn(
     let resumed_at = saved.as_ref().map(|saved| saved.progress.step);
     let (log, board) = (out.join("events.jsonl"), out.join("tensorboard"));
     let (json_log, tensor_board) = match resumed_at {
-        Some(step) => (JsonLog::resume(&log, step), TensorBoard::resume(&board, step)),
+        Some(step) => (
+            JsonLog::resume(&log, step),
+            TensorBoard::resume(&board, step),
+        ),
         None => (JsonLog::create(&log), TensorBoard::create(&board)),
     };
     let mut json_log = json_log.map_err(|source| file_error(&log, source))?;
@@ -60,7 +63,11 @@ pub fn learn(
         method: run.method_name(),
         seed: experiment.seed,
         tasks: tasks.iter().map(|task| task.name.clone()).collect(),
-        total_steps: tasks.iter().enumerate().map(|(index, task)| task.steps(experiment, index).len()).sum(),
+        total_steps: tasks
+            .iter()
+            .enumerate()
+            .map(|(index, task)| task.steps(experiment, index).len())
+            .sum(),
         resumed_at,
     })?;
     for message in damaged.into_iter().chain(warnings) {
@@ -89,7 +96,10 @@ pub fn learn(
 fn claim(out: &Path, experiment: &Experiment, resume: bool) -> Result<()> {
     let config = out.join("config.toml");
     let resolved = experiment.to_toml();
-    let problem = |problem: String| Error::RunDirectory { path: out.into(), problem };
+    let problem = |problem: String| Error::RunDirectory {
+        path: out.into(),
+        problem,
+    };
     match std::fs::read_to_string(&config) {
         Ok(_) if !resume => Err(problem(
             "already holds a run: go on with --resume, or name another directory with --out".into(),
@@ -117,7 +127,9 @@ fn first_difference(was: &str, is: &str) -> String {
         .zip(is.lines().map(Some).chain(std::iter::repeat(None)))
         .take(was.lines().count().max(is.lines().count()))
         .find(|(was, is)| was != is)
-        .map_or_else(String::new, |(was, is)| format!("there `{}`, now `{}`", line(was), line(is)))
+        .map_or_else(String::new, |(was, is)| {
+            format!("there `{}`, now `{}`", line(was), line(is))
+        })
 }
 
 fn write_result(path: &Path, result: &RunResult) -> Result<()> {
@@ -126,5 +138,8 @@ fn write_result(path: &Path, result: &RunResult) -> Result<()> {
 }
 
 fn file_error(path: &Path, source: std::io::Error) -> Error {
-    Error::File { path: path.into(), source }
+    Error::File {
+        path: path.into(),
+        source,
+    }
 }

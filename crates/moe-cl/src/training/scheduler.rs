@@ -59,7 +59,10 @@ impl<'a> Run<'a> {
                 step_in_task: 0,
                 step: 0,
                 labels: tasks.iter().map(|task| task.labels.clone()).collect(),
-                matrix: AccuracyMatrix { rows: Vec::new(), baseline: Vec::new() },
+                matrix: AccuracyMatrix {
+                    rows: Vec::new(),
+                    baseline: Vec::new(),
+                },
                 memory: serde_json::Value::Null,
                 real_tokens: 0,
                 training_seconds: 0.0,
@@ -91,13 +94,18 @@ impl<'a> Run<'a> {
     pub(super) fn restore(&mut self, saved: &state::Saved) -> Result<()> {
         let started = usize::from(saved.progress.step_in_task > 0);
         let prepared = saved.progress.task + started;
-        let learner = (0..prepared).fold(self.learner.clone(), |learner, task| self.prepare(learner, task));
+        let learner = (0..prepared).fold(self.learner.clone(), |learner, task| {
+            self.prepare(learner, task)
+        });
         self.learner = saved.learner(learner)?;
         self.optimizer = saved.optimizer(fresh_optimizer(self.experiment))?;
         self.progress = saved.progress.clone();
         self.method
             .restore(self.progress.memory.clone())
-            .map_err(|error| Error::Checkpoint { path: saved.path.clone(), reason: format!("method memory: {error}") })?;
+            .map_err(|error| Error::Checkpoint {
+                path: saved.path.clone(),
+                reason: format!("method memory: {error}"),
+            })?;
         let mut end = 0;
         for (index, task) in self.tasks[..self.progress.task].iter().enumerate() {
             end += task.steps(self.experiment, index).len();
@@ -107,7 +115,13 @@ impl<'a> Run<'a> {
     }
 
     fn prepare(&self, learner: Learner, task: usize) -> Learner {
-        prepare(self.method.as_ref(), self.experiment, &self.base.decoder, learner, task)
+        prepare(
+            self.method.as_ref(),
+            self.experiment,
+            &self.base.decoder,
+            learner,
+            task,
+        )
     }
 
     /// Row 0 of the matrix: every task as its training would find it.
@@ -126,7 +140,12 @@ impl<'a> Run<'a> {
             self.optimizer = fresh_optimizer(self.experiment);
         }
         let routing = self.method.routing(index);
-        let trained = trained_parameters(&self.learner, &routing, self.experiment.training.objective, index);
+        let trained = trained_parameters(
+            &self.learner,
+            &routing,
+            self.experiment.training.objective,
+            index,
+        );
         self.record(Event::TaskStarted {
             task: index,
             name: task.name.clone(),
@@ -138,7 +157,10 @@ impl<'a> Run<'a> {
         for position in self.progress.step_in_task..steps.len() {
             self.take_step(index, &steps[position], position, steps.len())?;
             let every = self.experiment.training.checkpoint_every;
-            if every > 0 && self.progress.step_in_task % every == 0 && position + 1 < steps.len() {
+            if every > 0
+                && self.progress.step_in_task.is_multiple_of(every)
+                && position + 1 < steps.len()
+            {
                 self.save()?;
             }
         }
@@ -146,13 +168,19 @@ impl<'a> Run<'a> {
     }
 
     /// One optimiser step and its event.
-    fn take_step(&mut self, index: usize, micro_batches: &[Vec<usize>], position: usize, total: usize) -> Result<()> {
+    fn take_step(
+        &mut self,
+        index: usize,
+        micro_batches: &[Vec<usize>],
+        position: usize,
+        total: usize,
+    ) -> Result<()> {
         let start = Instant::now();
         let task = &self.tasks[index];
         let training = &self.experiment.training;
         let warmup = (training.warmup_ratio * total as f64).round() as usize;
-        let learning_rate = training.learning_rate
-            * training.schedule.factor(position, warmup, total);
+        let learning_rate =
+            training.learning_rate * training.schedule.factor(position, warmup, total);
         let examples: Vec<Vec<&Example>> = micro_batches
             .iter()
             .map(|batch| batch.iter().map(|&i| &task.train[i]).collect())
@@ -170,17 +198,29 @@ impl<'a> Run<'a> {
         };
         let (learner, figures) = optimizer_step(&input, self.learner.clone(), &mut self.optimizer);
         if !figures.loss.is_finite() || !figures.gradient_norm.is_finite() {
-            return Err(Error::Diverged { task: task.name.clone(), step, loss: figures.loss });
+            return Err(Error::Diverged {
+                task: task.name.clone(),
+                step,
+                loss: figures.loss,
+            });
         }
         if position == 0 {
             let routing = self.method.routing(index);
-            let missing: Vec<String> = trained_parameters(&self.learner, &routing, training.objective, index)
-                .into_iter()
-                .filter(|part| part.ids.iter().any(|id| !figures.with_gradient.contains(id)))
-                .map(|part| part.name)
-                .collect();
+            let missing: Vec<String> =
+                trained_parameters(&self.learner, &routing, training.objective, index)
+                    .into_iter()
+                    .filter(|part| {
+                        part.ids
+                            .iter()
+                            .any(|id| !figures.with_gradient.contains(id))
+                    })
+                    .map(|part| part.name)
+                    .collect();
             if !missing.is_empty() {
-                return Err(Error::NoGradient { task: task.name.clone(), parameters: missing.join(", ") });
+                return Err(Error::NoGradient {
+                    task: task.name.clone(),
+                    parameters: missing.join(", "),
+                });
             }
         }
         let seconds = start.elapsed().as_secs_f64();
@@ -211,14 +251,16 @@ impl<'a> Run<'a> {
             .train
             .chunks(batch_size)
             .take(self.method.batches_to_remember())
-            .map(|chunk| Batch::new(&chunk.iter().collect::<Vec<_>>(), self.base.pad(), &self.base.decoder.device()))
+            .map(|chunk| {
+                Batch::new(
+                    &chunk.iter().collect::<Vec<_>>(),
+                    self.base.pad(),
+                    &self.base.decoder.device(),
+                )
+            })
             .collect();
-        self.method.remember(&self.base.decoder, &learner, index, &batches);
-        self.progress.memory = self
-            .method
-            .memory()
-            .map_err(|error| Error::Checkpoint { path: self.checkpoints.clone(), reason: format!("method memory: {error}") })?;
-
+        self.method
+            .remember(&self.base.decoder, &learner, index, &batches);
         self.progress.task = index + 1;
         self.progress.step_in_task = 0;
         self.evaluate_after(index + 1)?;
@@ -228,9 +270,18 @@ impl<'a> Run<'a> {
 
     /// Adds the row `after` to the matrix. A task that has not been learnt yet is answered as its training would find it.
     fn evaluate_after(&mut self, after: usize) -> Result<()> {
-        let ahead = (after..self.tasks.len())
-            .fold(self.learner.clone(), |learner, task| self.prepare(learner, task));
-        let scores = evaluate(self.experiment, self.base, self.method.as_ref(), &ahead, self.tasks, after, self.recorder)?;
+        let ahead = (after..self.tasks.len()).fold(self.learner.clone(), |learner, task| {
+            self.prepare(learner, task)
+        });
+        let scores = evaluate(
+            self.experiment,
+            self.base,
+            self.method.as_ref(),
+            &ahead,
+            self.tasks,
+            after,
+            self.recorder,
+        )?;
         match after {
             0 => self.progress.matrix.baseline = scores.accuracies.clone(),
             _ => self.progress.matrix.rows.push(scores.accuracies.clone()),
@@ -241,17 +292,37 @@ impl<'a> Run<'a> {
             examples_per_second: scores.examples_per_second,
         })?;
         if let Some(learnt) = after.checked_sub(1)
-            && let Some(shared) = gate_share(self.base, self.method.as_ref(), &ahead, &self.tasks[learnt], learnt)
+            && let Some(shared) = gate_share(
+                self.base,
+                self.method.as_ref(),
+                &ahead,
+                &self.tasks[learnt],
+                learnt,
+            )
         {
-            self.record(Event::GateShare { task: learnt, shared })?;
+            self.record(Event::GateShare {
+                task: learnt,
+                shared,
+            })?;
         }
         Ok(())
     }
 
     fn save(&mut self) -> Result<()> {
-        state::save(&self.checkpoints, &self.progress, &self.learner, &self.optimizer)?;
+        self.progress.memory = self.method.memory().map_err(|error| Error::Checkpoint {
+            path: self.checkpoints.clone(),
+            reason: format!("method memory: {error}"),
+        })?;
+        state::save(
+            &self.checkpoints,
+            &self.progress,
+            &self.learner,
+            &self.optimizer,
+        )?;
         state::prune(&self.checkpoints, &self.task_ends, NEWEST_KEPT)?;
-        self.record(Event::CheckpointSaved { step: self.progress.step })
+        self.record(Event::CheckpointSaved {
+            step: self.progress.step,
+        })
     }
 
     /// The outcome of a complete run.

@@ -15,7 +15,11 @@ use burn::{
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::{error::{Error, Result}, learner::Learner, metrics::AccuracyMatrix};
+use crate::{
+    error::{Error, Result},
+    learner::Learner,
+    metrics::AccuracyMatrix,
+};
 
 const FORMAT: u32 = 1;
 const STATE: &str = "state.json";
@@ -67,14 +71,20 @@ impl Saved {
     /// # Errors
     /// When a file is missing, torn or of another format.
     pub fn open(path: &Path) -> Result<Self> {
-        let damaged = |reason: String| Error::Checkpoint { path: path.into(), reason };
+        let damaged = |reason: String| Error::Checkpoint {
+            path: path.into(),
+            reason,
+        };
         let read = |name: &str| {
             fs::read(path.join(name)).map_err(|error| damaged(format!("{name}: {error}")))
         };
         let state: State = serde_json::from_slice(&read(STATE)?)
             .map_err(|error| damaged(format!("{STATE}: {error}")))?;
         if state.format != FORMAT {
-            return Err(damaged(format!("format {}, this program reads {FORMAT}", state.format)));
+            return Err(damaged(format!(
+                "format {}, this program reads {FORMAT}",
+                state.format
+            )));
         }
         let read_checked = |name: &str| {
             let bytes = read(name)?;
@@ -112,7 +122,10 @@ impl Saved {
     }
 
     fn damaged(&self, file: &str, error: &RecordError) -> Error {
-        Error::Checkpoint { path: self.path.clone(), reason: format!("{file}: {error}") }
+        Error::Checkpoint {
+            path: self.path.clone(),
+            reason: format!("{file}: {error}"),
+        }
     }
 }
 
@@ -120,18 +133,32 @@ impl Saved {
 ///
 /// # Errors
 /// When the disk refuses.
-pub fn save(directory: &Path, progress: &Progress, learner: &Learner, optimizer: &ModuleOptimizer) -> Result<PathBuf> {
+pub fn save(
+    directory: &Path,
+    progress: &Progress,
+    learner: &Learner,
+    optimizer: &ModuleOptimizer,
+) -> Result<PathBuf> {
     let path = directory.join(format!("step-{:08}", progress.step));
-    let refused = |reason: String| Error::Checkpoint { path: path.clone(), reason };
+    let refused = |reason: String| Error::Checkpoint {
+        path: path.clone(),
+        reason,
+    };
     let record = |error: RecordError| refused(error.to_string());
     let tensors = [
-        (LEARNER, learner.clone().into_record().into_bytes().map_err(record)?),
+        (
+            LEARNER,
+            learner.clone().into_record().into_bytes().map_err(record)?,
+        ),
         (OPTIMIZER, optimizer.into_bytes().map_err(record)?),
     ];
     let state = State {
         format: FORMAT,
         progress: progress.clone(),
-        files: tensors.iter().map(|(name, bytes)| ((*name).to_owned(), sha256(bytes))).collect(),
+        files: tensors
+            .iter()
+            .map(|(name, bytes)| ((*name).to_owned(), sha256(bytes)))
+            .collect(),
     };
     let state = serde_json::to_vec(&state).map_err(|error| refused(error.to_string()))?;
     fs::create_dir_all(directory).map_err(|error| refused(error.to_string()))?;
@@ -168,7 +195,9 @@ pub fn prune(directory: &Path, keep: &[usize], newest: usize) -> Result<()> {
     let mut older = listed(directory)?;
     older.truncate(older.len().saturating_sub(newest));
     for path in older {
-        let kept = keep.iter().any(|step| path.ends_with(format!("step-{step:08}")));
+        let kept = keep
+            .iter()
+            .any(|step| path.ends_with(format!("step-{step:08}")));
         if !kept {
             fs::remove_dir_all(&path).map_err(|error| Error::Checkpoint {
                 path: path.clone(),
@@ -184,14 +213,22 @@ fn listed(directory: &Path) -> Result<Vec<PathBuf>> {
     let entries = match fs::read_dir(directory) {
         Ok(entries) => entries,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(Error::Checkpoint { path: directory.into(), reason: error.to_string() }),
+        Err(error) => {
+            return Err(Error::Checkpoint {
+                path: directory.into(),
+                reason: error.to_string(),
+            });
+        }
     };
     let mut paths: Vec<PathBuf> = entries
         .filter_map(|entry| entry.ok().map(|entry| entry.path()))
         .filter(|path| {
             path.file_name()
                 .and_then(|name| name.to_str())
-                .is_some_and(|name| name.strip_prefix("step-").is_some_and(|digits| digits.bytes().all(|b| b.is_ascii_digit())))
+                .is_some_and(|name| {
+                    name.strip_prefix("step-")
+                        .is_some_and(|digits| digits.bytes().all(|b| b.is_ascii_digit()))
+                })
         })
         .collect();
     paths.sort();
@@ -199,5 +236,8 @@ fn listed(directory: &Path) -> Result<Vec<PathBuf>> {
 }
 
 fn sha256(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+    Sha256::digest(bytes)
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
 }

@@ -57,8 +57,21 @@ pub struct StepFigures {
 }
 
 /// Takes one step and returns the moved learner.
-pub fn optimizer_step(input: &StepInput<'_>, learner: Learner, optimizer: &mut ModuleOptimizer) -> (Learner, StepFigures) {
-    let StepInput { experiment, base, method, task, micro_batches, step, learning_rate, pad } = *input;
+pub fn optimizer_step(
+    input: &StepInput<'_>,
+    learner: Learner,
+    optimizer: &mut ModuleOptimizer,
+) -> (Learner, StepFigures) {
+    let StepInput {
+        experiment,
+        base,
+        method,
+        task,
+        micro_batches,
+        step,
+        learning_rate,
+        pad,
+    } = *input;
     let training = &experiment.training;
     let seeds = Seeds(experiment.seed);
     let share = 1.0 / micro_batches.len() as f64;
@@ -76,7 +89,10 @@ pub fn optimizer_step(input: &StepInput<'_>, learner: Learner, optimizer: &mut M
             task,
             objective: training.objective,
             dropout: (experiment.adapters.dropout > 0.0).then(|| {
-                LoraDropout::new(experiment.adapters.dropout, seeds.rng(Purpose::Dropout, step, part).next_u64())
+                LoraDropout::new(
+                    experiment.adapters.dropout,
+                    seeds.rng(Purpose::Dropout, step, part).next_u64(),
+                )
             }),
             rng: seeds.rng(Purpose::StandIns, step, part),
         });
@@ -86,8 +102,10 @@ pub fn optimizer_step(input: &StepInput<'_>, learner: Learner, optimizer: &mut M
         real_tokens += batch.real_tokens;
         loss += share * f64::from(losses.task.into_scalar::<f32>());
         if let Some(adversary) = losses.adversary {
-            *discriminator_loss.get_or_insert(0.0) += share * f64::from(adversary.loss.into_scalar::<f32>());
-            *discriminator_accuracy.get_or_insert(0.0) += share * f64::from(adversary.accuracy.into_scalar::<f32>());
+            *discriminator_loss.get_or_insert(0.0) +=
+                share * f64::from(adversary.loss.into_scalar::<f32>());
+            *discriminator_accuracy.get_or_insert(0.0) +=
+                share * f64::from(adversary.accuracy.into_scalar::<f32>());
         }
     }
 
@@ -98,7 +116,14 @@ pub fn optimizer_step(input: &StepInput<'_>, learner: Learner, optimizer: &mut M
         gradients = clip_by_global_norm(&learner, gradients, gradient_norm, max_norm);
     }
     let learner = optimizer.step(learning_rate, learner, gradients);
-    let figures = StepFigures { loss, discriminator_loss, discriminator_accuracy, gradient_norm, real_tokens, with_gradient };
+    let figures = StepFigures {
+        loss,
+        discriminator_loss,
+        discriminator_accuracy,
+        gradient_norm,
+        real_tokens,
+        with_gradient,
+    };
     (learner, figures)
 }
 
@@ -114,20 +139,35 @@ pub struct Part {
 
 impl Part {
     fn new(name: String, module: &impl Module) -> Self {
-        Self { name, ids: list_param_ids(module), size: module.num_params() as u64 }
+        Self {
+            name,
+            ids: list_param_ids(module),
+            size: module.num_params() as u64,
+        }
     }
 }
 
 /// The parts that a task trains: the experts and the gate that answer for it, and its head.
 /// Discriminators are not listed: they train only where there are tasks to tell apart.
-pub fn trained_parameters(learner: &Learner, routing: &Routing, objective: Objective, task: usize) -> Vec<Part> {
+pub fn trained_parameters(
+    learner: &Learner,
+    routing: &Routing,
+    objective: Objective,
+    task: usize,
+) -> Vec<Part> {
     let mut parts = Vec::new();
     for (layer, bank) in learner.adapters.banks.iter().enumerate() {
         for &expert in routing.experts() {
-            parts.push(Part::new(format!("banks.{layer}.experts.{expert}"), &bank.experts[expert]));
+            parts.push(Part::new(
+                format!("banks.{layer}.experts.{expert}"),
+                &bank.experts[expert],
+            ));
         }
         if let Routing::Gated { gate, .. } = routing {
-            parts.push(Part::new(format!("banks.{layer}.gates.{gate}"), &bank.gates[*gate]));
+            parts.push(Part::new(
+                format!("banks.{layer}.gates.{gate}"),
+                &bank.gates[*gate],
+            ));
         }
     }
     if objective == Objective::Heads {

@@ -28,11 +28,19 @@ impl Task {
     /// A function of its arguments alone, so that (task, step) is all the cursor that a checkpoint needs.
     pub fn steps(&self, experiment: &Experiment, index: usize) -> Vec<Vec<Vec<usize>>> {
         let training = &experiment.training;
-        let lengths: Vec<usize> = self.train.iter().map(|example| example.tokens.len()).collect();
+        let lengths: Vec<usize> = self
+            .train
+            .iter()
+            .map(|example| example.tokens.len())
+            .collect();
         (0..training.epochs)
             .flat_map(|epoch| {
-                let batches = epoch_batches(&lengths, training.batch_size, experiment.seed, index, epoch);
-                batches.chunks(training.accumulation).map(<[_]>::to_vec).collect::<Vec<_>>()
+                let batches =
+                    epoch_batches(&lengths, training.batch_size, experiment.seed, index, epoch);
+                batches
+                    .chunks(training.accumulation)
+                    .map(<[_]>::to_vec)
+                    .collect::<Vec<_>>()
             })
             .collect()
     }
@@ -49,7 +57,11 @@ impl Task {
 ///
 /// # Errors
 /// When data cannot be read, a task has no examples, or a text does not fit.
-pub fn load(experiment: &Experiment, base: &Base, which: Range<usize>) -> Result<(Vec<Task>, Vec<String>)> {
+pub fn load(
+    experiment: &Experiment,
+    base: &Base,
+    which: Range<usize>,
+) -> Result<(Vec<Task>, Vec<String>)> {
     let mut encoder = Encoder::new(experiment, &base.tokenizer, base.chat.as_ref(), base.end());
     let mut warnings = Vec::new();
     let mut tasks = Vec::new();

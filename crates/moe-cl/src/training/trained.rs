@@ -30,7 +30,6 @@ pub struct Trained<'a> {
     pub labels: Vec<Vec<String>>,
     base: &'a Base,
     method: Box<dyn Method>,
-    /// Off the autodiff device, prepared for every task of the stream.
     learner: Learner,
 }
 
@@ -49,7 +48,9 @@ impl<'a> Trained<'a> {
         if !config.is_file() {
             return Err(Error::RunDirectory {
                 path: path.into(),
-                problem: "is neither a run directory (with config.toml) nor a checkpoint inside one".into(),
+                problem:
+                    "is neither a run directory (with config.toml) nor a checkpoint inside one"
+                        .into(),
             });
         }
         Ok(Experiment::load(&config, &[])?)
@@ -64,22 +65,40 @@ impl<'a> Trained<'a> {
         let saved = if path.join("state.json").is_file() {
             Saved::open(path)?
         } else {
-            state::latest(&path.join("checkpoints"))?.0.ok_or_else(|| Error::RunDirectory {
-                path: path.into(),
-                problem: "has no whole checkpoint yet".into(),
-            })?
+            state::latest(&path.join("checkpoints"))?
+                .0
+                .ok_or_else(|| Error::RunDirectory {
+                    path: path.into(),
+                    problem: "has no whole checkpoint yet".into(),
+                })?
         };
         let mut method = method(&experiment.method, experiment.tasks.len());
-            let learnt = saved.progress.task + usize::from(saved.progress.step_in_task > 0);
-        let learner = untrained(&experiment, base, saved.progress.labels.iter().map(Vec::len))?;
-        let prepare = |learner, task| prepare(method.as_ref(), &experiment, &base.decoder, learner, task);
+        let learnt = saved.progress.task + usize::from(saved.progress.step_in_task > 0);
+        let learner = untrained(
+            &experiment,
+            base,
+            saved.progress.labels.iter().map(Vec::len),
+        )?;
+        let prepare =
+            |learner, task| prepare(method.as_ref(), &experiment, &base.decoder, learner, task);
         let learner = saved.learner((0..learnt).fold(learner, prepare))?;
-        let learner = (learnt..experiment.tasks.len()).fold(learner, prepare).valid();
-        method.restore(saved.progress.memory.clone()).map_err(|error| Error::Checkpoint {
-            path: saved.path.clone(),
-            reason: format!("method memory: {error}"),
-        })?;
-        Ok(Self { labels: saved.progress.labels, experiment, learnt, base, method, learner })
+        let learner = (learnt..experiment.tasks.len())
+            .fold(learner, prepare)
+            .valid();
+        method
+            .restore(saved.progress.memory.clone())
+            .map_err(|error| Error::Checkpoint {
+                path: saved.path.clone(),
+                reason: format!("method memory: {error}"),
+            })?;
+        Ok(Self {
+            labels: saved.progress.labels,
+            experiment,
+            learnt,
+            base,
+            method,
+            learner,
+        })
     }
 
     /// Index of a task by its name.
@@ -87,11 +106,24 @@ impl<'a> Trained<'a> {
     /// # Errors
     /// When the stream has no such task; the error lists those that it has.
     pub fn task(&self, name: &str) -> Result<usize> {
-        let names: Vec<&str> = self.experiment.tasks.iter().map(|task| task.name.as_str()).collect();
-        names.iter().position(|known| *known == name).ok_or_else(|| Error::UnknownTask {
-            name: name.into(),
-            known: names.join(", "),
-        })
+        let names: Vec<&str> = self
+            .experiment
+            .tasks
+            .iter()
+            .map(|task| task.name.as_str())
+            .collect();
+        names
+            .iter()
+            .position(|known| *known == name)
+            .ok_or_else(|| Error::UnknownTask {
+                name: name.into(),
+                known: names.join(", "),
+            })
+    }
+
+    /// The trained parts, off the autodiff device and prepared for every task of the stream.
+    pub fn learner(&self) -> &Learner {
+        &self.learner
     }
 
     /// Which experts answer for a task.
@@ -109,8 +141,17 @@ impl<'a> Trained<'a> {
     /// # Errors
     /// When data are refused or an event cannot be recorded.
     pub fn evaluate(&self, recorder: &mut dyn Recorder) -> Result<(Vec<Task>, Scores)> {
-        let (tasks, _warnings) = stream::load(&self.experiment, self.base, 0..self.experiment.tasks.len())?;
-        let scores = evaluate(&self.experiment, self.base, self.method.as_ref(), &self.learner, &tasks, self.learnt, recorder)?;
+        let (tasks, _warnings) =
+            stream::load(&self.experiment, self.base, 0..self.experiment.tasks.len())?;
+        let scores = evaluate(
+            &self.experiment,
+            self.base,
+            self.method.as_ref(),
+            &self.learner,
+            &tasks,
+            self.learnt,
+            recorder,
+        )?;
         Ok((tasks, scores))
     }
 }

@@ -1,0 +1,309 @@
+//! Laws of the scheduler, on a decoder of a few thousand random weights that learns three toy tasks in seconds.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use burn::{
+    module::{Module, ModuleVisitor, Param},
+    tensor::{Device, Tensor},
+};
+use moe_cl::{
+    Base, Error,
+    config::Experiment,
+    events::{Event, Recorder},
+    training::{RunOptions, RunResult, Trained, learn},
+};
+use moe_core::{config::ModelConfig, model::Decoder, tokenizer::Tokenizer};
+
+const TASKS: [&str; 3] = ["colours", "sizes", "weather"];
+
+/// A decoder of two layers over a vocabulary of twenty words.
+fn base() -> Base {
+    let words = [
+        "<pad>", "<end>", "red", "blue", "big", "small", "sun", "rain", "the", "a", "is", "thing",
+        "day", "very", "yes", "no", "Text:", "Options:", "Answer:", ",",
+    ];
+    let vocabulary: serde_json::Map<_, _> = words
+        .iter()
+        .enumerate()
+        .map(|(id, word)| ((*word).to_owned(), id.into()))
+        .collect();
+    let tokenizer = serde_json::json!({
+        "version": "1.0", "added_tokens": [], "pre_tokenizer": {"type": "WhitespaceSplit"},
+        "model": {"type": "WordLevel", "vocab": vocabulary, "unk_token": "thing"}
+    });
+    let config = serde_json::json!({
+        "model_type": "llama", "vocab_size": words.len(), "hidden_size": 16, "intermediate_size": 24,
+        "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 1, "rms_norm_eps": 1e-5,
+        "hidden_act": "silu", "tie_word_embeddings": true, "max_position_embeddings": 64, "eos_token_id": 1,
+        "pad_token_id": 0
+    });
+    let config = ModelConfig::from_json(&config.to_string(), Path::new("tiny"))
+        .expect("a valid configuration");
+    Base {
+        path: PathBuf::from("tiny"),
+        decoder: Decoder::random(&config, 3, &Device::flex()),
+        tokenizer: Tokenizer::from_json(tokenizer.to_string().as_bytes())
+            .expect("a valid tokenizer"),
+        chat: None,
+    }
+}
+
+fn write_data(root: &Path) {
+    for (task, [yes, no]) in TASKS
+        .iter()
+        .zip([["red", "blue"], ["big", "small"], ["sun", "rain"]])
+    {
+        for (split, count) in [("train", 12), ("dev", 6), ("test", 6)] {
+            let rows: String = (0..count)
+                .map(|row| {
+                    let (word, label) = if row % 2 == 0 {
+                        (yes, "yes")
+                    } else {
+                        (no, "no")
+                    };
+                    let filler = ["the", "a very", "a day is", "the thing is very"][row % 4];
+                    format!("{{\"text\": \"{filler} {word}\", \"label\": \"{label}\"}}\n")
+                })
+                .collect();
+            let folder = root.join(task);
+            fs::create_dir_all(&folder).expect("a folder");
+            fs::write(folder.join(format!("{split}.jsonl")), rows).expect("a file");
+        }
+    }
+}
+
+fn experiment(root: &Path, settings: &[&str]) -> Experiment {
+    let mut text = format!(
+        "name = \"toy\"\nseed = 5\n[data]\nroot = {:?}\n[adapters]\nrank = 2\n\
+         [training]\nepochs = 2\nbatch_size = 4\nlearning_rate = 0.02\ncheckpoint_every = 2\n",
+        root.display().to_string()
+    );
+    for task in TASKS {
+        text += &format!(
+            "[[tasks]]\nname = {task:?}\ntrain = \"{task}/train.jsonl\"\ndev = \"{task}/dev.jsonl\"\ntest = \"{task}/test.jsonl\"\n"
+        );
+    }
+    let settings: Vec<String> = settings
+        .iter()
+        .map(|setting| (*setting).to_owned())
+        .collect();
+    Experiment::parse(&text, Path::new("toy.toml"), &settings).expect("a valid experiment")
+}
+
+/// Refuses the event of one step, as a full disk would, so that the run stops there.
+struct StopAt(Option<usize>);
+
+impl Recorder for StopAt {
+    fn record(&mut self, event: &Event) -> io::Result<()> {
+        match event {
+            Event::Step { step, .. } if Some(*step) == self.0 => {
+                Err(io::Error::other("stopped by the test"))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+fn run(
+    experiment: &Experiment,
+    base: &Base,
+    out: &Path,
+    stop: Option<usize>,
+) -> Result<RunResult, Error> {
+    learn(
+        experiment,
+        base,
+        &RunOptions::new(out.into(), true),
+        &mut StopAt(stop),
+    )
+}
+
+/// Checkpoint directories, oldest first.
+fn checkpoints(out: &Path) -> Vec<PathBuf> {
+    let mut paths: Vec<PathBuf> = fs::read_dir(out.join("checkpoints"))
+        .expect("checkpoints")
+        .map(|entry| entry.expect("an entry").path())
+        .collect();
+    paths.sort();
+    paths
+}
+
+/// The bits of every number of the final learner, in the order of the module.
+fn weights(out: &Path, base: &Base) -> Vec<u32> {
+    struct Bits(Vec<u32>);
+    impl ModuleVisitor for Bits {
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            self.0
+                .extend(param.val().into_data().iter::<f32>().map(f32::to_bits));
+        }
+    }
+    let trained = Trained::open(out, base).expect("a trained learner");
+    let mut bits = Bits(Vec::new());
+    trained.learner().visit(&mut bits);
+    bits.0
+}
+
+#[test]
+fn a_stopped_run_resumes_to_the_same_weights_bit_for_bit() {
+    let folder = tempfile::tempdir().expect("a folder");
+    write_data(folder.path());
+    let base = base();
+    for mode in ["paper", "improved"] {
+        for objective in ["heads", "instruction"] {
+            let settings = [
+                &format!("method={{name='moe_cl',mode='{mode}'}}")[..],
+                &format!("training.objective={objective}"),
+                "adapters.dropout=0.1",
+            ];
+            let experiment = experiment(folder.path(), &settings);
+            let whole = folder.path().join(format!("{mode}-{objective}-whole"));
+            let result = run(&experiment, &base, &whole, None).expect("an uninterrupted run");
+            // In the middle of a task, right after a checkpoint, and at the first step of a task.
+            let broken = folder.path().join(format!("{mode}-{objective}-broken"));
+            for stop in [4, 5, 7, 13] {
+                assert!(run(&experiment, &base, &broken, Some(stop)).is_err());
+            }
+            let resumed = run(&experiment, &base, &broken, None).expect("the rest of the run");
+            assert_eq!(resumed.matrix, result.matrix);
+            assert!(
+                weights(&broken, &base) == weights(&whole, &base),
+                "{mode}, {objective}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_torn_checkpoint_is_passed_over_for_the_one_before() {
+    let folder = tempfile::tempdir().expect("a folder");
+    write_data(folder.path());
+    let (base, experiment) = (base(), experiment(folder.path(), &[]));
+    let (whole, torn) = (folder.path().join("whole"), folder.path().join("torn"));
+    run(&experiment, &base, &whole, None).expect("an uninterrupted run");
+    assert!(run(&experiment, &base, &torn, Some(6)).is_err());
+    let newest = checkpoints(&torn)
+        .pop()
+        .expect("a checkpoint")
+        .join("learner.bpk");
+    let bytes = fs::read(&newest).expect("weights");
+    fs::write(&newest, &bytes[..bytes.len() / 2]).expect("a torn file");
+    run(&experiment, &base, &torn, None).expect("the rest of the run");
+    assert!(weights(&torn, &base) == weights(&whole, &base));
+    let log = fs::read_to_string(torn.join("events.jsonl")).expect("a log");
+    assert!(log.contains("does not match its recorded hash"));
+}
+
+#[test]
+fn the_same_seed_gives_the_same_run_and_another_seed_another() {
+    let folder = tempfile::tempdir().expect("a folder");
+    write_data(folder.path());
+    let base = base();
+    let of = |seed: &str, out: &str| {
+        let experiment = experiment(folder.path(), &[&format!("seed={seed}")]);
+        let out = folder.path().join(out);
+        run(&experiment, &base, &out, None).expect("a run");
+        weights(&out, &base)
+    };
+    let first = of("1", "a");
+    assert!(first == of("1", "b"));
+    assert!(first != of("2", "c"));
+}
+
+#[test]
+fn in_improved_mode_what_a_task_answers_with_never_moves_again() {
+    let folder = tempfile::tempdir().expect("a folder");
+    write_data(folder.path());
+    let (base, experiment) = (base(), experiment(folder.path(), &[]));
+    let result = run(&experiment, &base, &folder.path().join("run"), None).expect("a run");
+    assert_eq!(result.summary.bwt, Some(0.0));
+    assert_eq!(result.summary.forgetting_since_learnt, Some(0.0));
+}
+
+#[test]
+fn experts_of_other_tasks_do_not_move() {
+    let folder = tempfile::tempdir().expect("a folder");
+    write_data(folder.path());
+    let base = base();
+    let experiment = experiment(
+        folder.path(),
+        &["method={name='per_task'}", "training.checkpoint_every=50"],
+    );
+    let out = folder.path().join("run");
+    run(&experiment, &base, &out, None).expect("a run");
+    // One checkpoint before the first task and one after each; all but the first are kept for good.
+    let kept = checkpoints(&out);
+    let after = |task: usize| kept[kept.len() - TASKS.len() + task].clone();
+    let expert = |checkpoint: &Path, index: usize| {
+        let trained = Trained::open(checkpoint, &base).expect("a checkpoint");
+        let bank = &trained.learner().adapters.banks[1];
+        bank.experts[index]
+            .down
+            .as_ref()
+            .expect("a LoRA on down")
+            .b
+            .val()
+            .into_data()
+    };
+    assert_eq!(expert(&after(0), 0), expert(&after(2), 0));
+    assert_eq!(expert(&after(1), 1), expert(&after(2), 1));
+    assert_ne!(expert(&after(0), 1), expert(&after(1), 1));
+}
+
+#[test]
+fn a_toy_task_is_learnt() {
+    let folder = tempfile::tempdir().expect("a folder");
+    write_data(folder.path());
+    let base = base();
+    for objective in ["heads", "instruction"] {
+        let experiment = experiment(
+            folder.path(),
+            &[
+                "training.epochs=30",
+                "training.learning_rate=0.01",
+                "adapters.rank=4",
+                &format!("training.objective={objective}"),
+            ],
+        );
+        let result = run(&experiment, &base, &folder.path().join(objective), None).expect("a run");
+        assert!(
+            result.summary.learning_accuracy > Some(0.9),
+            "{objective}: {:?}",
+            result.matrix
+        );
+    }
+}
+
+#[test]
+fn a_directory_with_another_run_is_refused() {
+    let folder = tempfile::tempdir().expect("a folder");
+    write_data(folder.path());
+    let base = base();
+    let out = folder.path().join("run");
+    let first = experiment(folder.path(), &[]);
+    assert!(run(&first, &base, &out, Some(1)).is_err());
+    let again = RunOptions::new(out.clone(), false);
+    let error = learn(&first, &base, &again, &mut StopAt(None)).expect_err("no --resume");
+    assert!(error.to_string().contains("--resume"), "{error}");
+    let error = run(&experiment(folder.path(), &["seed=9"]), &base, &out, None)
+        .expect_err("other settings");
+    assert!(
+        error.to_string().contains("seed = 5") && error.to_string().contains("seed = 9"),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_rate_that_is_far_too_large_ends_in_an_error_and_not_in_nonsense() {
+    let folder = tempfile::tempdir().expect("a folder");
+    write_data(folder.path());
+    let experiment = experiment(folder.path(), &["training.learning_rate=1e30"]);
+    let error =
+        run(&experiment, &base(), &folder.path().join("run"), None).expect_err("divergence");
+    assert!(
+        error.to_string().contains("training.learning_rate"),
+        "{error}"
+    );
+}
