@@ -1,6 +1,8 @@
 //! `cargo xtask`: the project's chores. Builds in seconds, since it never depends on the tensor library.
 
 mod counts;
+mod gpu;
+mod model;
 mod step;
 mod test;
 

@@ -51,7 +51,15 @@ impl Step {
     ///
     /// # Errors
     /// When it cannot be started or waited for.
-    pub fn run(mut self) -> anyhow::Result<Counts> {
+    pub fn run(self) -> anyhow::Result<Counts> {
+        Ok(self.run_and_read()?.0)
+    }
+
+    /// As [`Self::run`], and returns the lines of its standard output.
+    ///
+    /// # Errors
+    /// When it cannot be started or waited for.
+    pub fn run_and_read(mut self) -> anyhow::Result<(Counts, Vec<String>)> {
         println!("\n--- {}: {}", self.what, self.line());
         self.command.stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = self
@@ -64,12 +72,17 @@ impl Step {
             .zip(child.stderr.take())
             .context("no output to read")?;
         let errors = thread::spawn(move || follow(errors));
-        let mut found = follow(output);
-        found.extend(errors.join().unwrap_or_default());
+        let lines = follow(output);
+        let errors = errors.join().unwrap_or_default();
         let status = child
             .wait()
             .with_context(|| format!("cannot wait for {}", self.line()))?;
         let mut counts = Counts::default();
+        let found: Vec<Counts> = lines
+            .iter()
+            .chain(&errors)
+            .filter_map(|line| Counts::read(line))
+            .collect();
         found.iter().for_each(|&summary| counts += summary);
         if !status.success() && counts.failed == 0 {
             counts.failed += 1;
@@ -77,7 +90,7 @@ impl Step {
         } else if found.is_empty() {
             counts.passed += 1;
         }
-        Ok(counts)
+        Ok((counts, lines))
     }
 
     fn line(&self) -> String {
@@ -91,15 +104,15 @@ impl Step {
     }
 }
 
-/// Prints what comes through a pipe and returns the summaries in it.
-fn follow(pipe: impl Read) -> Vec<Counts> {
-    let mut found = Vec::new();
+/// Prints what comes through a pipe, line by line, and returns the lines.
+fn follow(pipe: impl Read) -> Vec<String> {
+    let mut lines = Vec::new();
     for line in BufReader::new(pipe).split(b'\n') {
         // A pipe that breaks ends the output; the exit status tells the rest.
         let Ok(line) = line else { break };
-        let line = String::from_utf8_lossy(&line);
+        let line = String::from_utf8_lossy(&line).into_owned();
         println!("{line}");
-        found.extend(Counts::read(&line));
+        lines.push(line);
     }
-    found
+    lines
 }

@@ -1,3 +1,5 @@
 //! Benchmarks of moe-cl, and the runner that holds its code against fixtures computed by other programs.
 
 pub mod conformance;
+pub mod lower_bound;
+pub mod shapes;

@@ -25,13 +25,10 @@ pub fn compare(
     tokens: Tensor<2, Int>,
     tolerance: Tolerance,
 ) -> anyhow::Result<()> {
-    let device = decoder.device().autodiff();
-    let decoder = decoder.fork(&device).set_require_grad(true);
+    let device = decoder.device();
+    let decoder = decoder.set_require_grad(true).train();
     let [batch, seq] = tokens.dims();
-    let hidden = decoder.forward(
-        tokens.clone(),
-        all_real([batch, seq], &decoder.device().inner()),
-    );
+    let hidden = decoder.forward(tokens.clone(), all_real([batch, seq], &device));
     let targets: Vec<usize> = tokens
         .into_data()
         .iter::<i64>()

@@ -191,7 +191,7 @@ impl Check {
         }
         match self.place.take() {
             Some((tensor, tolerance)) => Verdict::Pass(format!(
-                "worst={:.4} tol={tolerance} (at {tensor}, {} compared{notes})",
+                "worst={:.1e} tol={tolerance} (at {tensor}, {} compared{notes})",
                 self.worst, self.compared
             )),
             None => Verdict::Pass(format!(

@@ -53,6 +53,7 @@ impl Losses {
             base,
             learner,
             dropout,
+            ..
         } = model;
         let device = base.device();
         let (ids, real) = (format!("{prefix}tokens"), format!("{prefix}attention_mask"));
@@ -68,7 +69,10 @@ impl Losses {
         let hidden = flat(forward.hidden);
         let labels = tensors.i64(&format!("{prefix}labels"))?;
         // One label per row is a class, one per position a token to predict.
-        let logits = match learner.heads.first().filter(|_| labels.len() == batch) {
+        let logits = match model
+            .head(tensors, prefix)
+            .filter(|_| labels.len() == batch)
+        {
             Some(head) => head.forward(hidden),
             None => base.logits(hidden),
         };

@@ -9,7 +9,8 @@ use anyhow::Context;
 
 use super::case::Case;
 use super::check::{Check, Verdict};
-use super::device::values;
+use super::device::{mask, values};
+use super::tensors::Tensors;
 use loss::Losses;
 use model::Model;
 
@@ -53,6 +54,7 @@ fn single_step(case: &Case) -> anyhow::Result<Verdict> {
     }
     got.compare(&mut check, &tensors, "", losses)?;
     got.evaluation(&mut check, &tensors, forward)?;
+    visibility(&mut check, &tensors, &model)?;
     activations::compare(&mut check, &tensors, &model, task, forward)?;
 
     let gradients = got.objective.backward();
@@ -85,4 +87,22 @@ fn single_step(case: &Case) -> anyhow::Result<Verdict> {
     }
     check.note_unused(&tensors);
     Ok(check.verdict())
+}
+
+/// Which keys every real token sees, against the reference's additive mask: 0 where it sees one, very negative where not.
+fn visibility(check: &mut Check, tensors: &Tensors, model: &Model) -> anyhow::Result<()> {
+    let name = "causal_mask_additive";
+    if !tensors.has(name) {
+        return Ok(());
+    }
+    let real = mask(tensors, "attention_mask", &model.base.device())?;
+    let [_, seq] = real.dims();
+    let (got, want) = (values(model.base.context(real, 0).bias), tensors.f32(name)?);
+    let flags = tensors.i64("attention_mask")?;
+    let wrong = (0..want.len())
+        .find(|&index| flags[index / seq] == 1 && (got[index] == 0.0) != (want[index] == 0.0));
+    check.holds(got.len() == want.len() && wrong.is_none(), || {
+        format!("tensor {name}{wrong:?} got another visibility")
+    });
+    Ok(())
 }

@@ -1,5 +1,7 @@
 //! The project's model with a fixture's weights.
 
+use std::collections::BTreeMap;
+
 use anyhow::{Context, bail, ensure};
 use burn::module::Param;
 use burn::nn::Linear;
@@ -31,6 +33,8 @@ pub struct Model {
     pub base: Decoder,
     /// On the autodiff device.
     pub learner: Learner,
+    /// The fixture's names of `learner.heads`.
+    head_names: Vec<String>,
     /// Dropout with the fixture's masks, where it has them.
     pub dropout: Option<LoraDropout>,
 }
@@ -85,14 +89,20 @@ impl Model {
             )?;
             discriminators.push(Discriminator::from_weight(classifier.transpose()));
         }
-        let mut heads = Vec::new();
-        if tensors.has("param.head.score") {
-            let weight = floats::<2>(tensors, "param.head.score", &device)?.transpose();
-            heads.push(Linear {
+        let mut heads = BTreeMap::new();
+        for name in tensors
+            .names()
+            .filter(|name| name.starts_with("param.head."))
+        {
+            let weight = floats::<2>(tensors, name, &device)?.transpose();
+            let head = Linear {
                 weight: Param::from_tensor(weight),
                 bias: None,
-            });
+            };
+            heads.insert(name["param.".len()..].to_string(), head);
         }
+        let head_names = heads.keys().cloned().collect();
+        let heads = heads.into_values().collect();
         let dropout = given_masks(case, tensors, &plain)?;
         Ok(Self {
             base,
@@ -101,8 +111,16 @@ impl Model {
                 heads,
                 discriminators,
             },
+            head_names,
             dropout,
         })
+    }
+
+    /// The head that the batch at `prefix` is classified with: the one that has a gradient there.
+    pub fn head(&self, tensors: &Tensors, prefix: &str) -> Option<&Linear> {
+        let has_gradient = |name: &String| tensors.has(&format!("{prefix}grad.{name}"));
+        let index = self.head_names.iter().position(has_gradient)?;
+        self.learner.heads.get(index)
     }
 
     /// The parameter that the fixture calls `name`, transposed against it.
@@ -110,16 +128,19 @@ impl Model {
     /// # Errors
     /// When there is none of that name.
     pub fn parameter(&self, name: &str) -> anyhow::Result<&Param<Tensor<2>>> {
+        if let Some(index) = self.head_names.iter().position(|head| head == name) {
+            return Ok(&self.learner.heads[index].weight);
+        }
         find(&self.learner, name).with_context(|| {
             format!("the fixture's parameter {name} has no place in the project's model")
         })
     }
 }
 
+/// A parameter inside the layers.
 fn find<'a>(learner: &'a Learner, name: &str) -> Option<&'a Param<Tensor<2>>> {
     let parts: Vec<&str> = name.split('.').collect();
     match parts.as_slice() {
-        ["head", "score"] => Some(&learner.heads.first()?.weight),
         ["layers", layer, "moe", "gate"] => Some(
             &learner
                 .adapters

@@ -1,0 +1,173 @@
+//! The `model` stage: everything that needs the real base model.
+
+use std::path::Path;
+use std::process::Command;
+
+use crate::counts::Counts;
+use crate::step::Step;
+use crate::test::{FIXTURES, has_nextest, release_folder};
+
+/// Where the stage's runs go.
+const RUNS: &str = "target/model-stage";
+
+/// Gets the base, then: its fixtures, the tests marked `ignore`, the demo with one method, and every crate's examples.
+///
+/// # Errors
+/// When a program cannot be started.
+pub fn run() -> anyhow::Result<Counts> {
+    let arguments = ["build", "--release", "--workspace", "--bins", "--examples"];
+    let mut counts = Step::cargo("build", &arguments).run()?;
+    if !counts.is_good() {
+        return Ok(counts);
+    }
+    let (fetched, lines) =
+        Step::program("base model", program("moe-cl", &["inspect"])).run_and_read()?;
+    let Some(base) = value_after(&lines, "path").filter(|_| fetched.is_good()) else {
+        println!("SKIP model: the base model cannot be had here; see above for the ways to get it");
+        counts.skipped += 1;
+        return Ok(counts);
+    };
+    counts += fetched;
+    counts += fixtures(&base)?;
+    counts += ignored_tests()?;
+
+    // What an earlier run finished would not be run again.
+    if Path::new(RUNS).exists() {
+        std::fs::remove_dir_all(RUNS)?;
+    }
+    let arguments = [
+        "demo",
+        "--methods",
+        "moe_cl",
+        "--out",
+        &format!("{RUNS}/demo"),
+    ];
+    let (demo, lines) = Step::program("demo", program("moe-cl", &arguments)).run_and_read()?;
+    counts += demo;
+    let data = value_after(&lines, "data:").unwrap_or_default();
+    for example in examples()? {
+        counts += Step::program(
+            &format!("example {example}"),
+            example_command(&example, &base, &data),
+        )
+        .run()?;
+    }
+    Ok(counts)
+}
+
+fn fixtures(base: &str) -> anyhow::Result<Counts> {
+    let folder = Path::new(FIXTURES).join("smollm2");
+    if !folder.is_dir() {
+        println!(
+            "SKIP the base model's fixtures: there is no folder {}",
+            folder.display()
+        );
+        return Ok(Counts {
+            skipped: 1,
+            ..Counts::default()
+        });
+    }
+    let command = program("conformance", &[&folder.display().to_string()]);
+    let step = Step::program("base model against its fixtures", command);
+    step.environment("MOE_CL_BASE", base).run()
+}
+
+fn ignored_tests() -> anyhow::Result<Counts> {
+    let what = "tests on the base model";
+    if has_nextest() {
+        let mut step = Step::cargo(
+            what,
+            &[
+                "nextest",
+                "run",
+                "--release",
+                "--workspace",
+                "--no-fail-fast",
+            ],
+        );
+        step.arguments(&["--run-ignored", "only", "--no-tests", "pass"]);
+        step.run()
+    } else {
+        let mut step = Step::cargo(
+            what,
+            &["test", "--release", "--workspace", "--no-fail-fast"],
+        );
+        step.arguments(&["--lib", "--bins", "--tests", "--", "--ignored"]);
+        step.run()
+    }
+}
+
+/// The rest of the first line that begins with `key`.
+fn value_after(lines: &[String], key: &str) -> Option<String> {
+    let rest = lines.iter().find_map(|line| line.strip_prefix(key))?;
+    Some(rest.trim().to_string()).filter(|value| !value.is_empty())
+}
+
+/// Examples that want arguments get small ones; the others run as they are.
+fn example_command(name: &str, base: &str, data: &str) -> Command {
+    let example = format!("examples/{name}");
+    match name {
+        "generate" => program(&example, &[base, "What is the capital of France?"]),
+        "learn" => {
+            // The demo's data lies in a folder of its own below the root that experiments name.
+            let root = data.strip_suffix("/hutto").unwrap_or(data);
+            let root = format!("data.root={root}");
+            let settings = [
+                &root,
+                "data.train_examples=16",
+                "data.test_examples=8",
+                "training.epochs=1",
+            ];
+            let out = format!("{RUNS}/learn");
+            let mut command = program(&example, &[base, "configs/demo.toml", &out]);
+            command.args(settings);
+            command
+        }
+        _ => program(&example, &[]),
+    }
+}
+
+/// A program of the release build.
+fn program(name: &str, arguments: &[&str]) -> Command {
+    let mut command = Command::new(release_folder().join(name));
+    command.args(arguments);
+    command
+}
+
+/// Names of all examples of all crates, sorted.
+fn examples() -> anyhow::Result<Vec<String>> {
+    let mut names = Vec::new();
+    for package in std::fs::read_dir("crates")? {
+        let Ok(files) = std::fs::read_dir(package?.path().join("examples")) else {
+            continue;
+        };
+        for file in files {
+            let path = file?.path();
+            let is_source = path.extension().is_some_and(|extension| extension == "rs");
+            names.extend(
+                path.file_stem()
+                    .filter(|_| is_source)
+                    .map(|stem| stem.to_string_lossy().into_owned()),
+            );
+        }
+    }
+    names.sort();
+    Ok(names)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_value_is_the_rest_of_its_line() {
+        let lines = [
+            "base   x".to_string(),
+            "path     /a b/c.gguf".to_string(),
+            "data: /d/hutto".to_string(),
+        ];
+        assert_eq!(value_after(&lines, "path"), Some("/a b/c.gguf".into()));
+        assert_eq!(value_after(&lines, "data:"), Some("/d/hutto".into()));
+        assert_eq!(value_after(&lines, "else"), None);
+    }
+}
