@@ -1,5 +1,10 @@
 //! This crate's numbers against those of transformers, from the golden fixtures.
 
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test that cannot read its fixture stops"
+)]
+
 use std::path::{Path, PathBuf};
 
 use burn::tensor::{Bool, Device, Int, Tensor, TensorData};
@@ -64,7 +69,7 @@ fn folder(case: &str) -> PathBuf {
     folder
 }
 
-/// |got − want| ≤ atol + rtol |want| wherever `counted`.
+/// |got − want| ≤ atol + rtol |want| in every entry.
 fn close<const D: usize>(what: &str, got: Tensor<D>, want: Tensor<D>, rtol: f32, atol: f32) {
     assert_eq!(got.dims(), want.dims(), "{what}");
     let (got, want) = (got.into_data(), want.into_data());

@@ -33,7 +33,7 @@ fn a_prompt_is_continued_the_same_alone_and_in_a_batch() {
     let eos = generate(&model, &prompts[1..2], 3, &greedy, &[])[0][2];
     let together = generate(&model, &prompts, 6, &greedy, &[eos]);
     for (prompt, batched) in prompts.iter().zip(&together) {
-        let alone = generate(&model, &[prompt.clone()], 6, &greedy, &[eos]);
+        let alone = generate(&model, std::slice::from_ref(prompt), 6, &greedy, &[eos]);
         assert_eq!(&alone[0], batched);
         assert!(!batched.contains(&eos));
     }

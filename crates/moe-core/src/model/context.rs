@@ -6,9 +6,9 @@ use super::{Rope, attention_bias};
 /// every query sees.
 #[derive(Clone, Debug)]
 pub struct AttentionContext {
-    /// `[batch, seq, 1, head_dim]`.
+    /// `[batch, seq, 1, head_dim / 2]`.
     pub cos: Tensor<4>,
-    /// `[batch, seq, 1, head_dim]`.
+    /// `[batch, seq, 1, head_dim / 2]`.
     pub sin: Tensor<4>,
     /// Added to the scores, `[batch, 1, 1, seq, total]`.
     pub bias: Tensor<5>,
@@ -31,15 +31,18 @@ impl AttentionContext {
         sliding_window: Option<usize>,
     ) -> Self {
         let [batch, total] = real.dims();
-        let seq = total - cached;
         let positions = (real.clone().int().cumsum(1) - 1)
             .clamp_min(0)
             .slice([0..batch, cached..total]);
         let (cos, sin) = rope.tables(positions);
-        let [.., head_dim] = cos.dims();
+        // Both halves of a table are equal; one is enough.
+        let half = |table: Tensor<3>| {
+            let [.., head_dim] = table.dims();
+            table.narrow(2, 0, head_dim / 2).unsqueeze_dim(2)
+        };
         Self {
-            cos: cos.reshape([batch, seq, 1, head_dim]),
-            sin: sin.reshape([batch, seq, 1, head_dim]),
+            cos: half(cos),
+            sin: half(sin),
             bias: attention_bias(real, cached, sliding_window),
         }
     }

@@ -1,10 +1,10 @@
 use burn::module::Module;
 use burn::nn::Linear;
-use burn::tensor::{Tensor, activation};
+use burn::tensor::Tensor;
 
-use super::linear;
+use super::{linear, swiglu};
 
-/// SwiGLU: `down(silu(gate(x)) ⊙ up(x))` (Shazeer 2020, "GLU Variants Improve Transformer").
+/// SwiGLU: `down(silu(gate(x)) ⊙ up(x))`.
 #[derive(Module, Debug)]
 pub struct FeedForward {
     /// `[d_model, d_ff]`, the side that goes through silu.
@@ -20,6 +20,6 @@ impl FeedForward {
     pub fn forward(&self, x: Tensor<3>) -> Tensor<3> {
         let gate = linear(&self.gate, x.clone());
         let up = linear(&self.up, x);
-        linear(&self.down, activation::silu(gate) * up)
+        linear(&self.down, swiglu(gate, up))
     }
 }

@@ -18,6 +18,7 @@ mod load;
 mod mask;
 mod random;
 mod rope;
+mod swiglu;
 #[cfg(test)]
 pub(crate) mod tests;
 
@@ -30,3 +31,4 @@ pub use layer::DecoderLayer;
 pub use linear::linear;
 pub use mask::attention_bias;
 pub use rope::Rope;
+pub use swiglu::swiglu;

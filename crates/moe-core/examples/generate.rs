@@ -1,0 +1,42 @@
+//! Asks a local chat model one question:
+//! `cargo run --release -p moe-core --features flex --example generate -- MODEL "QUESTION"`,
+//! where MODEL is a Hugging Face folder or a `.gguf` file.
+
+use std::path::Path;
+
+use moe_core::chat::{ChatTemplate, Message};
+use moe_core::checkpoint::Checkpoint;
+use moe_core::device::DeviceChoice;
+use moe_core::generate::{Sampling, generate};
+use moe_core::model::Decoder;
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let mut arguments = std::env::args().skip(1);
+    let (Some(path), Some(question)) = (arguments.next(), arguments.next()) else {
+        return Err("usage: generate MODEL QUESTION".into());
+    };
+    let checkpoint = Checkpoint::open(Path::new(&path))?;
+    let model = Decoder::load(&checkpoint, &DeviceChoice::Cpu.open()?)?;
+    let tokenizer = checkpoint.tokenizer()?;
+
+    let config = checkpoint.config();
+    let spelling = |id: Option<u32>| id.and_then(|id| tokenizer.token(id)).unwrap_or_default();
+    let text = match checkpoint.chat_template() {
+        Some(source) => {
+            let eos = config.eos_token_ids.first().copied();
+            ChatTemplate::new(source, &spelling(config.bos_token_id), &spelling(eos))?
+                .render(&[Message::new("user", question)], true)?
+        }
+        None => question,
+    };
+    let prompts = [tokenizer.encode(&text, false)?];
+    let answers = generate(
+        &model,
+        &prompts,
+        64,
+        &Sampling::greedy(),
+        &config.eos_token_ids,
+    );
+    println!("{}", tokenizer.decode(&answers[0], true)?);
+    Ok(())
+}
