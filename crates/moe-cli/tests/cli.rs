@@ -1,4 +1,5 @@
 //! The command as users meet it: what it prints, where, and with which exit status.
+#![allow(clippy::unwrap_used, reason = "a test says what went wrong by failing")]
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
@@ -79,6 +80,9 @@ fn help_names_every_command_and_a_wrong_one_exits_with_2() {
     ] {
         assert!(out.contains(name), "{name} in {out}");
     }
+    let (status, _, err) = run(moe_cl(home.path()).arg("eval"));
+    assert_eq!(status, Some(2));
+    assert!(err.contains("<--run <DIR>|--checkpoint <DIR>>"), "{err}");
     let (status, _, err) = run(moe_cl(home.path()).arg("trian"));
     assert_eq!(status, Some(2));
     assert!(err.contains("'train'"), "{err}");

@@ -4,7 +4,7 @@ use std::io::{Write, stdout};
 use std::path::PathBuf;
 
 use anyhow::Result;
-use clap::{Args, ValueEnum};
+use clap::{ArgGroup, Args, ValueEnum};
 use moe_cl::config::Split;
 use moe_cl::training::Trained;
 use moe_core::device::DeviceChoice;
@@ -15,7 +15,7 @@ use crate::progress::ProgressDisplay;
 
 /// What to score, and on which texts.
 #[derive(Debug, Args)]
-#[group(id = "what", required = true, args = ["run", "checkpoint"])]
+#[command(group = ArgGroup::new("what").required(true).args(["run", "checkpoint"]))]
 pub struct Arguments {
     /// Directory of a run: its newest whole checkpoint
     #[arg(long, value_name = "DIR")]

@@ -6,9 +6,9 @@ use std::path::PathBuf;
 use anyhow::{Result, bail};
 use clap::Args;
 use moe_cl::Base;
-use moe_cl::config::Experiment;
+use moe_cl::config::{Experiment, Objective};
+use moe_cl::data::prompt_text;
 use moe_cl::training::Trained;
-use moe_core::chat::Message;
 use moe_core::device::DeviceChoice;
 use moe_core::generate::{CausalLm, Sampling, generate_with};
 use moe_core::source::BaseSource;
@@ -31,7 +31,7 @@ pub struct Arguments {
     /// What to answer
     #[arg(long, value_name = "TEXT")]
     prompt: String,
-    /// Continue the prompt as it stands, without the base's chat template
+    /// Continue the prompt as it stands, without the task's question and the base's chat template
     #[arg(long)]
     raw: bool,
     /// Most tokens to write
@@ -56,7 +56,7 @@ pub fn run(arguments: &Arguments, device: Option<DeviceChoice>) -> Result<()> {
     let (Some(run), Some(task)) = (&arguments.run, &arguments.task) else {
         let (_, path) = base::fetch(arguments.base.as_ref())?;
         let base = Base::load(&path, &device.unwrap_or_default().open()?)?;
-        return answer(arguments, &base, &base.decoder);
+        return answer(arguments, &base, &base.decoder, None);
     };
     let mut experiment: Experiment = Trained::experiment(run)?;
     let base = base::load(&mut experiment, arguments.base.as_ref(), device)?;
@@ -69,17 +69,44 @@ pub fn run(arguments: &Arguments, device: Option<DeviceChoice>) -> Result<()> {
         ));
     }
     let routing = trained.routing(index);
-    answer(arguments, &base, &trained.model(&routing))
+    let model = trained.model(&routing);
+    match experiment.training.objective {
+        Objective::Instruction => {
+            let question = Question {
+                instruction: experiment.tasks[index].instruction.as_deref(),
+                labels: &trained.labels[index],
+            };
+            answer(arguments, &base, &model, Some(question))
+        }
+        Objective::Heads => {
+            eprintln!(
+                "warning: this run learnt to classify with heads, not to write: what follows is the base's, more or less"
+            );
+            answer(arguments, &base, &model, None)
+        }
+    }
 }
 
-fn answer(arguments: &Arguments, base: &Base, model: &impl CausalLm) -> Result<()> {
-    let (text, special) = match &base.chat {
-        // A chat template writes the special tokens itself.
-        Some(chat) if !arguments.raw => (
-            chat.render(&[Message::new("user", &arguments.prompt)], true)?,
-            false,
-        ),
-        _ => (arguments.prompt.clone(), true),
+/// How a task asks about its texts.
+struct Question<'a> {
+    instruction: Option<&'a str>,
+    labels: &'a [String],
+}
+
+/// Continues the prompt: in the words of the task where there is one, else as a turn of a chat where the base knows chats.
+fn answer(
+    arguments: &Arguments,
+    base: &Base,
+    model: &impl CausalLm,
+    question: Option<Question<'_>>,
+) -> Result<()> {
+    let chat = base.chat.as_ref();
+    let text = &arguments.prompt;
+    let (text, special) = match question {
+        _ if arguments.raw => (text.clone(), true),
+        Some(question) => prompt_text(chat, question.instruction, question.labels, text)?,
+        None if chat.is_some() => prompt_text(chat, None, &[], text)?,
+        None => (text.clone(), true),
     };
     let prompt = base.tokenizer.encode(&text, special)?;
     if prompt.is_empty() {

@@ -43,10 +43,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         "architecture",
         format!("{:?}", config.architecture).to_lowercase(),
     )?;
-    line(
-        "parameters",
-        format!("{:.1} M", config.num_parameters() as f64 / 1e6),
-    )?;
+    line("parameters", count(config.num_parameters()))?;
     line("layers", config.num_layers.to_string())?;
     line(
         "d_model, d_ff",
@@ -82,7 +79,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     for (dtype, (tensors, elements)) in dtypes(&checkpoint) {
         line(
             &format!("stored as {dtype}"),
-            format!("{tensors} tensors, {:.1} M numbers", elements as f64 / 1e6),
+            format!("{tensors} tensors, {} numbers", count(elements)),
         )?;
     }
     line("size on disk", bytes(checkpoint.bytes_on_disk()))?;
@@ -97,16 +94,16 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     } = arguments;
     writeln!(
         out,
-        "\nmemory for MoE-CL on {tasks} tasks (estimate: rank {rank}, {batch_size} texts of {max_tokens} tokens)"
+        "\nmemory for MoE-CL on {tasks} tasks (at most, estimated: rank {rank}, {batch_size} texts of {max_tokens} tokens a step)"
     )?;
     let mut line = |name: &str, value: String| writeln!(out, "{name:<22}{value}");
     line("base in f32, frozen", bytes(memory.base))?;
     line(
         "experts",
         format!(
-            "{} ({:.2} M parameters each)",
+            "{} ({} parameters each)",
             bytes(memory.experts),
-            memory.expert_parameters as f64 / 1e6
+            count(memory.expert_parameters)
         ),
     )?;
     line("gradients, optimiser", bytes(memory.optimizer))?;
@@ -123,16 +120,16 @@ pub fn run(arguments: &Arguments) -> Result<()> {
 }
 
 /// Element type → (tensors, numbers).
-fn dtypes(checkpoint: &Checkpoint) -> BTreeMap<String, (usize, usize)> {
+fn dtypes(checkpoint: &Checkpoint) -> BTreeMap<String, (u64, u64)> {
     let mut dtypes = BTreeMap::new();
     for name in checkpoint.names() {
-        let entry: &mut (usize, usize) = dtypes
+        let entry: &mut (u64, u64) = dtypes
             .entry(checkpoint.dtype(name).unwrap_or("?").to_string())
             .or_default();
         entry.0 += 1;
         entry.1 += checkpoint
             .shape(name)
-            .map_or(0, |shape| shape.iter().product());
+            .map_or(0, |shape| shape.iter().product::<usize>() as u64);
     }
     dtypes
 }
@@ -174,10 +171,21 @@ impl Memory {
     }
 }
 
+/// `1234567` → `1.2 M`
+fn count(count: u64) -> String {
+    scaled(count, ["", " k", " M", " G"])
+}
+
+/// `1234567` → `1.2 MB`
 fn bytes(count: u64) -> String {
+    scaled(count, [" bytes", " kB", " MB", " GB"])
+}
+
+fn scaled(count: u64, units: [&str; 4]) -> String {
     match count {
-        0..1_000_000 => format!("{:.1} kB", count as f64 / 1e3),
-        1_000_000..1_000_000_000 => format!("{:.1} MB", count as f64 / 1e6),
-        _ => format!("{:.2} GB", count as f64 / 1e9),
+        0..1_000 => format!("{count}{}", units[0]),
+        1_000..1_000_000 => format!("{:.1}{}", count as f64 / 1e3, units[1]),
+        1_000_000..1_000_000_000 => format!("{:.1}{}", count as f64 / 1e6, units[2]),
+        _ => format!("{:.2}{}", count as f64 / 1e9, units[3]),
     }
 }

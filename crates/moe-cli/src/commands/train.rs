@@ -61,5 +61,5 @@ pub fn run(arguments: &Arguments, device: Option<DeviceChoice>) -> Result<()> {
     learn(&experiment, &base, &options, display.as_mut())?;
     // The dashboard gives the screen back when it is dropped.
     drop(display);
-    report::write(&[out.clone()], &out.join("report.html"))
+    report::write(std::slice::from_ref(&out), &out.join("report.html"))
 }
