@@ -39,6 +39,7 @@ impl Adapters {
         self.run(base, tokens, real, None, routing, observe, dropout)
     }
 
+    // What `forward` takes, and the cache of `forward_cached`.
     #[allow(clippy::too_many_arguments)]
     fn run(
         &self,
@@ -240,7 +241,7 @@ mod tests {
             .into_data()
             .assert_approx_eq(&cut(padded.hidden), tolerance);
         for (alone, padded) in alone.pooled.into_iter().zip(padded.pooled) {
-            let padded = padded.slice([1..2]).into_data();
+            let padded = padded.narrow(0, 1, 1).into_data();
             alone.into_data().assert_approx_eq(&padded, tolerance);
         }
     }

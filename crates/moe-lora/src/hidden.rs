@@ -2,10 +2,9 @@
 
 use burn::nn::Linear;
 use burn::tensor::Tensor;
-use moe_core::model::FeedForward;
+use moe_core::model::{FeedForward, swiglu};
 
 use crate::dropout::ExpertDropout;
-use crate::swiglu::swiglu;
 use crate::{Lora, LoraExpert, Projection};
 
 /// What all experts of a layer start from; `tokens = batch · seq`.

@@ -21,7 +21,6 @@ mod gate;
 mod hidden;
 mod lora;
 mod routing;
-mod swiglu;
 #[cfg(test)]
 mod tiny;
 
