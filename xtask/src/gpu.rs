@@ -55,5 +55,5 @@ fn has_driver() -> bool {
         |folder: &&str| std::fs::read_dir(folder).is_ok_and(|mut drivers| drivers.next().is_some());
     !cfg!(target_os = "linux")
         || named.iter().any(|name| std::env::var_os(name).is_some())
-        || DRIVERS.iter().any(|folder| listed(&folder))
+        || DRIVERS.iter().any(listed)
 }

@@ -8,7 +8,7 @@ fn run(folder: &Path) -> (bool, String) {
     let output = Command::new(env!("CARGO_BIN_EXE_conformance"))
         .arg(folder)
         .output()
-        .unwrap();
+        .expect("the program runs");
     (
         output.status.success(),
         String::from_utf8_lossy(&output.stdout).into_owned(),
@@ -17,8 +17,8 @@ fn run(folder: &Path) -> (bool, String) {
 
 fn case(folder: &Path, name: &str, json: &str) {
     let folder = folder.join(name);
-    fs::create_dir_all(&folder).unwrap();
-    fs::write(folder.join("case.json"), json).unwrap();
+    fs::create_dir_all(&folder).expect("a folder can be made");
+    fs::write(folder.join("case.json"), json).expect("a file can be written");
 }
 
 #[test]

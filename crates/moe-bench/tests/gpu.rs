@@ -22,18 +22,18 @@ use rand::SeedableRng;
 const TOLERANCE: f32 = 2e-4;
 
 fn cpu() -> Device {
-    DeviceChoice::Cpu.open().unwrap()
+    DeviceChoice::Cpu.open().expect("the CPU is in this build")
 }
 
 fn gpu() -> Device {
-    DeviceChoice::Wgpu.open().unwrap()
+    DeviceChoice::Wgpu.open().expect("wgpu is in this build")
 }
 
 fn config() -> ModelConfig {
     let json = r#"{"model_type": "llama", "vocab_size": 50, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2,
         "num_attention_heads": 4, "num_key_value_heads": 2, "rms_norm_eps": 1e-5, "rope_theta": 10000.0,
         "max_position_embeddings": 64, "tie_word_embeddings": true, "hidden_act": "silu"}"#;
-    ModelConfig::from_json(json, Path::new("tiny")).unwrap()
+    ModelConfig::from_json(json, Path::new("tiny")).expect("the settings are sound")
 }
 
 fn tokens(device: &Device) -> Tensor<2, Int> {
@@ -107,11 +107,13 @@ fn two_steps(method_table: &str, device: &Device) -> (f64, Vec<Vec<f32>>) {
         "name = \"gpu\"\n[adapters]\nrank = 2\nalpha = 4.0\n[method]\n{method_table}\n[training]\nobjective = \"heads\"\n\
          [[tasks]]\nname = \"a\"\ntrain = \"a\"\ntest = \"a\"\n[[tasks]]\nname = \"b\"\ntrain = \"b\"\ntest = \"b\"\n"
     );
-    let experiment = Experiment::parse(&text, Path::new("gpu.toml"), &[]).unwrap();
+    let experiment =
+        Experiment::parse(&text, Path::new("gpu.toml"), &[]).expect("the experiment is sound");
     let base = Decoder::random(&config(), 1, device);
     let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(1);
     let mut learner = Learner {
-        adapters: Adapters::new(&(&experiment.adapters).into(), base.config()).unwrap(),
+        adapters: Adapters::new(&(&experiment.adapters).into(), base.config())
+            .expect("the adapters fit"),
         heads: (0..2)
             .map(|_| head(32, 3, &mut rng, &device.clone().autodiff()))
             .collect(),

@@ -1,14 +1,11 @@
 //! Tiny checkpoints of the Llama family: logits, hidden states, padding, rotary tables, greedy generation; and a tokenizer.
 
-use std::collections::BTreeMap;
+mod generation;
+mod tokenizer;
 
-use anyhow::Context;
-use burn::tensor::{Device, Int, Tensor};
+use burn::tensor::{Int, Tensor};
 use moe_core::checkpoint::Checkpoint;
-use moe_core::generate::{CausalLm, Sampling, generate};
-use moe_core::model::{Decoder, KvCache};
-use moe_core::tokenizer::Tokenizer;
-use serde_json::Value;
+use moe_core::model::Decoder;
 
 use super::bad_config::with_config;
 use super::case::Case;
@@ -24,7 +21,7 @@ pub fn run(case: &Case) -> anyhow::Result<Verdict> {
     if case.dir.join("model").is_dir() {
         checkpoint(case)
     } else if case.dir.join("tokenizer.json").is_file() {
-        tokenizer(case)
+        tokenizer::run(case)
     } else {
         Ok(Verdict::Skip("unknown kind of llama case".into()))
     }
@@ -63,7 +60,7 @@ fn checkpoint(case: &Case) -> anyhow::Result<Verdict> {
     }
     for group in ["gen", "genbatch"] {
         if tensors.has(&format!("{group}.prompt")) {
-            generation(&mut check, &tensors, &decoder, group, tolerance)?;
+            generation::compare(&mut check, &tensors, &decoder, group, tolerance)?;
         }
     }
     check.note_unused(&tensors);
@@ -224,172 +221,5 @@ fn rope(
         &tensors.f32("rope.sin")?,
         tolerance,
     );
-    Ok(())
-}
-
-/// Greedy ids after left-padded prompts, and where given the logits of each step.
-fn generation(
-    check: &mut Check,
-    tensors: &Tensors,
-    decoder: &Decoder,
-    group: &str,
-    tolerance: Tolerance,
-) -> anyhow::Result<()> {
-    let name = format!("{group}.prompt");
-    let [batch, seq] = tensors.dims::<2>(&name)?;
-    let ids = tensors.i64(&name)?;
-    let mask_name = format!("{group}.attention_mask");
-    let real = if tensors.has(&mask_name) {
-        tensors.i64(&mask_name)?
-    } else {
-        vec![1; ids.len()]
-    };
-    let prompts: Vec<Vec<u32>> = (0..batch)
-        .map(|row| {
-            (row * seq..(row + 1) * seq)
-                .filter(|&index| real[index] == 1)
-                .map(|index| ids[index] as u32)
-                .collect()
-        })
-        .collect();
-    let [_, steps] = tensors.dims::<2>(&format!("{group}.ids"))?;
-    let want: Vec<u32> = tensors
-        .i64(&format!("{group}.ids"))?
-        .into_iter()
-        .map(|id| id as u32)
-        .collect();
-    let got = generate(decoder, &prompts, steps, &Sampling::greedy(), &[]);
-    check.exact(&format!("{group}.ids"), &got.concat(), &want);
-    let name = format!("{group}.step_logits");
-    if tensors.has(&name) {
-        let mut got = Vec::new();
-        for (row, prompt) in prompts.iter().enumerate() {
-            got.extend(step_logits(
-                decoder,
-                prompt,
-                &want[row * steps..(row + 1) * steps],
-                &decoder.device(),
-            ));
-        }
-        check.close(&name, &got, &tensors.f32(&name)?, tolerance);
-    }
-    Ok(())
-}
-
-/// Logits that each of `continuation` was chosen from, fed through the cache one at a time.
-pub fn step_logits(
-    decoder: &Decoder,
-    prompt: &[u32],
-    continuation: &[u32],
-    device: &Device,
-) -> Vec<f32> {
-    let mut cache = KvCache::new(decoder.num_layers());
-    let mut feed = prompt.to_vec();
-    let mut collected = Vec::new();
-    for &next in continuation {
-        let ids: Vec<i64> = feed.iter().map(|&id| id.into()).collect();
-        let ids = Tensor::<1, Int>::from_data(ids.as_slice(), device).reshape([1, feed.len()]);
-        let hidden = decoder.forward_cached(ids, all_real([1, feed.len()], device), &mut cache);
-        let [_, seq, d_model] = hidden.dims();
-        let last = hidden.slice([0..1, seq - 1..seq]).reshape([1, d_model]);
-        collected.extend(values(decoder.logits(last)));
-        feed = vec![next];
-    }
-    collected
-}
-
-/// Ids and texts of every string, with and without special tokens.
-fn tokenizer(case: &Case) -> anyhow::Result<Verdict> {
-    let mut check = Check::default();
-    let cases = case.json_file("encodings.json")?;
-    let mut files = BTreeMap::from([("tokenizer.json", case.dir.join("tokenizer.json"))]);
-    let again = case.dir.join("hf").join("tokenizer.json");
-    if again.is_file() {
-        files.insert("hf/tokenizer.json", again);
-    }
-    for (file, path) in files {
-        let tokenizer = Tokenizer::from_file(&path)?;
-        check_encodings(&mut check, file, &tokenizer, &cases)?;
-    }
-    Ok(check.verdict())
-}
-
-fn check_encodings(
-    check: &mut Check,
-    file: &str,
-    tokenizer: &Tokenizer,
-    cases: &Value,
-) -> anyhow::Result<()> {
-    for (key, value) in cases.as_object().context("encodings.json is not a table")? {
-        match value {
-            Value::Array(list)
-                if list
-                    .iter()
-                    .all(|one| one["text"].is_string() && one["ids"].is_array()) =>
-            {
-                for (index, one) in list.iter().enumerate() {
-                    encoding(check, &format!("{file} {key}[{index}]"), tokenizer, one)?;
-                }
-            }
-            Value::Number(size) if key == "vocab_size" => {
-                check.exact(
-                    "vocab_size",
-                    &[Some(tokenizer.vocab_size() as u64)],
-                    &[size.as_u64()],
-                );
-            }
-            _ => check.note(format!("not compared: {key}")),
-        }
-    }
-    Ok(())
-}
-
-fn encoding(
-    check: &mut Check,
-    name: &str,
-    tokenizer: &Tokenizer,
-    one: &Value,
-) -> anyhow::Result<()> {
-    let text = one["text"].as_str().context("no text")?;
-    let ids = |key: &str| -> Option<Vec<u32>> {
-        one[key]
-            .as_array()?
-            .iter()
-            .map(|id| id.as_u64().map(|id| id as u32))
-            .collect()
-    };
-    let with = ids("ids").context("no ids")?;
-    check.exact(
-        &format!("{name}.ids"),
-        &tokenizer.encode(text, true)?,
-        &with,
-    );
-    if let Some(without) = ids("ids_no_special") {
-        check.exact(
-            &format!("{name}.ids_no_special"),
-            &tokenizer.encode(text, false)?,
-            &without,
-        );
-    }
-    for (key, skip) in [
-        ("decoded_skip_special", true),
-        ("decoded_keep_special", false),
-    ] {
-        if let Some(want) = one[key].as_str() {
-            check.exact(
-                &format!("{name}.{key}"),
-                &[tokenizer.decode(&with, skip)?],
-                &[want.to_string()],
-            );
-        }
-    }
-    if let Some(want) = one["tokens"].as_array() {
-        let spelled: Vec<Option<String>> = with.iter().map(|&id| tokenizer.token(id)).collect();
-        let want: Vec<Option<String>> = want
-            .iter()
-            .map(|token| token.as_str().map(str::to_string))
-            .collect();
-        check.exact(&format!("{name}.tokens"), &spelled, &want);
-    }
     Ok(())
 }
