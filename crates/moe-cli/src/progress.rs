@@ -11,9 +11,7 @@ const BETWEEN_LINES: Duration = Duration::from_secs(5);
 /// A recorder for people, on standard error.
 pub struct ProgressDisplay {
     output: Output,
-    started: Instant,
-    /// Steps that this process did not have to do.
-    skipped: usize,
+    pace: Pace,
     total_steps: usize,
     tasks: Vec<String>,
     task: usize,
@@ -22,6 +20,27 @@ pub struct ProgressDisplay {
     window: (usize, f64, usize),
     last_line: Instant,
     between_lines: Duration,
+}
+
+/// What steps and evaluations have taken in this process.
+#[derive(Default)]
+struct Pace {
+    steps: u32,
+    in_steps: Duration,
+    evaluations: u32,
+    in_evaluations: Duration,
+    evaluation_began: Option<Instant>,
+}
+
+impl Pace {
+    /// Time for so many more steps and evaluations at the pace so far.
+    fn time_for(&self, steps: usize, evaluations: usize) -> Duration {
+        let each = |time: Duration, times: u32| time.as_secs_f64() / f64::from(times.max(1));
+        let steps = each(self.in_steps, self.steps) * steps as f64;
+        Duration::from_secs_f64(
+            steps + each(self.in_evaluations, self.evaluations) * evaluations as f64,
+        )
+    }
 }
 
 enum Output {
@@ -36,7 +55,7 @@ impl ProgressDisplay {
             true => {
                 let bar = ProgressBar::new(0);
                 let style = ProgressStyle::with_template(
-                    "{prefix} {bar:24} {pos}/{len} {wide_msg} {per_sec} ETA {eta}",
+                    "{prefix} {bar:16} {pos}/{len} {per_sec} {wide_msg}",
                 );
                 bar.set_style(style.expect("the template is well formed"));
                 Self::with(Output::Bar(bar), BETWEEN_LINES)
@@ -48,8 +67,7 @@ impl ProgressDisplay {
     fn with(output: Output, between_lines: Duration) -> Self {
         Self {
             output,
-            started: Instant::now(),
-            skipped: 0,
+            pace: Pace::default(),
             total_steps: 0,
             tasks: Vec::new(),
             task: 0,
@@ -86,30 +104,30 @@ impl ProgressDisplay {
     }
 
     fn step(&mut self, step: usize, loss: f64, tokens: usize, seconds: f64) -> io::Result<()> {
+        self.pace.steps += 1;
+        self.pace.in_steps += Duration::from_secs_f64(seconds);
+        // One evaluation follows each task, that of the present one included.
+        let left = self
+            .pace
+            .time_for(self.total_steps - step, self.tasks.len() - self.task);
+        let eta = clock(left);
         if let Output::Bar(bar) = &self.output {
-            bar.set_position(step as u64);
+            let (task, rate) = (&self.tasks[self.task], tokens as f64 / seconds);
             bar.set_message(format!(
-                "{} loss {loss:.3}  {:.0} tokens/s",
-                self.tasks[self.task],
-                tokens as f64 / seconds
+                "{task} loss {loss:.3}  {rate:.0} tokens/s  ETA {eta}"
             ));
+            bar.set_position(step as u64);
         }
         let (all_tokens, all_seconds, steps) = self.window;
         self.window = (all_tokens + tokens, all_seconds + seconds, steps + 1);
         self.now_and_then(step == self.total_steps, |this| {
             let (tokens, seconds, steps) = this.window;
-            let done = (step - this.skipped).max(1) as f64;
-            let left = this
-                .started
-                .elapsed()
-                .mul_f64((this.total_steps - step) as f64 / done);
             format!(
-                "step {step}/{}  {}  loss {loss:.3}  {:.1} steps/s  {:.0} tokens/s  ETA {}",
+                "step {step}/{}  {}  loss {loss:.3}  {:.1} steps/s  {:.0} tokens/s  ETA {eta}",
                 this.total_steps,
                 this.tasks[this.task],
                 steps as f64 / seconds,
                 tokens as f64 / seconds,
-                clock(left)
             )
         })
     }
@@ -144,15 +162,13 @@ impl Recorder for ProgressDisplay {
                 resumed_at,
                 ..
             } => {
-                self.started = Instant::now();
+                self.pace = Pace::default();
                 self.tasks.clone_from(tasks);
                 self.total_steps = *total_steps;
-                self.skipped = resumed_at.unwrap_or(0);
                 if let Output::Bar(bar) = &self.output {
                     bar.set_length(*total_steps as u64);
                     bar.set_prefix(method.clone());
-                    bar.set_position(self.skipped as u64);
-                    bar.reset_eta();
+                    bar.set_position(resumed_at.unwrap_or(0) as u64);
                 }
                 let from = resumed_at
                     .map_or_else(String::new, |step| format!(", going on after step {step}"));
@@ -184,6 +200,7 @@ impl Recorder for ProgressDisplay {
             } => self.step(*step, *loss, *real_tokens, *seconds),
             Event::EvaluationStarted { examples, .. } => {
                 self.examples = *examples;
+                self.pace.evaluation_began = Some(Instant::now());
                 Ok(())
             }
             Event::EvaluationStep { done } => {
@@ -193,7 +210,13 @@ impl Recorder for ProgressDisplay {
                 let done = *done;
                 self.now_and_then(false, |this| format!("evaluating {done}/{}", this.examples))
             }
-            Event::Evaluated { after, scores, .. } => self.say(&self.scores(*after, scores)),
+            Event::Evaluated { after, scores, .. } => {
+                if let Some(began) = self.pace.evaluation_began.take() {
+                    self.pace.evaluations += 1;
+                    self.pace.in_evaluations += began.elapsed();
+                }
+                self.say(&self.scores(*after, scores))
+            }
             Event::Warning { message } => self.say(&format!("warning: {message}")),
             Event::RunFinished {
                 seconds,
@@ -316,6 +339,19 @@ mod tests {
             !text.contains("step 1/2") && text.contains("step 2/2"),
             "{text}"
         );
+    }
+
+    #[test]
+    fn the_time_left_counts_evaluations_apart_from_steps() {
+        let seconds = Duration::from_secs;
+        let pace = Pace {
+            steps: 4,
+            in_steps: seconds(8),
+            evaluations: 1,
+            in_evaluations: seconds(30),
+            evaluation_began: None,
+        };
+        assert_eq!(pace.time_for(10, 2), seconds(20 + 60));
     }
 
     #[test]

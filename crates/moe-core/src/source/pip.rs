@@ -164,7 +164,7 @@ impl Pip {
             // Later, pip fills the folder with what it builds.
             let downloading = said.last.starts_with("Downloading");
             progress(Progress {
-                what: format!("pip: {}", said.last),
+                what: said.what(),
                 done: if downloading { bytes_below(&unpack) } else { 0 },
                 total: said.total.filter(|_| downloading),
             });
@@ -228,6 +228,14 @@ impl Said {
             self.errors.push(line.clone());
         }
         self.last = line;
+    }
+
+    fn what(&self) -> String {
+        if self.last.is_empty() {
+            "pip".into()
+        } else {
+            format!("pip: {}", self.last)
+        }
     }
 
     /// The reason for a failure: pip's errors, and the first warning, which tells of the connection.
