@@ -111,9 +111,14 @@ impl Check {
             self.place = Some((tensor.to_string(), tolerance));
         }
         if let Some((ratio, index)) = off {
+            let place = if want.len() == 1 {
+                tensor.to_string()
+            } else {
+                format!("{tensor}[{index}]")
+            };
             let (got, want) = (got[index], want[index]);
             self.failures.push(format!(
-                "tensor {tensor}[{index}] got {got} want {want} ({ratio:.3} times {tolerance})"
+                "tensor {place} got {got} want {want} ({ratio:.3} times {tolerance})"
             ));
         }
     }

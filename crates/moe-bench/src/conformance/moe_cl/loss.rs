@@ -184,7 +184,7 @@ fn training_positions(ids: &[i64], seq: usize, pad: i64) -> Vec<usize> {
 }
 
 /// Positions that predict a label that counts (not −100), and these labels: position t predicts label t + 1.
-fn next_tokens(labels: &[i64], seq: usize) -> (Vec<usize>, Vec<i64>) {
+pub fn next_tokens(labels: &[i64], seq: usize) -> (Vec<usize>, Vec<i64>) {
     let kept = labels
         .iter()
         .enumerate()

@@ -2,6 +2,7 @@
 
 mod activations;
 mod loss;
+mod method;
 mod model;
 mod steps;
 
@@ -74,6 +75,7 @@ fn single_step(case: &Case) -> anyhow::Result<Verdict> {
             None => check.holds(false, || format!("tensor grad.{name} got `no gradient`")),
         }
     }
+    method::compare(&mut check, case, &tensors, &model, task, tolerance)?;
     for name in case.json["parameters_without_gradient"]
         .as_array()
         .into_iter()
