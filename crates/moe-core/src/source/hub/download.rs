@@ -1,143 +1,40 @@
-//! Models of the Hugging Face Hub, in the Hub's own cache, so that other programs share the files.
+//! One model's files at one revision: fetched, checked, and begun again where a transfer broke off.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::mpsc;
 
-use hf_hub::progress::{DownloadEvent, ProgressEvent, ProgressHandler};
 use hf_hub::repository::RepoTypeModel;
-use hf_hub::{HFClient, HFClientSync, HFError, HFRepositorySync};
+use hf_hub::{HFError, HFRepositorySync};
 use serde::Deserialize;
 
-use super::cache::Cache;
-use super::error::{Result, SourceError};
-use super::{Progress, is_inside};
+use super::relay::{Relay, report};
+use crate::source::cache::Cache;
+use crate::source::error::{Result, SourceError};
+use crate::source::{Progress, is_inside};
 
-/// Small files that a model may have beside its configuration and weights.
-const OPTIONAL_FILES: [&str; 6] = [
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "chat_template.jinja",
-    "special_tokens_map.json",
-    "generation_config.json",
-    "added_tokens.json",
-];
 const INDEX: &str = "model.safetensors.index.json";
 /// How often a file is asked for whose transfer broke off or came out wrong.
 const ATTEMPTS: usize = 3;
 
-/// A connection to the Hub. `HF_ENDPOINT`, `HF_TOKEN`, `HF_HOME` and `HF_HUB_CACHE` mean what they mean to `huggingface_hub`.
-#[derive(Clone, Debug)]
-pub struct Hub {
-    client: HFClientSync,
-    offline: bool,
-}
-
-impl Hub {
-    /// As the environment says; with `HF_HUB_OFFLINE=1` only the Hub's cache is looked at.
-    ///
-    /// # Errors
-    /// When `HF_ENDPOINT` is no address or no HTTP client can be made.
-    pub fn from_env() -> Result<Self> {
-        let offline = std::env::var("HF_HUB_OFFLINE").is_ok_and(|value| {
-            ["1", "on", "yes", "true"].contains(&value.to_ascii_lowercase().as_str())
-        });
-        let client = HFClient::builder()
-            .build_sync()
-            .map_err(|error| unusable(&error))?;
-        Ok(Self { client, offline })
-    }
-
-    /// At the address `endpoint`, with files in `cache_dir`, whatever the environment says.
-    ///
-    /// # Errors
-    /// When `endpoint` is no address.
-    pub fn at(endpoint: &str, cache_dir: &Path, offline: bool) -> Result<Self> {
-        let builder = HFClient::builder()
-            .endpoint(endpoint)
-            .cache_dir(cache_dir)
-            .retry_max_attempts(1);
-        Ok(Self {
-            client: builder.build_sync().map_err(|error| unusable(&error))?,
-            offline,
-        })
-    }
-
-    /// Fetches configuration, tokenizer and weights (`model.safetensors`, or every shard of its index) at one commit; returns their folder.
-    ///
-    /// Files already in the cache are not fetched again; a file whose transfer broke off is fetched anew.
-    ///
-    /// # Errors
-    /// When the Hub does not answer, has no such model, wants a token, or sends a file that is too short or of the wrong hash.
-    pub fn fetch(
-        &self,
-        repo: &str,
-        revision: Option<&str>,
-        cache: &Cache,
-        progress: &mut dyn FnMut(Progress),
-    ) -> Result<PathBuf> {
-        let (owner, name) = hf_hub::split_id(repo);
-        let mut download = Download {
-            files: self.client.model(owner, name),
-            repo,
-            revision: revision.unwrap_or("main").to_string(),
-            offline: self.offline,
-            cache,
-            progress,
-        };
-        let config = download.file("config.json")?.ok_or_else(|| {
-            SourceError::new(format!(
-                "{repo} has no config.json at revision {}",
-                download.revision
-            ))
-            .with_hint(
-                "is it a model repository with safetensors weights, and is its name spelt right?",
-            )
-        })?;
-        let folder = config.parent().map(Path::to_path_buf).unwrap_or_default();
-        // From here on the commit that `main` stood for, so that files of two versions never mix.
-        if let Some(commit) = folder.file_name().and_then(|name| name.to_str()) {
-            download.revision = commit.to_string();
-        }
-        for name in OPTIONAL_FILES {
-            download.file(name)?;
-        }
-        for shard in download.shards()? {
-            download.file(&shard)?.ok_or_else(|| {
-                SourceError::new(format!(
-                    "{repo} has no {shard} at revision {}",
-                    download.revision
-                ))
-                .with_hint("only models in safetensors format can be read from the Hub")
-            })?;
-        }
-        Ok(folder)
-    }
-}
-
-fn unusable(error: &HFError) -> SourceError {
-    SourceError::new(format!("the Hugging Face Hub cannot be used: {error}"))
-        .with_hint("is HF_ENDPOINT an address such as https://huggingface.co?")
-}
-
 /// One model's files at one revision.
-struct Download<'a> {
-    files: HFRepositorySync<RepoTypeModel>,
-    repo: &'a str,
-    revision: String,
-    offline: bool,
-    cache: &'a Cache,
-    progress: &'a mut dyn FnMut(Progress),
+pub(super) struct Download<'a> {
+    pub(super) files: HFRepositorySync<RepoTypeModel>,
+    pub(super) repo: &'a str,
+    pub(super) revision: String,
+    pub(super) offline: bool,
+    pub(super) cache: &'a Cache,
+    pub(super) progress: &'a mut dyn FnMut(Progress),
 }
 
 #[derive(Deserialize)]
 struct Index {
-    weight_map: std::collections::BTreeMap<String, String>,
+    weight_map: BTreeMap<String, String>,
 }
 
 impl Download<'_> {
     /// Names of the weight files.
-    fn shards(&mut self) -> Result<BTreeSet<String>> {
+    pub(super) fn shards(&mut self) -> Result<BTreeSet<String>> {
         let Some(path) = self.file(INDEX)? else {
             return Ok(BTreeSet::from(["model.safetensors".to_string()]));
         };
@@ -157,7 +54,7 @@ impl Download<'_> {
     }
 
     /// The local path of a file, fetched if need be; none when the model has no such file.
-    fn file(&mut self, name: &str) -> Result<Option<PathBuf>> {
+    pub(super) fn file(&mut self, name: &str) -> Result<Option<PathBuf>> {
         let mut broken = String::new();
         for attempt in 0..ATTEMPTS {
             let (result, size) = self.transfer(name, attempt > 0);
@@ -277,49 +174,4 @@ fn root_cause(error: &dyn std::error::Error) -> String {
         cause = inner;
     }
     cause.to_string()
-}
-
-/// (bytes so far, bytes in all where known); the first message of a transfer has no bytes yet.
-struct Relay(Sender<(u64, Option<u64>)>);
-
-impl ProgressHandler for Relay {
-    fn on_progress(&self, event: &ProgressEvent) {
-        let ProgressEvent::Download(event) = event else {
-            return;
-        };
-        let message = match event {
-            DownloadEvent::Start { total_bytes, .. } => Some((0, *total_bytes)),
-            DownloadEvent::Progress { files } => files
-                .last()
-                .map(|file| (file.bytes_completed, file.total_bytes)),
-            DownloadEvent::AggregateProgress {
-                bytes_completed,
-                total_bytes,
-                ..
-            } => Some((*bytes_completed, *total_bytes)),
-            DownloadEvent::Complete => None,
-        };
-        if let Some((done, total)) = message {
-            // Nobody listens any more only when the transfer is over.
-            let _ = self.0.send((done, (total > 0).then_some(total)));
-        }
-    }
-}
-
-/// Passes messages on until the transfer ends; returns the file's size.
-fn report(
-    receiver: &Receiver<(u64, Option<u64>)>,
-    what: &str,
-    progress: &mut dyn FnMut(Progress),
-) -> Option<u64> {
-    let mut size = None;
-    for (done, total) in receiver {
-        size = size.or(total);
-        progress(Progress {
-            what: what.into(),
-            done,
-            total,
-        });
-    }
-    size
 }
