@@ -3,11 +3,12 @@
 use burn::tensor::{Bool, Device, Int, Tensor, TensorData, activation::log_softmax};
 use moe_core::{
     generate::{CausalLm, Side, pad as pad_rows},
-    model::{Decoder, KvCache},
+    model::KvCache,
 };
 use moe_lora::{Adapted, Routing};
 
 use crate::{
+    base::Base,
     config::Objective,
     data::{Batch, Example},
     learner::Learner,
@@ -19,27 +20,26 @@ use crate::{
 /// `answers` holds the tokens of each label as an answer (`Instruction` only).
 pub fn predict(
     objective: Objective,
-    base: &Decoder,
+    base: &Base,
     learner: &Learner,
     routing: &Routing,
     task: usize,
     examples: &[&Example],
     answers: &[Vec<u32>],
-    pad: u32,
 ) -> Vec<usize> {
-    let device = base.device();
+    let (decoder, pad) = (&base.decoder, base.pad());
     match objective {
         Objective::Heads => {
-            let batch = Batch::new(examples, pad, &device);
+            let batch = Batch::new(examples, pad, &decoder.device());
             let forward =
                 learner
                     .adapters
-                    .forward(base, batch.tokens, batch.real, routing, None, None);
+                    .forward(decoder, batch.tokens, batch.real, routing, None, None);
             let logits = learner.heads[task].forward(last_token(forward.hidden, &batch.lengths));
             argmax_rows(logits)
         }
         Objective::Instruction => {
-            let model = Adapted::new(base, &learner.adapters, routing);
+            let model = Adapted::new(decoder, &learner.adapters, routing);
             let prompts: Vec<Vec<u32>> = examples
                 .iter()
                 .map(|example| example.tokens[..example.answer.start].to_vec())

@@ -167,7 +167,10 @@ mod tests {
             .expect("task 0 was observed");
         let mut again = FeatureMemory::new(2);
         again.observe(0, drawn);
-        let (mean, variance) = (again.mean(0).expect("observed"), again.variance(0).expect("observed"));
+        let (mean, variance) = (
+            again.mean(0).expect("observed"),
+            again.variance(0).expect("observed"),
+        );
         assert!((mean[0] - 1.0).abs() < 0.05 && (variance[0] - 4.0).abs() < 0.15);
         assert!((mean[1] - 5.0).abs() < 1e-6 && variance[1] < 1e-9);
         assert!(memory.sample(1, 1, &mut rng, &device).is_none());

@@ -16,7 +16,7 @@ const ALLOWANCE_KIB: u64 = 512 << 10;
 const ADDRESS_SPACE_KIB: u64 = 16 << 20;
 
 /// What a child is to read.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Subject {
     /// A GGUF file: metadata and every tensor.
     Gguf,
@@ -39,7 +39,7 @@ impl Subject {
     fn name(self) -> &'static str {
         SUBJECTS
             .iter()
-            .find(|(_, subject)| *subject as u8 == self as u8)
+            .find(|(_, subject)| *subject == self)
             .map_or("", |(name, _)| name)
     }
 }

@@ -52,13 +52,12 @@ pub fn evaluate(
             let examples: Vec<&Example> = batch.iter().map(|&i| &task.evaluation[i]).collect();
             let predictions = predict(
                 experiment.training.objective,
-                &base.decoder,
+                base,
                 &learner,
                 &routing,
                 index,
                 &examples,
                 &task.answers,
-                base.pad(),
             );
             right += examples
                 .iter()

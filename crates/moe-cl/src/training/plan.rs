@@ -141,13 +141,12 @@ fn time_evaluation(
     let objective = experiment.training.objective;
     predict(
         objective,
-        &base.decoder,
+        base,
         learner,
         &routing,
         0,
         &examples,
         &task.answers,
-        base.pad(),
     );
     let tokens: usize = examples.iter().map(|example| example.tokens.len()).sum();
     start.elapsed().as_secs_f64() / tokens as f64
