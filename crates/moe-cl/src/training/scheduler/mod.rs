@@ -1,6 +1,9 @@
 //! The loop over the stream: prepare a task, take its steps, let the method remember, evaluate everything, save.
 
-use std::{path::PathBuf, time::Instant};
+mod persist;
+mod take_step;
+
+use std::path::PathBuf;
 
 use burn::{module::Module, optim::ModuleOptimizer};
 
@@ -8,26 +11,23 @@ use super::{
     evaluate::{evaluate, gate_share},
     prepare::{fresh_optimizer, prepare, untrained},
     result::{RunResult, peak_memory},
-    state::{self, Progress},
-    step::{StepInput, optimizer_step, trained_parameters},
+    state::Progress,
+    step::trained_parameters,
     stream::Task,
 };
 use crate::{
     base::Base,
     config::Experiment,
-    data::{Batch, Example},
-    error::{Error, Result},
+    data::Batch,
+    error::Result,
     events::{Event, Recorder},
     learner::Learner,
     methods::{Method, method},
     metrics::AccuracyMatrix,
 };
 
-/// Mid-task checkpoints that are kept.
-const NEWEST_KEPT: usize = 2;
-
 /// A run in progress.
-pub(super) struct Run<'a> {
+pub(in crate::training) struct Run<'a> {
     experiment: &'a Experiment,
     base: &'a Base,
     tasks: &'a [Task],
@@ -43,7 +43,7 @@ pub(super) struct Run<'a> {
 
 impl<'a> Run<'a> {
     /// A run before its first task.
-    pub(super) fn new(
+    pub(in crate::training) fn new(
         experiment: &'a Experiment,
         base: &'a Base,
         tasks: &'a [Task],
@@ -77,41 +77,17 @@ impl<'a> Run<'a> {
     }
 
     /// Name of the method, for tables.
-    pub(super) fn method_name(&self) -> String {
+    pub(in crate::training) fn method_name(&self) -> String {
         self.method.name()
     }
 
     /// Whether every task has been learnt.
-    pub(super) fn is_complete(&self) -> bool {
+    pub(in crate::training) fn is_complete(&self) -> bool {
         self.progress.task == self.tasks.len()
     }
 
-    pub(super) fn record(&mut self, event: Event) -> Result<()> {
+    pub(in crate::training) fn record(&mut self, event: Event) -> Result<()> {
         Ok(self.recorder.record(&event)?)
-    }
-
-    /// Puts the run where the checkpoint stood.
-    pub(super) fn restore(&mut self, saved: &state::Saved) -> Result<()> {
-        let started = usize::from(saved.progress.step_in_task > 0);
-        let prepared = saved.progress.task + started;
-        let learner = (0..prepared).fold(self.learner.clone(), |learner, task| {
-            self.prepare(learner, task)
-        });
-        self.learner = saved.learner(learner)?;
-        self.optimizer = saved.optimizer(fresh_optimizer(self.experiment))?;
-        self.progress = saved.progress.clone();
-        self.method
-            .restore(self.progress.memory.clone())
-            .map_err(|error| Error::Checkpoint {
-                path: saved.path.clone(),
-                reason: format!("method memory: {error}"),
-            })?;
-        let mut end = 0;
-        for (index, task) in self.tasks[..self.progress.task].iter().enumerate() {
-            end += task.steps(self.experiment, index).len();
-            self.task_ends.push(end);
-        }
-        Ok(())
     }
 
     fn prepare(&self, learner: Learner, task: usize) -> Learner {
@@ -125,13 +101,13 @@ impl<'a> Run<'a> {
     }
 
     /// Row 0 of the matrix: every task as its training would find it.
-    pub(super) fn measure_untrained(&mut self) -> Result<()> {
+    pub(in crate::training) fn measure_untrained(&mut self) -> Result<()> {
         self.evaluate_after(0)?;
         self.save()
     }
 
     /// Learns the current task, or what is left of it, and evaluates.
-    pub(super) fn learn_task(&mut self) -> Result<()> {
+    pub(in crate::training) fn learn_task(&mut self) -> Result<()> {
         let index = self.progress.task;
         let task = &self.tasks[index];
         let steps = task.steps(self.experiment, index);
@@ -165,81 +141,6 @@ impl<'a> Run<'a> {
             }
         }
         self.finish_task(index)
-    }
-
-    /// One optimiser step and its event.
-    fn take_step(
-        &mut self,
-        index: usize,
-        micro_batches: &[Vec<usize>],
-        position: usize,
-        total: usize,
-    ) -> Result<()> {
-        let start = Instant::now();
-        let task = &self.tasks[index];
-        let training = &self.experiment.training;
-        let warmup = (training.warmup_ratio * total as f64).round() as usize;
-        let learning_rate =
-            training.learning_rate * training.schedule.factor(position, warmup, total);
-        let examples: Vec<Vec<&Example>> = micro_batches
-            .iter()
-            .map(|batch| batch.iter().map(|&i| &task.train[i]).collect())
-            .collect();
-        let step = self.progress.step + 1;
-        let input = StepInput {
-            experiment: self.experiment,
-            base: &self.base.decoder,
-            method: self.method.as_ref(),
-            task: index,
-            micro_batches: &examples,
-            step,
-            learning_rate,
-            pad: self.base.pad(),
-        };
-        let (learner, figures) = optimizer_step(&input, self.learner.clone(), &mut self.optimizer);
-        if !figures.loss.is_finite() || !figures.gradient_norm.is_finite() {
-            return Err(Error::Diverged {
-                task: task.name.clone(),
-                step,
-                loss: figures.loss,
-            });
-        }
-        if position == 0 {
-            let routing = self.method.routing(index);
-            let missing: Vec<String> =
-                trained_parameters(&self.learner, &routing, training.objective, index)
-                    .into_iter()
-                    .filter(|part| {
-                        part.ids
-                            .iter()
-                            .any(|id| !figures.with_gradient.contains(id))
-                    })
-                    .map(|part| part.name)
-                    .collect();
-            if !missing.is_empty() {
-                return Err(Error::NoGradient {
-                    task: task.name.clone(),
-                    parameters: missing.join(", "),
-                });
-            }
-        }
-        let seconds = start.elapsed().as_secs_f64();
-        self.learner = learner;
-        self.progress.step = step;
-        self.progress.step_in_task += 1;
-        self.progress.real_tokens += figures.real_tokens as u64;
-        self.progress.training_seconds += seconds;
-        self.record(Event::Step {
-            task: index,
-            step,
-            loss: figures.loss,
-            discriminator_loss: figures.discriminator_loss,
-            discriminator_accuracy: figures.discriminator_accuracy,
-            learning_rate,
-            gradient_norm: figures.gradient_norm,
-            real_tokens: figures.real_tokens,
-            seconds,
-        })
     }
 
     /// The method remembers what it needs, everything is evaluated, and the result is put on disk.
@@ -308,25 +209,8 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    fn save(&mut self) -> Result<()> {
-        self.progress.memory = self.method.memory().map_err(|error| Error::Checkpoint {
-            path: self.checkpoints.clone(),
-            reason: format!("method memory: {error}"),
-        })?;
-        state::save(
-            &self.checkpoints,
-            &self.progress,
-            &self.learner,
-            &self.optimizer,
-        )?;
-        state::prune(&self.checkpoints, &self.task_ends, NEWEST_KEPT)?;
-        self.record(Event::CheckpointSaved {
-            step: self.progress.step,
-        })
-    }
-
     /// The outcome of a complete run.
-    pub(super) fn result(&self, seconds: f64) -> RunResult {
+    pub(in crate::training) fn result(&self, seconds: f64) -> RunResult {
         RunResult {
             name: self.experiment.name.clone(),
             method: self.method.name(),
