@@ -11,7 +11,6 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use step::Step;
 use test::Stage;
 
 #[derive(Parser)]
@@ -51,12 +50,10 @@ fn main() -> anyhow::Result<ExitCode> {
         Task::Test { stages } => test::run(&stages)?,
         Task::Conformance { folder } => test::conformance_of(&folder)?.is_good(),
         Task::Bench { name } => {
-            let mut step = Step::cargo("benchmarks", &["bench", "--package", "moe-bench"]);
-            match &name {
-                Some(name) => step.arguments(&["--bench", name]),
-                None => step.arguments(&["--benches"]),
-            }
-            step.run()?.is_good()
+            let names = name
+                .as_deref()
+                .map_or(test::BENCHES.to_vec(), |name| vec![name]);
+            test::benches(&names).run()?.is_good()
         }
     };
     Ok(if good {

@@ -5,12 +5,12 @@ use std::process::Command;
 
 use crate::counts::Counts;
 use crate::step::Step;
-use crate::test::{FIXTURES, has_nextest, release_folder};
+use crate::test::{BENCHES, FIXTURES, benches, has_nextest, release_folder};
 
 /// Where the stage's runs go.
 const RUNS: &str = "target/model-stage";
 
-/// Gets the base, then: its fixtures, the tests marked `ignore`, the demo with one method, and every crate's examples.
+/// Gets the base, then: its fixtures, the tests marked `ignore`, every benchmark once, the demo with one method, and every crate's examples.
 ///
 /// # Errors
 /// When a program cannot be started.
@@ -30,6 +30,10 @@ pub fn run() -> anyhow::Result<Counts> {
     counts += fetched;
     counts += fixtures(&base)?;
     counts += ignored_tests()?;
+
+    let mut once = benches(&BENCHES);
+    once.arguments(&["--", "--test"]);
+    counts += once.run()?;
 
     // What an earlier run finished would not be run again.
     if Path::new(RUNS).exists() {

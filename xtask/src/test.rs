@@ -13,6 +13,18 @@ use crate::{gpu, model};
 /// Where the fixtures lie: beside the checkout, as people who work on the project have them.
 pub const FIXTURES: &str = "../shared/fixtures";
 
+/// The benchmarks.
+pub const BENCHES: [&str; 3] = ["model_forward", "moe_layer", "training_step"];
+
+/// The step that runs these benchmarks. The whole workspace is named so that nothing is built with other features than the tests.
+pub fn benches(names: &[&str]) -> Step {
+    let mut step = Step::cargo("benchmarks", &["bench", "--workspace"]);
+    for name in names {
+        step.arguments(&["--bench", name]);
+    }
+    step
+}
+
 /// A part of the test suite.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Stage {

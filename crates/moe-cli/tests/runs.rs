@@ -1,4 +1,4 @@
-//! `kill -9` at moments of nobody's choosing, then `--resume`: the weights are those of a run that nobody touched.
+//! Whole runs through the binary on a base of a few thousand weights: every command of a run's life, and `kill -9` in the middle of it.
 #![allow(clippy::unwrap_used, reason = "a test says what went wrong by failing")]
 
 use std::{
@@ -142,4 +142,100 @@ fn a_run_killed_at_any_moment_ends_with_the_weights_of_one_that_was_not() {
     let base = Base::load(&folder.path().join("base"), &Device::flex()).unwrap();
     let [whole, broken] = ["whole", "broken"].map(|run| weights(&folder.path().join(run), &base));
     assert!(whole == broken, "{killed} kills changed the weights");
+}
+
+/// Standard output of a command that has to succeed.
+fn out_of(folder: &Path, arguments: &[&str]) -> String {
+    let output = Command::new(env!("CARGO_BIN_EXE_moe-cl"))
+        .current_dir(folder)
+        .args(arguments)
+        .output()
+        .unwrap();
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{arguments:?}: {error}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[test]
+fn a_run_is_planned_trained_scored_prompted_and_reported() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    write_base(&folder.join("base"));
+    write_experiment(folder);
+    let train = [
+        "train",
+        "--config",
+        "killed.toml",
+        "--base",
+        "base",
+        "--set",
+        "training.epochs=1",
+    ];
+
+    let plan = out_of(folder, &[&train[..], &["--dry-run"]].concat());
+    for said in ["colours", "weather", "steps", "memory", "time"] {
+        assert!(plan.contains(said), "{said} in {plan}");
+    }
+    assert!(
+        !folder.join("runs").exists(),
+        "a plan leaves nothing behind"
+    );
+
+    out_of(folder, &[&train[..], &["--out", "runs/a"]].concat());
+    out_of(
+        folder,
+        &[
+            &train[..],
+            &["--out", "runs/b", "--set", "method.name=sequential"],
+        ]
+        .concat(),
+    );
+    for file in ["config.toml", "events.jsonl", "result.json", "report.html"] {
+        assert!(folder.join("runs/a").join(file).is_file(), "{file}");
+    }
+    assert!(
+        fs::read_dir(folder.join("runs/a/tensorboard"))
+            .unwrap()
+            .next()
+            .is_some()
+    );
+
+    let scores = out_of(folder, &["eval", "--run", "runs/a"]);
+    assert!(
+        scores.contains("colours") && scores.contains("weather"),
+        "{scores}"
+    );
+    let first = fs::read_dir(folder.join("runs/a/checkpoints"))
+        .unwrap()
+        .next()
+        .unwrap()
+        .unwrap()
+        .path();
+    out_of(
+        folder,
+        &["eval", "--checkpoint", &first.display().to_string()],
+    );
+    let prompt = [
+        "generate",
+        "--run",
+        "runs/a",
+        "--task",
+        "colours",
+        "--prompt",
+        "the red",
+        "--raw",
+        "--max-new",
+        "4",
+    ];
+    assert_eq!(
+        out_of(folder, &prompt),
+        out_of(folder, &prompt),
+        "greedy text is the same each time"
+    );
+    out_of(
+        folder,
+        &["report", "runs/a", "runs/b", "--out", "both.html"],
+    );
+    let page = fs::read_to_string(folder.join("both.html")).unwrap();
+    assert!(page.contains("sequential") && page.contains("moe_cl (improved)"));
 }
