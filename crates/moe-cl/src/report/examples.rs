@@ -1,7 +1,5 @@
 //! Synthetic runs for the tests of this module: numbers made up to look like a small experiment, not measured.
 
-use std::path::Path;
-
 use super::*;
 use crate::{events::Event, recorders::Logged};
 
@@ -130,13 +128,15 @@ fn run(method: &str, fade: f64, seed: u64) -> RunData {
     RunData::from_log(&log, config.parse().expect("a table")).expect("a run was started")
 }
 
-/// Writes the page over synthetic runs for people to look at:
-/// `MOE_CL_PAGE=page.html cargo test --release -p moe-cl look_at_the_page -- --ignored`.
+/// The page and the table over synthetic runs. For people to look at: with `MOE_CL_PAGE=page.html` the page stays,
+/// and `MOE_CL_SEEDS=3` gives each method three seeds.
 #[test]
-#[ignore = "writes a page for people to look at"]
-fn look_at_the_page() {
-    let path = std::env::var("MOE_CL_PAGE").expect("MOE_CL_PAGE names the page");
-    let seeds = std::env::var("MOE_CL_SEEDS").map_or(1, |seeds| seeds.parse().expect("a number"));
-    write(&runs(seeds), Path::new(&path)).expect("the page is written");
+fn a_page_and_a_table_come_of_every_kind_of_run() {
+    let folder = tempfile::tempdir().unwrap();
+    let path =
+        std::env::var_os("MOE_CL_PAGE").map_or_else(|| folder.path().join("page.html"), Into::into);
+    let seeds = std::env::var("MOE_CL_SEEDS").map_or(1, |seeds| seeds.parse().unwrap());
+    write(&runs(seeds), &path).unwrap();
+    assert!(std::fs::read_to_string(&path).unwrap().contains("</html>"));
     println!("{}", table(&runs(seeds)));
 }
