@@ -21,8 +21,10 @@ impl Counts {
 
     /// Reads a summary line of nextest, of the standard test harness or of the conformance runner; none for any other line.
     pub fn read(line: &str) -> Option<Self> {
+        // Nextest repeats a failing program's own summary, indented: it is counted in nextest's.
+        let own = line.strip_prefix("test result: ");
         let line = line.trim();
-        let body = if let Some(rest) = line.strip_prefix("test result: ") {
+        let body = if let Some(rest) = own {
             rest.split_once(". ")?.1
         } else if line.starts_with("Summary [") {
             line.split_once("tests run:")
@@ -95,6 +97,7 @@ mod tests {
     #[test]
     fn other_lines_are_not_summaries() {
         for line in [
+            "    test result: FAILED. 0 passed; 1 failed; 0 ignored; 0 measured; 7 filtered out; finished in 0.1s",
             "test x ... ok",
             "all 3 passed, nothing skipped",
             "        PASS [   0.009s] crate test",
