@@ -3,6 +3,7 @@ use burn::tensor::Tensor;
 use moe_core::model::FeedForward;
 
 use crate::hidden::{Hidden, Start};
+use crate::stacked::Stacked;
 use crate::{LoraDropout, LoraExpert, Routing, TokenGate};
 
 /// The experts and gates of one decoder layer.
@@ -61,6 +62,8 @@ impl ExpertBank {
     /// mean_tokens(W₂ h + s B A h)      = W₂ mean_tokens(h) + B mean_tokens(s A h)
     /// ```
     ///
+    /// Where the active experts are alike, that is one operation, [`moe_kernels::moe_ffn`].
+    ///
     /// `observe` names what to pool, with each token's share of its row's mean `[batch, seq]`
     /// ([`pool_shares`](crate::pool_shares)).
     ///
@@ -76,6 +79,9 @@ impl ExpertBank {
         observe: Option<(&Observe, Tensor<2>)>,
         dropout: Option<&LoraDropout>,
     ) -> BankOutput {
+        if let Some(stacked) = Stacked::new(self, routing, dropout) {
+            return stacked.forward(self, ffn, x, routing, observe);
+        }
         let [batch, seq, d_model] = x.dims();
         let start = Start::new(ffn, x.reshape([batch * seq, d_model]));
         let gate = match routing {

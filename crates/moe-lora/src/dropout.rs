@@ -1,6 +1,7 @@
 use std::collections::HashMap;
 
 use burn::tensor::{Tensor, TensorData};
+use moe_kernels::dropout::Mask;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -63,6 +64,24 @@ impl LoraDropout {
         }
     }
 
+    /// Whether anything is dropped.
+    pub(crate) fn is_on(&self) -> bool {
+        self.probability > 0.0
+    }
+
+    /// The mask of a site, where it is drawn and not given.
+    pub(crate) fn mask(&self, layer: usize, projection: Projection, expert: usize) -> Option<Mask> {
+        let site = Site {
+            layer,
+            projection,
+            expert,
+        };
+        match &self.masks {
+            Masks::Seeded(seed) => Some(mask(*seed, site, self.probability)),
+            Masks::Given(_) => None,
+        }
+    }
+
     /// The part of one expert in one layer.
     pub(crate) fn at(&self, layer: usize, expert: usize) -> ExpertDropout<'_> {
         ExpertDropout {
@@ -83,8 +102,9 @@ impl LoraDropout {
         }
         let mask = match &self.masks {
             Masks::Seeded(seed) => {
-                let data = draw(*seed, site, self.probability, x.dims());
-                Tensor::from_data(data, &x.device().inner())
+                let [n, d_in] = x.dims();
+                let factors = mask(*seed, site, self.probability).factors(n, d_in);
+                Tensor::from_data(TensorData::new(factors, [n, d_in]), &x.device().inner())
             }
             Masks::Given(masks) => masks
                 .get(&site)
@@ -114,33 +134,16 @@ impl ExpertDropout<'_> {
     }
 }
 
-/// 16 random bits decide about each number, so that drawing does not dominate the products.
-fn draw(seed: u64, site: Site, probability: f64, shape: [usize; 2]) -> TensorData {
-    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+/// Every site of a seed has a key of its own.
+fn mask(seed: u64, site: Site, probability: f64) -> Mask {
     let Site {
         layer,
         projection,
         expert,
     } = site;
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
     rng.set_stream((layer as u64) << 40 | (projection as u64) << 32 | expert as u64);
-    let [n, d_in] = shape;
-    let mut bytes = vec![0; 2 * n * d_in];
-    rng.fill_bytes(&mut bytes);
-
-    let dropped_below = (probability * 65536.0).round() as u32;
-    let kept = (1.0 / (1.0 - probability)) as f32;
-    let values: Vec<f32> = bytes
-        .chunks_exact(2)
-        .map(|pair| u16::from_le_bytes([pair[0], pair[1]]))
-        .map(|bits| {
-            if u32::from(bits) < dropped_below {
-                0.0
-            } else {
-                kept
-            }
-        })
-        .collect();
-    TensorData::new(values, shape)
+    Mask::new(rng.next_u64(), probability)
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 use burn::tensor::{Bool, Device, Int, Tensor};
 use moe_core::generate::CausalLm;
-use moe_core::model::{Decoder, KvCache};
+use moe_core::model::{Decoder, KvCache, rms_norm};
 
 use crate::{Adapters, LoraDropout, Observe, Routing};
 
@@ -69,10 +69,10 @@ impl Adapters {
                 x = layer.forward(x, &context, cache);
                 continue;
             };
-            let normed = layer.input_norm.forward(x.clone());
+            let normed = rms_norm(&layer.input_norm, x.clone());
             x = bank.attend(&layer.attention, normed, &context, cache, routing, dropout) + x;
 
-            let normed = layer.post_attention_norm.forward(x.clone());
+            let normed = rms_norm(&layer.post_attention_norm, x.clone());
             let mixture = bank.forward(
                 &layer.feed_forward,
                 normed,
@@ -85,7 +85,7 @@ impl Adapters {
             gates.extend(mixture.gate);
         }
         Forward {
-            hidden: base.norm.forward(x),
+            hidden: rms_norm(&base.norm, x),
             pooled,
             gates,
         }

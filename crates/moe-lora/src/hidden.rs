@@ -2,7 +2,8 @@
 
 use burn::nn::Linear;
 use burn::tensor::Tensor;
-use moe_core::model::{FeedForward, swiglu};
+use moe_core::model::FeedForward;
+use moe_kernels::{linear, swiglu};
 
 use crate::dropout::ExpertDropout;
 use crate::{Lora, LoraExpert, Projection};
@@ -20,8 +21,8 @@ pub(crate) struct Start {
 impl Start {
     pub(crate) fn new(ffn: &FeedForward, x: Tensor<2>) -> Self {
         Self {
-            gate: ffn.gate.forward(x.clone()),
-            up: ffn.up.forward(x.clone()),
+            gate: linear(x.clone(), ffn.gate.weight.val()),
+            up: linear(x.clone(), ffn.up.weight.val()),
             x,
         }
     }
@@ -106,7 +107,7 @@ impl Hidden {
 
     /// Through `down`: one base product, and one for all experts' B; `[rows, d_model]`.
     pub(crate) fn project(self, down: &Linear) -> Tensor<2> {
-        let y = down.forward(self.h);
+        let y = linear(self.h, down.weight.val());
         if self.low_rank.is_empty() {
             return y;
         }

@@ -21,6 +21,7 @@ mod gate;
 mod hidden;
 mod lora;
 mod routing;
+mod stacked;
 #[cfg(test)]
 mod tiny;
 

@@ -1,9 +1,9 @@
 use burn::module::Module;
 use burn::nn::{Linear, RmsNorm};
-use burn::tensor::{Tensor, activation};
+use burn::tensor::Tensor;
+use moe_kernels::{AttentionShape, attend, rotate};
 
-use super::rope::rotate;
-use super::{AttentionContext, LayerCache, linear};
+use super::{AttentionContext, LayerCache, linear, rms_norm};
 
 /// Grouped-query attention (Ainslie et al. 2023, "GQA") with rotary positions.
 #[derive(Module, Debug)]
@@ -60,7 +60,7 @@ impl Attention {
         }
     }
 
-    /// `softmax(QKᵀ/√head_dim + bias) V` as `[batch, seq, num_heads · head_dim]`, before the
+    /// `softmax(QKᵀ/√head_dim + mask) V` as `[batch, seq, num_heads · head_dim]`, before the
     /// output projection.
     pub fn attend(
         &self,
@@ -68,56 +68,35 @@ impl Attention {
         context: &AttentionContext,
         cache: Option<&mut LayerCache>,
     ) -> Tensor<3> {
-        let [batch, seq, _] = projected.query.dims();
-        let (kv_heads, head_dim) = (self.num_kv_heads, self.head_dim);
-        let group = self.num_heads / kv_heads;
-
-        let query = projected
-            .query
-            .reshape([batch, seq, self.num_heads, head_dim]);
-        let key = projected.key.reshape([batch, seq, kv_heads, head_dim]);
-        let value = projected.value.reshape([batch, seq, kv_heads, head_dim]);
-        let query = rotate(
-            norm(&self.q_norm, query),
-            context.cos.clone(),
-            context.sin.clone(),
-        );
-        let key = rotate(
-            norm(&self.k_norm, key),
-            context.cos.clone(),
-            context.sin.clone(),
-        );
-        let query = query * (head_dim as f64).powf(-0.5);
-
-        let (key, value) = (key.swap_dims(1, 2), value.swap_dims(1, 2));
-        let (key, value) = match cache {
-            Some(cache) => cache.append(key, value),
-            None => (key, value),
+        let Projected { query, key, value } = projected;
+        let query = self.normed(&self.q_norm, query, self.num_heads);
+        let key = self.normed(&self.k_norm, key, self.num_kv_heads);
+        let Some(cache) = cache else {
+            let shape = AttentionShape {
+                kv_heads: self.num_kv_heads,
+                head_dim: self.head_dim,
+                window: context.window,
+            };
+            let AttentionContext { cos, sin, real, .. } = context.clone();
+            return moe_kernels::attention(query, key, value, cos, sin, real, shape);
         };
-        let [_, _, total, _] = key.dims();
 
-        // The queries that share a key are folded into the rows of one product, so that keys and
-        // values are never repeated: [batch, kv_heads, group · seq, head_dim].
-        let query = query
-            .reshape([batch, seq, kv_heads, group, head_dim])
-            .permute([0, 2, 3, 1, 4])
-            .reshape([batch, kv_heads, group * seq, head_dim]);
-        let scores = query
-            .matmul(key.swap_dims(2, 3))
-            .reshape([batch, kv_heads, group, seq, total])
-            + context.bias.clone();
-        let weights = activation::softmax(scores, 4).reshape([batch, kv_heads, group * seq, total]);
-        weights
-            .matmul(value)
-            .reshape([batch, kv_heads, group, seq, head_dim])
-            .permute([0, 3, 1, 2, 4])
-            .reshape([batch, seq, self.num_heads * head_dim])
+        let [batch, seq, _] = query.dims();
+        let split = |x: Tensor<3>, heads| x.reshape([batch, seq, heads, self.head_dim]);
+        let cos = context.cos.clone().unsqueeze_dim(2);
+        let sin = context.sin.clone().unsqueeze_dim(2);
+        let query = rotate(split(query, self.num_heads), cos.clone(), sin.clone());
+        let key = rotate(split(key, self.num_kv_heads), cos, sin).swap_dims(1, 2);
+        let value = split(value, self.num_kv_heads).swap_dims(1, 2);
+        let (key, value) = cache.append(key, value);
+        attend(query, key, value, context.bias())
     }
-}
 
-fn norm(norm: &Option<RmsNorm>, x: Tensor<4>) -> Tensor<4> {
-    match norm {
-        Some(norm) => norm.forward(x),
-        None => x,
+    /// `x [batch, seq, heads · head_dim]` with a norm on every head, where the model has one.
+    fn normed(&self, norm: &Option<RmsNorm>, x: Tensor<3>, heads: usize) -> Tensor<3> {
+        let Some(norm) = norm else { return x };
+        let [batch, seq, width] = x.dims();
+        let x = x.reshape([batch, seq, heads, self.head_dim]);
+        rms_norm(norm, x).reshape([batch, seq, width])
     }
 }

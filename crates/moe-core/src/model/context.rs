@@ -1,17 +1,24 @@
+use std::sync::OnceLock;
+
 use burn::tensor::{Bool, Tensor};
 
-use super::{Rope, attention_bias};
+use super::Rope;
 
 /// What all layers of one forward pass share: the rotation of every position, and which keys
 /// every query sees.
 #[derive(Clone, Debug)]
 pub struct AttentionContext {
-    /// `[batch, seq, 1, head_dim / 2]`.
-    pub cos: Tensor<4>,
-    /// `[batch, seq, 1, head_dim / 2]`.
-    pub sin: Tensor<4>,
-    /// Added to the scores, `[batch, 1, 1, seq, total]`.
-    pub bias: Tensor<5>,
+    /// Of the new tokens, `[batch, seq, head_dim / 2]`.
+    pub cos: Tensor<3>,
+    /// Of the new tokens, `[batch, seq, head_dim / 2]`.
+    pub sin: Tensor<3>,
+    /// 1 for a token, 0 for padding, cached positions first, `[batch, total]`.
+    pub real: Tensor<2>,
+    /// How many of the positions were cached before.
+    pub cached: usize,
+    /// How many positions a query sees, its own included; all earlier ones without a window.
+    pub window: Option<usize>,
+    bias: OnceLock<Tensor<5>>,
 }
 
 impl AttentionContext {
@@ -35,15 +42,22 @@ impl AttentionContext {
             .clamp_min(0)
             .slice([0..batch, cached..total]);
         let (cos, sin) = rope.tables(positions);
-        // Both halves of a table are equal; one is enough.
-        let half = |table: Tensor<3>| {
-            let [.., head_dim] = table.dims();
-            table.narrow(2, 0, head_dim / 2).unsqueeze_dim(2)
-        };
         Self {
-            cos: half(cos),
-            sin: half(sin),
-            bias: attention_bias(real, cached, sliding_window),
+            cos,
+            sin,
+            real: real.float(),
+            cached,
+            window: sliding_window,
+            bias: OnceLock::new(),
         }
+    }
+
+    /// What is added to the scores, `[batch, 1, 1, seq, total]`; made when it is first asked for.
+    pub fn bias(&self) -> Tensor<5> {
+        let bias = || {
+            let real = self.real.clone().greater_elem(0.5);
+            moe_kernels::attention_bias(real, self.cached, self.window)
+        };
+        self.bias.get_or_init(bias).clone()
     }
 }

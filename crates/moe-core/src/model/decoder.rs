@@ -2,7 +2,7 @@ use burn::module::Module;
 use burn::nn::{Embedding, Linear, RmsNorm};
 use burn::tensor::{Bool, Device, Int, Tensor, module};
 
-use super::{AttentionContext, DecoderLayer, KvCache, Rope};
+use super::{AttentionContext, DecoderLayer, KvCache, Rope, rms_norm};
 use crate::config::ModelConfig;
 
 /// A decoder-only language model of the Llama family.
@@ -63,7 +63,7 @@ impl Decoder {
         for layer in &self.layers {
             x = layer.forward(x, &context, None);
         }
-        self.norm.forward(x)
+        rms_norm(&self.norm, x)
     }
 
     /// As [`Self::forward`] for tokens that follow those in `cache`; `real [batch, seq]` describes
@@ -85,7 +85,7 @@ impl Decoder {
         for (layer, cache) in self.layers.iter().zip(&mut cache.layers) {
             x = layer.forward(x, &context, Some(cache));
         }
-        self.norm.forward(x)
+        rms_norm(&self.norm, x)
     }
 
     /// `hidden [n, d_model]` (after the final norm) → next-token logits `[n, vocab_size]`.

@@ -1,8 +1,9 @@
 use burn::module::Module;
 use burn::nn::Linear;
 use burn::tensor::Tensor;
+use moe_kernels::swiglu;
 
-use super::{linear, swiglu};
+use super::linear;
 
 /// SwiGLU: `down(silu(gate(x)) ⊙ up(x))`.
 #[derive(Module, Debug)]

@@ -2,7 +2,7 @@ use burn::module::Module;
 use burn::nn::RmsNorm;
 use burn::tensor::Tensor;
 
-use super::{Attention, AttentionContext, FeedForward, LayerCache};
+use super::{Attention, AttentionContext, FeedForward, LayerCache, rms_norm};
 
 /// One pre-norm block.
 #[derive(Module, Debug)]
@@ -31,10 +31,10 @@ impl DecoderLayer {
         let x = x.clone()
             + self
                 .attention
-                .forward(self.input_norm.forward(x), context, cache);
+                .forward(rms_norm(&self.input_norm, x), context, cache);
         x.clone()
             + self
                 .feed_forward
-                .forward(self.post_attention_norm.forward(x))
+                .forward(rms_norm(&self.post_attention_norm, x))
     }
 }

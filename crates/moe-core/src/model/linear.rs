@@ -1,19 +1,18 @@
 use burn::nn::Linear;
 use burn::tensor::Tensor;
-use burn::tensor::module;
 
-/// `x [batch, seq, d_in]` → `x W + b` as `[batch, seq, d_out]`.
-///
-/// The same numbers as [`Linear::forward`], but always as one product of `batch · seq` rows:
-/// a product per batch entry would pack the weight matrix once per entry.
+/// `x [batch, seq, d_in]` → `x W + b` as `[batch, seq, d_out]`: [`Linear::forward`], as one product of `batch · seq` rows.
 ///
 /// # Panics
 ///
 /// When the last axis of `x` is not the weight's `d_in`.
 pub fn linear(layer: &Linear, x: Tensor<3>) -> Tensor<3> {
     let [batch, seq, d_in] = x.dims();
-    let bias = layer.bias.as_ref().map(|bias| bias.val());
-    let y = module::linear(x.reshape([batch * seq, d_in]), layer.weight.val(), bias);
+    let y = moe_kernels::linear(x.reshape([batch * seq, d_in]), layer.weight.val());
+    let y = match &layer.bias {
+        Some(bias) => y + bias.val().unsqueeze(),
+        None => y,
+    };
     let [_, d_out] = y.dims();
     y.reshape([batch, seq, d_out])
 }

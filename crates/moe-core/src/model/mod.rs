@@ -15,10 +15,9 @@ mod feed_forward;
 mod layer;
 mod linear;
 mod load;
-mod mask;
+mod norm;
 mod random;
 mod rope;
-mod swiglu;
 #[cfg(test)]
 pub(crate) mod tests;
 
@@ -29,6 +28,5 @@ pub use decoder::Decoder;
 pub use feed_forward::FeedForward;
 pub use layer::DecoderLayer;
 pub use linear::linear;
-pub use mask::attention_bias;
+pub use norm::rms_norm;
 pub use rope::Rope;
-pub use swiglu::swiglu;

@@ -23,7 +23,7 @@ impl Rope {
         &self.inverse_frequencies
     }
 
-    /// `positions [batch, seq]` → cosines and sines `[batch, seq, head_dim]`, both halves equal.
+    /// `positions [batch, seq]` → cosines and sines `[batch, seq, head_dim / 2]`.
     pub fn tables(&self, positions: Tensor<2, Int>) -> (Tensor<3>, Tensor<3>) {
         let [batch, seq] = positions.dims();
         let half = self.inverse_frequencies.len();
@@ -32,29 +32,14 @@ impl Rope {
             &positions.device(),
         );
         let angles = positions.float().reshape([batch, seq, 1]) * frequencies.reshape([1, 1, half]);
-        let angles = Tensor::cat(vec![angles.clone(), angles], 2);
         (angles.clone().cos(), angles.sin())
     }
-}
-
-/// Rotates `x [batch, seq, heads, head_dim]` by tables `[batch, seq, 1, head_dim / 2]`: with the
-/// halves `x = (x₁, x₂)`, `(x₁ cos − x₂ sin, x₂ cos + x₁ sin)`.
-pub(super) fn rotate(x: Tensor<4>, cos: Tensor<4>, sin: Tensor<4>) -> Tensor<4> {
-    let [.., half] = cos.dims();
-    let (first, second) = (x.clone().narrow(3, 0, half), x.narrow(3, half, half));
-    // Whole halves, no swapped copy of x: ten times as fast on the CPU.
-    Tensor::cat(
-        vec![
-            first.clone() * cos.clone() - second.clone() * sin.clone(),
-            second * cos + first * sin,
-        ],
-        3,
-    )
 }
 
 #[cfg(test)]
 mod tests {
     use burn::tensor::{Device, Distribution, Int, Tensor, Tolerance};
+    use moe_kernels::rotate;
 
     use super::*;
 
@@ -67,8 +52,7 @@ mod tests {
     fn rotated(x: Tensor<4>, position: i64) -> Tensor<4> {
         let position = Tensor::<2, Int>::from_data([[position]], &x.device());
         let (cos, sin) = rope().tables(position);
-        let half = |table: Tensor<3>| table.narrow(2, 0, 2).unsqueeze_dim(2);
-        rotate(x, half(cos), half(sin))
+        rotate(x, cos.unsqueeze_dim(2), sin.unsqueeze_dim(2))
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use burn::module::Module;
 use burn::tensor::activation::softmax;
+use moe_core::model::rms_norm;
 use moe_lora::{Routing, pool_shares};
 
 use super::super::check::{Check, Tolerance};
@@ -56,9 +57,9 @@ pub fn compare(
         };
         x = layer
             .attention
-            .forward(layer.input_norm.forward(x.clone()), &context, None)
+            .forward(rms_norm(&layer.input_norm, x.clone()), &context, None)
             + x;
-        let normed = layer.post_attention_norm.forward(x.clone());
+        let normed = rms_norm(&layer.post_attention_norm, x.clone());
         compare("mlp_in", values(normed.clone()))?;
         for expert in [0, task] {
             let alone = bank.forward(

@@ -1,0 +1,73 @@
+//! Attention of a decoder: rotary positions, grouped queries, a causal mask with padding and window.
+
+mod composed;
+#[cfg(feature = "flex")]
+pub(crate) mod cpu;
+
+use burn::tensor::Tensor;
+
+pub use composed::{attend, attention_bias, rotate};
+
+/// Sizes of an attention that its tensors do not tell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AttentionShape {
+    /// Number of key and value heads; divides the number of query heads.
+    pub kv_heads: usize,
+    /// Features of one head, an even number.
+    pub head_dim: usize,
+    /// How many positions a query sees, its own included; all earlier ones without a window.
+    pub window: Option<usize>,
+}
+
+/// `softmax(QKᵀ/√head_dim + mask) V` with rotated queries and keys, before the output projection.
+///
+/// - `query [batch, seq, heads · head_dim]`, `key`, `value [batch, seq, kv_heads · head_dim]`, not yet rotated
+/// - `cos`, `sin [batch, seq, head_dim / 2]`: rotation of every position (Su et al. 2021, half-split layout)
+/// - `real [batch, seq]`: 1 for a token, 0 for padding
+///
+/// Returns `[batch, seq, heads · head_dim]`; rows of padding hold finite numbers without meaning. The kernel keeps one number
+/// per query and head for the backward pass, and computes the scores again there (Dao et al. 2022, "FlashAttention").
+///
+/// # Panics
+///
+/// When the shapes do not fit together.
+pub fn attention(
+    query: Tensor<3>,
+    key: Tensor<3>,
+    value: Tensor<3>,
+    cos: Tensor<3>,
+    sin: Tensor<3>,
+    real: Tensor<2>,
+    shape: AttentionShape,
+) -> Tensor<3> {
+    let ([batch, seq, width], [_, _, kv_width]) = (query.dims(), key.dims());
+    let AttentionShape {
+        kv_heads, head_dim, ..
+    } = shape;
+    assert_eq!(kv_width, kv_heads * head_dim, "keys of another size");
+    assert_eq!(width % kv_width, 0, "queries that share no whole key");
+    assert_eq!(key.dims(), value.dims(), "keys and values of different shapes");
+    assert_eq!(cos.dims(), [batch, seq, head_dim / 2], "a rotation of another shape");
+    #[cfg(feature = "flex")]
+    if [&query, &key, &value].into_iter().all(crate::has_kernels) {
+        use crate::FusedOps;
+        return Tensor::from_dispatch(burn::backend::Dispatch::attention(
+            query.into_dispatch(),
+            key.into_dispatch(),
+            value.into_dispatch(),
+            cos.into_dispatch(),
+            sin.into_dispatch(),
+            real.into_dispatch(),
+            shape,
+        ));
+    }
+    let (cos, sin) = (cos.unsqueeze_dim(2), sin.unsqueeze_dim(2));
+    let bias = attention_bias(real.greater_elem(0.5), 0, shape.window);
+    let split = |x: Tensor<3>, heads| x.reshape([batch, seq, heads, head_dim]);
+    attend(
+        rotate(split(query, width / head_dim), cos.clone(), sin.clone()),
+        rotate(split(key, kv_heads), cos, sin).swap_dims(1, 2),
+        split(value, kv_heads).swap_dims(1, 2),
+        bias,
+    )
+}

@@ -1,0 +1,209 @@
+//! The operations as Burn's dispatch sees them: on the CPU, and on the CPU with autodiff.
+
+use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
+use burn::backend::autodiff::ops::{Backward, OpsKind};
+use burn::backend::tensor::FloatTensor;
+use burn::backend::{Autodiff, Backend, Flex, backend_extension};
+
+use crate::{AttentionShape, MoeFfn};
+use crate::{attention, linear, moe_ffn, rms_norm, swiglu};
+
+/// What a back end does by itself. The functions of this crate fall back to Burn's operations for all others.
+#[backend_extension(Flex, Autodiff)]
+pub trait FusedOps: Backend {
+    /// See [`linear`](crate::linear).
+    fn frozen_linear(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self>;
+
+    /// See [`rms_norm`](crate::rms_norm).
+    fn rms_norm(x: FloatTensor<Self>, gamma: FloatTensor<Self>, epsilon: f32) -> FloatTensor<Self>;
+
+    /// See [`swiglu`](crate::swiglu).
+    fn swiglu(gate: FloatTensor<Self>, up: FloatTensor<Self>) -> FloatTensor<Self>;
+
+    /// See [`attention`](crate::attention).
+    fn attention(
+        query: FloatTensor<Self>,
+        key: FloatTensor<Self>,
+        value: FloatTensor<Self>,
+        cos: FloatTensor<Self>,
+        sin: FloatTensor<Self>,
+        real: FloatTensor<Self>,
+        shape: AttentionShape,
+    ) -> FloatTensor<Self>;
+
+    /// See [`moe_ffn`](crate::moe_ffn).
+    #[allow(clippy::too_many_arguments)]
+    fn moe_ffn(
+        x: FloatTensor<Self>,
+        weights: FloatTensor<Self>,
+        gate_a: FloatTensor<Self>,
+        gate_b: FloatTensor<Self>,
+        up_a: FloatTensor<Self>,
+        up_b: FloatTensor<Self>,
+        down_a: FloatTensor<Self>,
+        down_b: FloatTensor<Self>,
+        base_gate: FloatTensor<Self>,
+        base_up: FloatTensor<Self>,
+        base_down: FloatTensor<Self>,
+        shares: FloatTensor<Self>,
+        settings: MoeFfn,
+    ) -> FloatTensor<Self>;
+}
+
+impl FusedOps for Flex {
+    fn frozen_linear(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
+        linear::cpu::forward(x, weight)
+    }
+
+    fn rms_norm(x: FloatTensor<Self>, gamma: FloatTensor<Self>, epsilon: f32) -> FloatTensor<Self> {
+        rms_norm::cpu::forward(x, gamma, epsilon)
+    }
+
+    fn swiglu(gate: FloatTensor<Self>, up: FloatTensor<Self>) -> FloatTensor<Self> {
+        swiglu::cpu::forward(gate, up)
+    }
+
+    fn attention(
+        query: FloatTensor<Self>,
+        key: FloatTensor<Self>,
+        value: FloatTensor<Self>,
+        cos: FloatTensor<Self>,
+        sin: FloatTensor<Self>,
+        real: FloatTensor<Self>,
+        shape: AttentionShape,
+    ) -> FloatTensor<Self> {
+        attention::cpu::Saved::new(query, key, value, cos, sin, real, shape)
+            .forward()
+            .output
+    }
+
+    fn moe_ffn(
+        x: FloatTensor<Self>,
+        weights: FloatTensor<Self>,
+        gate_a: FloatTensor<Self>,
+        gate_b: FloatTensor<Self>,
+        up_a: FloatTensor<Self>,
+        up_b: FloatTensor<Self>,
+        down_a: FloatTensor<Self>,
+        down_b: FloatTensor<Self>,
+        base_gate: FloatTensor<Self>,
+        base_up: FloatTensor<Self>,
+        base_down: FloatTensor<Self>,
+        shares: FloatTensor<Self>,
+        settings: MoeFfn,
+    ) -> FloatTensor<Self> {
+        let learnt = [
+            x, weights, gate_a, gate_b, up_a, up_b, down_a, down_b,
+        ];
+        moe_ffn::cpu::Inputs::new(learnt, [base_gate, base_up, base_down], shares, settings)
+            .forward()
+            .output
+    }
+}
+
+impl<C: CheckpointStrategy> FusedOps for Autodiff<Flex, C> {
+    fn frozen_linear(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
+        let node = x.node();
+        let (x, weight) = (x.into_primitive(), weight.into_primitive());
+        let output = linear::cpu::forward(x, weight.clone());
+        match linear::cpu::LinearBackward
+            .prepare::<C>([node])
+            .compute_bound()
+            .stateful()
+        {
+            OpsKind::Tracked(step) => step.finish(weight, output),
+            OpsKind::UnTracked(step) => step.finish(output),
+        }
+    }
+
+    fn rms_norm(x: FloatTensor<Self>, gamma: FloatTensor<Self>, epsilon: f32) -> FloatTensor<Self> {
+        let node = x.node();
+        let (x, gamma) = (x.into_primitive(), gamma.into_primitive());
+        let output = rms_norm::cpu::forward(x.clone(), gamma.clone(), epsilon);
+        match rms_norm::cpu::RmsNormBackward
+            .prepare::<C>([node])
+            .compute_bound()
+            .stateful()
+        {
+            OpsKind::Tracked(step) => step.finish((x, gamma, epsilon), output),
+            OpsKind::UnTracked(step) => step.finish(output),
+        }
+    }
+
+    fn swiglu(gate: FloatTensor<Self>, up: FloatTensor<Self>) -> FloatTensor<Self> {
+        let nodes = [gate.node(), up.node()];
+        let [gate, up] = [gate, up].map(|tensor| tensor.into_primitive());
+        let output = swiglu::cpu::forward(gate.clone(), up.clone());
+        match swiglu::cpu::SwigluBackward
+            .prepare::<C>(nodes)
+            .compute_bound()
+            .stateful()
+        {
+            OpsKind::Tracked(step) => step.finish([gate, up], output),
+            OpsKind::UnTracked(step) => step.finish(output),
+        }
+    }
+
+    fn attention(
+        query: FloatTensor<Self>,
+        key: FloatTensor<Self>,
+        value: FloatTensor<Self>,
+        cos: FloatTensor<Self>,
+        sin: FloatTensor<Self>,
+        real: FloatTensor<Self>,
+        shape: AttentionShape,
+    ) -> FloatTensor<Self> {
+        let nodes = [query.node(), key.node(), value.node()];
+        let [query, key, value, cos, sin, real] =
+            [query, key, value, cos, sin, real].map(|tensor| tensor.into_primitive());
+        let saved = attention::cpu::Saved::new(query, key, value, cos, sin, real, shape);
+        let result = saved.forward();
+        match attention::cpu::AttentionBackward
+            .prepare::<C>(nodes)
+            .compute_bound()
+            .stateful()
+        {
+            OpsKind::Tracked(step) => {
+                let output = result.output.clone();
+                step.finish((saved, result), output)
+            }
+            OpsKind::UnTracked(step) => step.finish(result.output),
+        }
+    }
+
+    fn moe_ffn(
+        x: FloatTensor<Self>,
+        weights: FloatTensor<Self>,
+        gate_a: FloatTensor<Self>,
+        gate_b: FloatTensor<Self>,
+        up_a: FloatTensor<Self>,
+        up_b: FloatTensor<Self>,
+        down_a: FloatTensor<Self>,
+        down_b: FloatTensor<Self>,
+        base_gate: FloatTensor<Self>,
+        base_up: FloatTensor<Self>,
+        base_down: FloatTensor<Self>,
+        shares: FloatTensor<Self>,
+        settings: MoeFfn,
+    ) -> FloatTensor<Self> {
+        let learnt = [
+            x, weights, gate_a, gate_b, up_a, up_b, down_a, down_b,
+        ];
+        let nodes = learnt.each_ref().map(|tensor| tensor.node());
+        let inputs = moe_ffn::cpu::Inputs::new(
+            learnt.map(|tensor| tensor.into_primitive()),
+            [base_gate, base_up, base_down].map(|tensor| tensor.into_primitive()),
+            shares.into_primitive(),
+            settings,
+        );
+        let result = inputs.forward();
+        match moe_ffn::cpu::MoeFfnBackward
+            .prepare::<C>(nodes)
+            .compute_bound()
+            .stateful()
+        {
+            OpsKind::Tracked(step) => step.finish((inputs, result.kept), result.output),
+            OpsKind::UnTracked(step) => step.finish(result.output),
+        }
+    }
+}

@@ -1,0 +1,320 @@
+//! Matrix products: a large one on all threads, and a small one within a task.
+
+use rayon::prelude::*;
+
+use super::pieces::Pieces;
+use super::tile::{COLUMNS, Left, Out, ROWS, Right, Start, tile};
+
+/// Rows of the left factor that stay in the second-level cache while the columns of the right one pass by.
+const BLOCK_ROWS: usize = 768;
+/// Most entries of the sum taken at once: a packed panel of the right factor then fits the first-level cache.
+const BLOCK_DEPTH: usize = 320;
+/// Fewer rows than this do not pay for packing the right factor.
+const UNPACKED_ROWS: usize = 2 * ROWS;
+
+/// A matrix in memory: entry (i, j) at `data[i · row + j · column]`.
+#[derive(Clone, Copy)]
+pub(crate) struct Matrix<'a> {
+    data: &'a [f32],
+    rows: usize,
+    columns: usize,
+    row: usize,
+    column: usize,
+}
+
+impl<'a> Matrix<'a> {
+    /// Rows one after the other, `data [rows, columns]`.
+    pub(crate) fn new(data: &'a [f32], rows: usize, columns: usize) -> Self {
+        Self::strided(data, rows, columns, columns)
+    }
+
+    /// Rows that begin `row` entries apart.
+    pub(crate) fn strided(data: &'a [f32], rows: usize, columns: usize, row: usize) -> Self {
+        let matrix = Self {
+            data,
+            rows,
+            columns,
+            row,
+            column: 1,
+        };
+        matrix.check();
+        matrix
+    }
+
+    fn check(&self) {
+        if self.rows > 0 && self.columns > 0 {
+            let last = (self.rows - 1) * self.row + (self.columns - 1) * self.column;
+            assert!(last < self.data.len(), "a matrix larger than its data");
+        }
+    }
+
+    /// The transposed matrix, in place.
+    pub(crate) fn transposed(self) -> Self {
+        Self {
+            rows: self.columns,
+            columns: self.rows,
+            row: self.column,
+            column: self.row,
+            ..self
+        }
+    }
+
+    fn at(&self, row: usize, column: usize) -> *const f32 {
+        self.data
+            .as_ptr()
+            .wrapping_add(row * self.row + column * self.column)
+    }
+}
+
+/// `out [rows, columns] = left · right`, or added to what is there; on all threads.
+pub(crate) fn product(left: Matrix<'_>, right: Matrix<'_>, out: &mut [f32], add: bool) {
+    assert_eq!(left.columns, right.rows, "factors of different depth");
+    let (rows, columns) = (left.rows, right.columns);
+    assert_eq!(out.len(), rows * columns, "a result of another size");
+    if left.columns == 0 && !add {
+        out.fill(0.0);
+    }
+    let panels = columns.div_ceil(COLUMNS);
+    let blocks = rows.div_ceil(BLOCK_ROWS);
+    let out = Pieces::new(out);
+    let task = |index: usize| {
+        let (block, panel) = (index / panels, index % panels);
+        let (top, first) = (block * BLOCK_ROWS, panel * COLUMNS);
+        let height = (rows - top).min(BLOCK_ROWS);
+        let width = (columns - first).min(COLUMNS);
+        multiply_panel(left, right, [top, first], [height, width], out, columns, add);
+    };
+    // Too little work to hand out: threads cost some microseconds.
+    if rows * columns * left.columns < 1 << 16 {
+        (0..blocks * panels).for_each(task);
+    } else {
+        (0..blocks * panels).into_par_iter().for_each(task);
+    }
+}
+
+/// The numbers of one panel of columns in one block of rows.
+fn multiply_panel(
+    left: Matrix<'_>,
+    right: Matrix<'_>,
+    [top, first]: [usize; 2],
+    [height, width]: [usize; 2],
+    out: Pieces<'_>,
+    out_row: usize,
+    add: bool,
+) {
+    let depth = left.columns;
+    let step = depth.div_ceil(depth.div_ceil(BLOCK_DEPTH).max(1)).max(1);
+    let mut panel = Panel::new();
+    for from in (0..depth).step_by(step) {
+        let depth = (depth - from).min(step);
+        let unpacked = right.column == 1 && height <= UNPACKED_ROWS;
+        let right = if unpacked {
+            Right {
+                data: right.at(from, first),
+                step: right.row,
+            }
+        } else {
+            panel.pack(right, [from, first], [depth, width])
+        };
+        for row in (0..height).step_by(ROWS) {
+            let left = Left {
+                data: left.at(top + row, from),
+                row: left.row,
+                step: left.column,
+            };
+            let place = out.at((top + row) * out_row + first);
+            let start = if add || from > 0 {
+                Start {
+                    data: place,
+                    row: out_row,
+                }
+            } else {
+                Start::ZERO
+            };
+            let out = Out {
+                data: place,
+                row: out_row,
+            };
+            let rows = (height - row).min(ROWS);
+            // SAFETY: the sizes of the factors were checked; this task alone writes these rows and columns.
+            unsafe { tile([rows, width], depth, left, right, start, out) };
+        }
+    }
+}
+
+/// [`COLUMNS`] columns of a right factor, one row after the other.
+#[repr(align(64))]
+struct Panel([f32; BLOCK_DEPTH * COLUMNS]);
+
+impl Panel {
+    fn new() -> Self {
+        Self([0.0; BLOCK_DEPTH * COLUMNS])
+    }
+
+    fn pack(
+        &mut self,
+        matrix: Matrix<'_>,
+        [from, first]: [usize; 2],
+        [depth, width]: [usize; 2],
+    ) -> Right {
+        let data = matrix.data;
+        if matrix.column == 1 {
+            for (k, row) in self.0.chunks_exact_mut(COLUMNS).take(depth).enumerate() {
+                let at = (from + k) * matrix.row + first;
+                row[..width].copy_from_slice(&data[at..at + width]);
+            }
+        } else {
+            for j in 0..width {
+                let at = from * matrix.row + (first + j) * matrix.column;
+                let source = data[at..].iter().step_by(matrix.row).take(depth);
+                for (row, x) in self.0.chunks_exact_mut(COLUMNS).zip(source) {
+                    row[j] = *x;
+                }
+            }
+        }
+        Right {
+            data: self.0.as_ptr(),
+            step: COLUMNS,
+        }
+    }
+}
+
+/// `out = start + left · right` within one task, nothing packed; rows of `out` begin `out_row` apart.
+/// `start` has the shape of `out`; without one the product is added to what is in `out` when `add`.
+pub(crate) fn small_product(
+    left: Matrix<'_>,
+    right: Matrix<'_>,
+    start: Option<Matrix<'_>>,
+    out: &mut [f32],
+    out_row: usize,
+    add: bool,
+) {
+    assert_eq!(left.columns, right.rows, "factors of different depth");
+    assert_eq!(right.column, 1, "the right factor has rows");
+    let (rows, columns, depth) = (left.rows, right.columns, left.columns);
+    if rows == 0 || columns == 0 {
+        return;
+    }
+    assert!((rows - 1) * out_row + columns <= out.len(), "a result of another size");
+    if let Some(start) = &start {
+        assert!(start.rows == rows && start.columns == columns && start.column == 1);
+    }
+    let out = out.as_mut_ptr();
+    for row in (0..rows).step_by(ROWS) {
+        for column in (0..columns).step_by(COLUMNS) {
+            let to = out.wrapping_add(row * out_row + column);
+            let start = match &start {
+                Some(start) => Start {
+                    data: start.at(row, column),
+                    row: start.row,
+                },
+                None if add => Start {
+                    data: to,
+                    row: out_row,
+                },
+                None => Start::ZERO,
+            };
+            // SAFETY: every entry was checked to be there, and `out` is borrowed mutably, so it overlaps nothing.
+            unsafe {
+                tile(
+                    [(rows - row).min(ROWS), (columns - column).min(COLUMNS)],
+                    depth,
+                    Left {
+                        data: left.at(row, 0),
+                        row: left.row,
+                        step: left.column,
+                    },
+                    Right {
+                        data: right.at(0, column),
+                        step: right.row,
+                    },
+                    start,
+                    Out {
+                        data: to,
+                        row: out_row,
+                    },
+                );
+            }
+        }
+    }
+}
+
+/// `data [rows, columns]` transposed, for a small matrix.
+pub(crate) fn transposed(data: &[f32], rows: usize, columns: usize) -> Vec<f32> {
+    let mut out = vec![0.0; rows * columns];
+    for (i, row) in data.chunks_exact(columns.max(1)).enumerate() {
+        for (j, x) in row.iter().enumerate() {
+            out[j * rows + i] = *x;
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn numbers(count: usize, seed: u32) -> Vec<f32> {
+        let mut state = seed;
+        (0..count)
+            .map(|_| {
+                state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                (state >> 8) as f32 / (1 << 23) as f32 - 1.0
+            })
+            .collect()
+    }
+
+    fn obvious(a: &Matrix<'_>, b: &Matrix<'_>) -> Vec<f32> {
+        let entry = |m: &Matrix<'_>, i, j| f64::from(m.data[i * m.row + j * m.column]);
+        let mut out = Vec::new();
+        for i in 0..a.rows {
+            for j in 0..b.columns {
+                let sum: f64 = (0..a.columns).map(|k| entry(a, i, k) * entry(b, k, j)).sum();
+                out.push(sum as f32);
+            }
+        }
+        out
+    }
+
+    fn assert_close(got: &[f32], want: &[f32]) {
+        assert_eq!(got.len(), want.len());
+        for (got, want) in got.iter().zip(want) {
+            assert!((got - want).abs() <= 1e-4 * (1.0 + want.abs()), "{got} {want}");
+        }
+    }
+
+    #[test]
+    fn products_are_those_of_the_obvious_loop() {
+        for (m, k, n) in [(1, 1, 1), (3, 5, 7), (13, 33, 31), (25, 321, 65), (800, 40, 33), (12, 700, 16)] {
+            let (a, b) = (numbers(m * k, 1), numbers(k * n, 2));
+            let plain = [Matrix::new(&a, m, k), Matrix::new(&b, k, n)];
+            let turned = [
+                Matrix::new(&a, k, m).transposed(),
+                Matrix::new(&b, n, k).transposed(),
+            ];
+            for left in [plain[0], turned[0]] {
+                for right in [plain[1], turned[1]] {
+                    let want = obvious(&left, &right);
+                    let mut out = vec![1.0; m * n];
+                    product(left, right, &mut out, false);
+                    assert_close(&out, &want);
+                    product(left, right, &mut out, true);
+                    let twice: Vec<f32> = want.iter().map(|x| 2.0 * x).collect();
+                    assert_close(&out, &twice);
+                    if right.column == 1 {
+                        let mut out = vec![0.0; m * n];
+                        small_product(left, right, Some(Matrix::new(&want, m, n)), &mut out, n, false);
+                        assert_close(&out, &twice);
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn an_empty_sum_is_zero() {
+        let mut out = vec![3.0; 6];
+        product(Matrix::new(&[], 2, 0), Matrix::new(&[], 0, 3), &mut out, false);
+        assert_eq!(out, [0.0; 6]);
+    }
+}

@@ -1,0 +1,49 @@
+//! Fused operations of MoE-LoRA language models, each with a hand-written gradient.
+//!
+//! Every function here computes what its composition of Burn's operations computes, and its gradient, in fewer passes
+//! over memory. On the CPU back end (feature `flex`) it runs kernels of its own; anywhere else, and wherever a weight that
+//! is taken for frozen is trained after all, it *is* that composition.
+//!
+//! - [`linear`]: a product with a frozen matrix
+//! - [`rms_norm`], [`swiglu`]
+//! - [`attention`]: rotary, grouped-query, causal attention that keeps no score matrix
+//! - [`moe_ffn`]: the MoE-LoRA feed-forward network as one operation
+//! - [`dropout`]: masks that are a function of a key and a place
+//!
+//! Results do not depend on the number of threads.
+
+mod attention;
+#[cfg(feature = "flex")]
+mod backend;
+#[cfg(feature = "flex")]
+mod cpu;
+pub mod dropout;
+mod linear;
+mod moe_ffn;
+mod rms_norm;
+mod swiglu;
+#[cfg(feature = "flex")]
+mod values;
+
+pub use attention::{AttentionShape, attend, attention, attention_bias, rotate};
+#[cfg(feature = "flex")]
+pub use backend::FusedOps;
+pub use linear::linear;
+pub use moe_ffn::{Dropout, Loras, MoeFfn, Observed, moe_ffn};
+pub use rms_norm::rms_norm;
+pub use swiglu::swiglu;
+
+/// Whether the kernels of this crate can work on `x`: 32-bit floats of the CPU back end.
+pub fn has_kernels<const D: usize>(x: &burn::tensor::Tensor<D>) -> bool {
+    #[cfg(feature = "flex")]
+    {
+        let plain = x.clone().inner();
+        plain.dtype() == burn::tensor::DType::F32
+            && plain.try_into_primitive::<burn::backend::Flex>().is_ok()
+    }
+    #[cfg(not(feature = "flex"))]
+    {
+        let _ = x;
+        false
+    }
+}

@@ -1,0 +1,121 @@
+//! The MoE-LoRA feed-forward network of one layer as one operation.
+
+mod composed;
+#[cfg(feature = "flex")]
+mod backward;
+#[cfg(feature = "flex")]
+pub(crate) mod cpu;
+
+use burn::tensor::Tensor;
+
+use crate::dropout::Mask;
+
+/// The LoRA matrices of all active experts on one projection, side by side.
+#[derive(Clone, Debug)]
+pub struct Loras {
+    /// `[d_in, experts · rank]`.
+    pub a: Tensor<2>,
+    /// `[experts · rank, d_out]`.
+    pub b: Tensor<2>,
+}
+
+/// What the operation computes, besides its tensors.
+#[derive(Clone, Debug, PartialEq)]
+pub struct MoeFfn {
+    /// Number of active experts.
+    pub experts: usize,
+    /// Rank of every LoRA.
+    pub rank: usize,
+    /// Factor of every LoRA, `alpha / rank`.
+    pub scaling: f32,
+    /// The expert whose output is pooled.
+    pub observed: Option<Observed>,
+    /// Dropout on the LoRA inputs.
+    pub dropout: Option<Dropout>,
+}
+
+/// The expert whose un-gated output is pooled over real tokens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Observed {
+    /// Its place among the active experts.
+    pub expert: usize,
+    /// Let the pooled output's gradient reach that expert's LoRAs alone, not `x`.
+    pub detached: bool,
+}
+
+/// Masks on the inputs of the LoRAs.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Dropout {
+    /// Per active expert: on the input of gate, of up, and of down.
+    pub masks: Vec<[Mask; 3]>,
+}
+
+/// `Σ_e g_e F_e(x)`, where expert e is the SwiGLU network of the base with LoRA e on its three matrices, and the pooled output of
+/// one expert.
+///
+/// - `x [batch · seq, d_model]`
+/// - `weights [batch · seq, experts]`: g
+/// - `[gate, up, down]`: the experts' LoRAs
+/// - `base`: the frozen gate and up `[d_model, d_ff]` and down `[d_ff, d_model]`
+/// - `shares [batch, seq]`: each token's share of its row's mean
+///
+/// Returns the mixture `[batch · seq, d_model]` and, when an expert is observed, `[batch, d_model]`, its output under `shares`.
+///
+/// The base's matrices are used once, since down (W₂) is linear (B, A as Burn stores them):
+///
+/// ```text
+/// Σ_e g_e (h_e W₂ + s h_e A_e B_e) = (Σ_e g_e h_e) W₂ + Σ_e (g_e s h_e A_e) B_e
+/// ```
+///
+/// The pooled row goes through the same product as the tokens. For the backward pass the kernel keeps the base's gate and up and
+/// the low-rank codes; everything else is computed again.
+///
+/// # Panics
+///
+/// When the shapes do not fit together.
+pub fn moe_ffn(
+    x: Tensor<2>,
+    weights: Tensor<2>,
+    [gate, up, down]: [Loras; 3],
+    [base_gate, base_up, base_down]: [Tensor<2>; 3],
+    shares: Tensor<2>,
+    settings: MoeFfn,
+) -> (Tensor<2>, Option<Tensor<2>>) {
+    let [tokens, d_model] = x.dims();
+    let [batch, seq] = shares.dims();
+    let [_, d_ff] = base_gate.dims();
+    let codes = settings.experts * settings.rank;
+    assert_eq!(tokens, batch * seq, "tokens of another batch");
+    assert_eq!(weights.dims(), [tokens, settings.experts], "weights of other experts");
+    assert_eq!([gate.a.dims(), gate.b.dims()], [[d_model, codes], [codes, d_ff]], "LoRAs on gate");
+    assert_eq!([up.a.dims(), up.b.dims()], [[d_model, codes], [codes, d_ff]], "LoRAs on up");
+    assert_eq!([down.a.dims(), down.b.dims()], [[d_ff, codes], [codes, d_model]], "LoRAs on down");
+    let base = [base_gate, base_up, base_down];
+    #[cfg(feature = "flex")]
+    if !base.iter().any(Tensor::is_tracked) && crate::has_kernels(&x) {
+        use crate::FusedOps;
+        let observed = settings.observed.is_some();
+        let [base_gate, base_up, base_down] = base.map(Tensor::into_dispatch);
+        let out: Tensor<2> = Tensor::from_dispatch(burn::backend::Dispatch::moe_ffn(
+            x.into_dispatch(),
+            weights.into_dispatch(),
+            gate.a.into_dispatch(),
+            gate.b.into_dispatch(),
+            up.a.into_dispatch(),
+            up.b.into_dispatch(),
+            down.a.into_dispatch(),
+            down.b.into_dispatch(),
+            base_gate,
+            base_up,
+            base_down,
+            shares.into_dispatch(),
+            settings,
+        ));
+        if !observed {
+            return (out, None);
+        }
+        let pooled = out.clone().narrow(0, tokens, batch);
+        return (out.narrow(0, 0, tokens), Some(pooled));
+    }
+    composed::moe_ffn(x, weights, [gate, up, down], base, shares, &settings)
+}

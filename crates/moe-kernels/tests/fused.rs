@@ -1,0 +1,299 @@
+//! Every fused operation has the values and the gradients of the obvious composition of Burn's operations.
+#![cfg(feature = "flex")]
+
+use burn::tensor::{Bool, Device, Distribution, Gradients, Tensor, TensorData, Tolerance, activation};
+use moe_kernels::dropout::Mask;
+use moe_kernels::{AttentionShape, Dropout, Loras, MoeFfn, Observed};
+use moe_kernels::{attend, attention, attention_bias, linear, moe_ffn, rms_norm, rotate, swiglu};
+
+fn random<const D: usize>(shape: [usize; D]) -> Tensor<D> {
+    Tensor::random(shape, Distribution::Normal(0.0, 1.0), &Device::flex())
+}
+
+fn tracked<const D: usize>(x: &Tensor<D>) -> Tensor<D> {
+    x.clone().autodiff().require_grad()
+}
+
+fn assert_same<const D: usize>(what: &str, got: Tensor<D>, want: Tensor<D>) {
+    let (got, want) = (got.into_data(), want.into_data());
+    assert_eq!(got.shape(), want.shape(), "{what}");
+    let largest = want.iter::<f32>().fold(0f32, |largest, x| largest.max(x.abs()));
+    got.assert_approx_eq::<f32>(&want, Tolerance::rel_abs(2e-4, 2e-5 * largest.max(1.0)));
+}
+
+fn grad<const D: usize>(x: &Tensor<D>, grads: &Gradients) -> Tensor<D> {
+    x.grad(grads).expect("a leaf of the operation")
+}
+
+#[test]
+fn linear_is_burns_product_with_a_frozen_weight() {
+    for [n, d_in, d_out] in [[1, 5, 3], [30, 40, 33], [100, 577, 70]] {
+        let (x, weight, probe) = (random([n, d_in]), random([d_in, d_out]), random([n, d_out]));
+        let (ours, burns) = (tracked(&x), tracked(&x));
+        let out = linear(ours.clone(), weight.clone());
+        let want = burns.clone().matmul(weight);
+        assert_same("output", out.clone().inner(), want.clone().inner());
+        let (grads, wanted) = (
+            (out * probe.clone()).sum().backward(),
+            (want * probe).sum().backward(),
+        );
+        assert_same("gradient", grad(&ours, &grads), grad(&burns, &wanted));
+    }
+}
+
+#[test]
+fn a_trained_weight_gets_its_gradient() {
+    let (x, weight) = (random([4, 3]), tracked(&random([3, 2])));
+    let grads = linear(x.clone(), weight.clone()).sum().backward();
+    let want = x.transpose().matmul(Tensor::ones([4, 2], &Device::flex()));
+    assert_same("weight", grad(&weight, &grads), want);
+}
+
+#[test]
+fn rms_norm_is_its_formula() {
+    for width in [3, 16, 50] {
+        let (x, gamma, probe) = (random([2, 7, width]), random([width]), random([2, 7, width]));
+        let (ours, burns) = (tracked(&x), tracked(&x));
+        let out = rms_norm(ours.clone(), gamma.clone(), 1e-5);
+        let scale = (burns.clone().square().mean_dim(2) + 1e-5).sqrt();
+        let want = burns.clone() / scale * gamma.unsqueeze();
+        assert_same("output", out.clone().inner(), want.clone().inner());
+        let (grads, wanted) = (
+            (out * probe.clone()).sum().backward(),
+            (want * probe).sum().backward(),
+        );
+        assert_same("gradient", grad(&ours, &grads), grad(&burns, &wanted));
+    }
+}
+
+#[test]
+fn swiglu_is_silu_times_up() {
+    let far = Tensor::<1>::from_data([0.0, -90.0, 90.0, -1e4, 1e4], &Device::flex());
+    let near = Tensor::random([20_000], Distribution::Normal(0.0, 5.0), &Device::flex());
+    let gate = Tensor::cat(vec![far, near], 0);
+    let up = random(gate.dims());
+    let [ours, our_up, burns, burns_up] = [&gate, &up, &gate, &up].map(tracked);
+    let out = swiglu(ours.clone(), our_up.clone());
+    let want = activation::silu(burns.clone()) * burns_up.clone();
+    assert_same("output", out.clone().inner(), want.clone().inner());
+    let (grads, wanted) = (out.sum().backward(), want.sum().backward());
+    assert_same("gate", grad(&ours, &grads), grad(&burns, &wanted));
+    assert_same("up", grad(&our_up, &grads), grad(&burns_up, &wanted));
+}
+
+/// `[batch, seq]` with padding on the right of the first row and on the left of the second.
+fn padded(batch: usize, seq: usize) -> Tensor<2, Bool> {
+    let real: Vec<bool> = (0..batch * seq)
+        .map(|index| match (index / seq, index % seq) {
+            (0, position) => position < seq - seq / 3,
+            (1, position) => position >= seq / 4,
+            _ => true,
+        })
+        .collect();
+    Tensor::from_data(TensorData::new(real, [batch, seq]), &Device::flex())
+}
+
+#[test]
+fn attention_is_its_composition_at_every_real_token() {
+    for (seq, heads, kv_heads, head_dim, window) in [
+        (1, 2, 1, 4, None),
+        (5, 4, 2, 6, None),
+        (40, 6, 2, 16, None),
+        (40, 2, 2, 8, Some(7)),
+    ] {
+        let batch = 3;
+        let shape = AttentionShape {
+            kv_heads,
+            head_dim,
+            window,
+        };
+        let real = padded(batch, seq);
+        let width = kv_heads * head_dim;
+        let inputs = [
+            random([batch, seq, heads * head_dim]),
+            random([batch, seq, width]),
+            random([batch, seq, width]),
+        ];
+        let angles = random([batch, seq, head_dim / 2]);
+        let (cos, sin) = (angles.clone().cos(), angles.sin());
+        let probe = random([batch, seq, heads * head_dim])
+            * real.clone().float().reshape([batch, seq, 1]);
+
+        let ours = inputs.each_ref().map(tracked);
+        let [query, key, value] = ours.clone();
+        let float = real.clone().float();
+        let out = attention(query, key, value, cos.clone(), sin.clone(), float, shape);
+
+        let burns = inputs.each_ref().map(tracked);
+        let [query, key, value] = burns.clone();
+        let (cos, sin) = (cos.unsqueeze_dim(2), sin.unsqueeze_dim(2));
+        let split = |x: Tensor<3>, heads| x.reshape([batch, seq, heads, head_dim]);
+        let want = attend(
+            rotate(split(query, heads), cos.clone(), sin.clone()),
+            rotate(split(key, kv_heads), cos, sin).swap_dims(1, 2),
+            split(value, kv_heads).swap_dims(1, 2),
+            attention_bias(real.clone(), 0, window),
+        );
+        assert!(out.clone().inner().is_nan().any().bool_not().into_scalar::<bool>());
+        let (out, want) = (out * probe.clone(), want * probe);
+        assert_same("output", out.clone().inner(), want.clone().inner());
+        let (grads, wanted) = (out.sum().backward(), want.sum().backward());
+        for ((name, ours), burns) in ["query", "key", "value"].into_iter().zip(&ours).zip(&burns) {
+            assert_same(name, grad(ours, &grads), grad(burns, &wanted));
+        }
+    }
+}
+
+/// One layer's mixture, with sizes that are no multiples of the kernel's.
+struct Layer {
+    x: Tensor<2>,
+    weights: Tensor<2>,
+    /// A and B on gate, up and down.
+    loras: [[Tensor<2>; 2]; 3],
+    base: [Tensor<2>; 3],
+    shares: Tensor<2>,
+    settings: MoeFfn,
+}
+
+const BATCH: usize = 3;
+const SEQ: usize = 14;
+const D_MODEL: usize = 10;
+const D_FF: usize = 37;
+const RANK: usize = 3;
+
+impl Layer {
+    fn new(experts: usize, observed: Option<Observed>, dropout: Option<f64>) -> Self {
+        let tokens = BATCH * SEQ;
+        let codes = experts * RANK;
+        let real = padded(BATCH, SEQ).float();
+        let masks = |probability| Dropout {
+            masks: (0..experts as u64)
+                .map(|expert| [0, 1, 2].map(|side| Mask::new(10 * expert + side, probability)))
+                .collect(),
+        };
+        Self {
+            x: random([tokens, D_MODEL]),
+            weights: activation::softmax(random([tokens, experts]), 1),
+            loras: [[D_MODEL, D_FF], [D_MODEL, D_FF], [D_FF, D_MODEL]]
+                .map(|[d_in, d_out]| [random([d_in, codes]), random([codes, d_out])]),
+            base: [[D_MODEL, D_FF], [D_MODEL, D_FF], [D_FF, D_MODEL]].map(random),
+            shares: real.clone() / real.sum_dim(1),
+            settings: MoeFfn {
+                experts,
+                rank: RANK,
+                scaling: 0.7,
+                observed,
+                dropout: dropout.map(masks),
+            },
+        }
+    }
+
+    /// Leaves in the order of [`NAMES`].
+    fn leaves(&self) -> [Tensor<2>; 8] {
+        let [gate, up, down] = &self.loras;
+        [&self.x, &self.weights, &gate[0], &gate[1], &up[0], &up[1], &down[0], &down[1]].map(tracked)
+    }
+
+    fn fused(&self, leaves: &[Tensor<2>; 8]) -> (Tensor<2>, Option<Tensor<2>>) {
+        let [x, weights, gate_a, gate_b, up_a, up_b, down_a, down_b] = leaves.clone();
+        let loras = [(gate_a, gate_b), (up_a, up_b), (down_a, down_b)].map(|(a, b)| Loras { a, b });
+        let settings = self.settings.clone();
+        moe_ffn(x, weights, loras, self.base.clone(), self.shares.clone(), settings)
+    }
+
+    /// Every expert as a network of its own.
+    fn naive(&self, leaves: &[Tensor<2>; 8]) -> (Tensor<2>, Option<Tensor<2>>) {
+        let expert = |index: usize, x: Tensor<2>| {
+            let adapted = |x: Tensor<2>, side: usize| {
+                let a = leaves[2 + 2 * side].clone().narrow(1, index * RANK, RANK);
+                let b = leaves[3 + 2 * side].clone().narrow(0, index * RANK, RANK);
+                let [rows, columns] = x.dims();
+                let seen = match &self.settings.dropout {
+                    None => x.clone(),
+                    Some(dropout) => {
+                        let factors = dropout.masks[index][side].factors(rows, columns);
+                        let data = TensorData::new(factors, [rows, columns]);
+                        x.clone() * Tensor::from_data(data, &Device::flex())
+                    }
+                };
+                x.matmul(self.base[side].clone()) + seen.matmul(a).matmul(b) * 0.7
+            };
+            let h = activation::silu(adapted(x.clone(), 0)) * adapted(x, 1);
+            adapted(h, 2)
+        };
+        let x = &leaves[0];
+        let output = (0..self.settings.experts)
+            .map(|index| expert(index, x.clone()) * leaves[1].clone().narrow(1, index, 1))
+            .reduce(|sum, z| sum + z);
+        let pooled = self.settings.observed.map(|seen| {
+            let x = if seen.detached { x.clone().detach() } else { x.clone() };
+            let z = expert(seen.expert, x).reshape([BATCH, SEQ, D_MODEL]);
+            let shares = self.shares.clone().reshape([BATCH, 1, SEQ]);
+            shares.matmul(z).reshape([BATCH, D_MODEL])
+        });
+        (output.expect("an expert"), pooled)
+    }
+}
+
+const NAMES: [&str; 8] = ["x", "weights", "gate A", "gate B", "up A", "up B", "down A", "down B"];
+
+#[test]
+fn the_mixture_is_every_expert_by_itself_gradients_included() {
+    let seen = |expert, detached| Some(Observed { expert, detached });
+    for (experts, observed, dropout) in [
+        (1, None, None),
+        (2, None, None),
+        (2, seen(0, false), None),
+        (2, seen(0, true), None),
+        (3, seen(2, true), Some(0.25)),
+        (2, seen(1, false), Some(0.25)),
+    ] {
+        let layer = Layer::new(experts, observed, dropout);
+        let (ours, naive) = (layer.leaves(), layer.leaves());
+        let (probe, pooled_probe) = (random([BATCH * SEQ, D_MODEL]), random([BATCH, D_MODEL]));
+        let run = |(output, pooled): (Tensor<2>, Option<Tensor<2>>)| {
+            let loss = (output.clone() * probe.clone()).sum();
+            let loss = match &pooled {
+                Some(pooled) => loss + (pooled.clone() * pooled_probe.clone()).sum(),
+                None => loss,
+            };
+            (loss.backward(), output.inner(), pooled.map(Tensor::inner))
+        };
+        let (grads, output, pooled) = run(layer.fused(&ours));
+        let (wanted, want, want_pooled) = run(layer.naive(&naive));
+        assert_same("output", output, want);
+        assert_eq!(pooled.is_some(), want_pooled.is_some());
+        if let (Some(pooled), Some(want)) = (pooled, want_pooled) {
+            assert_same("pooled", pooled, want);
+        }
+        for ((name, ours), naive) in NAMES.into_iter().zip(&ours).zip(&naive) {
+            assert_same(name, grad(ours, &grads), grad(naive, &wanted));
+        }
+    }
+}
+
+#[test]
+fn nothing_is_asked_of_what_lies_below_the_first_expert() {
+    let layer = Layer::new(2, Some(Observed { expert: 0, detached: true }), None);
+    let mut leaves = layer.leaves();
+    let whole = layer.fused(&leaves);
+    let grads = (whole.0.sum() + whole.1.expect("observed").sum()).backward();
+    let want = grad(&leaves[2], &grads);
+    leaves[0] = layer.x.clone();
+    let above = layer.fused(&leaves);
+    let grads = (above.0.sum() + above.1.expect("observed").sum()).backward();
+    assert_same("gate A", grad(&leaves[2], &grads), want);
+}
+
+#[test]
+fn results_are_the_same_bit_for_bit_again() {
+    let layer = Layer::new(2, Some(Observed { expert: 0, detached: true }), Some(0.1));
+    let run = || {
+        let leaves = layer.leaves();
+        let (output, pooled) = layer.fused(&leaves);
+        let grads = (output.clone().sum() + pooled.expect("observed").sum()).backward();
+        let grads = leaves.each_ref().map(|leaf| grad(leaf, &grads).into_data());
+        (output.into_data(), grads)
+    };
+    assert_eq!(run(), run());
+}
