@@ -10,7 +10,7 @@ pub(crate) struct Pieces<'a> {
     life: PhantomData<&'a mut [f32]>,
 }
 
-// SAFETY: access goes through `rows` and `at` alone, whose callers promise disjoint places.
+// SAFETY: access goes through `piece` alone, whose callers promise disjoint places.
 unsafe impl Send for Pieces<'_> {}
 // SAFETY: as above.
 unsafe impl Sync for Pieces<'_> {}
@@ -33,11 +33,5 @@ impl<'a> Pieces<'a> {
         assert!(start + len <= self.len, "a piece past the end");
         // SAFETY: inside the slice (asserted); the caller keeps pieces apart.
         unsafe { std::slice::from_raw_parts_mut(self.data.add(start), len) }
-    }
-
-    /// Pointer to entry `at`, for strided places.
-    pub(crate) fn at(self, at: usize) -> *mut f32 {
-        assert!(at < self.len, "a place past the end");
-        self.data.wrapping_add(at)
     }
 }

@@ -1,16 +1,11 @@
-//! Matrix products: a large one on all threads, and a small one within a task.
+//! Matrix products: a large one on all threads by the `gemm` crate, and a small one within a task by our own tiles.
 
-use rayon::prelude::*;
+use gemm::Parallelism;
 
-use super::pieces::Pieces;
 use super::tile::{COLUMNS, Left, Out, ROWS, Right, Start, tile};
 
-/// Rows of the left factor that stay in the second-level cache while the columns of the right one pass by.
-const BLOCK_ROWS: usize = 768;
-/// Most entries of the sum taken at once: a packed panel of the right factor then fits the first-level cache.
-const BLOCK_DEPTH: usize = 320;
-/// Fewer rows than this do not pay for packing the right factor.
-const UNPACKED_ROWS: usize = 2 * ROWS;
+/// Fewer multiplications than this are not worth waking a thread for.
+const PARALLEL: usize = 1 << 16;
 
 /// A matrix in memory: entry (i, j) at `data[i · row + j · column]`.
 #[derive(Clone, Copy)]
@@ -69,113 +64,42 @@ impl<'a> Matrix<'a> {
 /// `out [rows, columns] = left · right`, or added to what is there; on all threads.
 pub(crate) fn product(left: Matrix<'_>, right: Matrix<'_>, out: &mut [f32], add: bool) {
     assert_eq!(left.columns, right.rows, "factors of different depth");
-    let (rows, columns) = (left.rows, right.columns);
+    let (rows, columns, depth) = (left.rows, right.columns, left.columns);
     assert_eq!(out.len(), rows * columns, "a result of another size");
-    if left.columns == 0 && !add {
-        out.fill(0.0);
+    if depth == 0 || out.is_empty() {
+        if !add {
+            out.fill(0.0);
+        }
+        return;
     }
-    let panels = columns.div_ceil(COLUMNS);
-    let blocks = rows.div_ceil(BLOCK_ROWS);
-    let out = Pieces::new(out);
-    let task = |index: usize| {
-        let (block, panel) = (index / panels, index % panels);
-        let (top, first) = (block * BLOCK_ROWS, panel * COLUMNS);
-        let height = (rows - top).min(BLOCK_ROWS);
-        let width = (columns - first).min(COLUMNS);
-        multiply_panel(left, right, [top, first], [height, width], out, columns, add);
+    let parallelism = match rows * columns * depth < PARALLEL {
+        true => Parallelism::None,
+        false => Parallelism::Rayon(0),
     };
-    // Too little work to hand out: threads cost some microseconds.
-    if rows * columns * left.columns < 1 << 16 {
-        (0..blocks * panels).for_each(task);
-    } else {
-        (0..blocks * panels).into_par_iter().for_each(task);
-    }
-}
-
-/// The numbers of one panel of columns in one block of rows.
-fn multiply_panel(
-    left: Matrix<'_>,
-    right: Matrix<'_>,
-    [top, first]: [usize; 2],
-    [height, width]: [usize; 2],
-    out: Pieces<'_>,
-    out_row: usize,
-    add: bool,
-) {
-    let depth = left.columns;
-    let step = depth.div_ceil(depth.div_ceil(BLOCK_DEPTH).max(1)).max(1);
-    let mut panel = Panel::new();
-    for from in (0..depth).step_by(step) {
-        let depth = (depth - from).min(step);
-        let unpacked = right.column == 1 && height <= UNPACKED_ROWS;
-        let right = if unpacked {
-            Right {
-                data: right.at(from, first),
-                step: right.row,
-            }
-        } else {
-            panel.pack(right, [from, first], [depth, width])
-        };
-        for row in (0..height).step_by(ROWS) {
-            let left = Left {
-                data: left.at(top + row, from),
-                row: left.row,
-                step: left.column,
-            };
-            let place = out.at((top + row) * out_row + first);
-            let start = if add || from > 0 {
-                Start {
-                    data: place,
-                    row: out_row,
-                }
-            } else {
-                Start::ZERO
-            };
-            let out = Out {
-                data: place,
-                row: out_row,
-            };
-            let rows = (height - row).min(ROWS);
-            // SAFETY: the sizes of the factors were checked; this task alone writes these rows and columns.
-            unsafe { tile([rows, width], depth, left, right, start, out) };
-        }
-    }
-}
-
-/// [`COLUMNS`] columns of a right factor, one row after the other.
-#[repr(align(64))]
-struct Panel([f32; BLOCK_DEPTH * COLUMNS]);
-
-impl Panel {
-    fn new() -> Self {
-        Self([0.0; BLOCK_DEPTH * COLUMNS])
-    }
-
-    fn pack(
-        &mut self,
-        matrix: Matrix<'_>,
-        [from, first]: [usize; 2],
-        [depth, width]: [usize; 2],
-    ) -> Right {
-        let data = matrix.data;
-        if matrix.column == 1 {
-            for (k, row) in self.0.chunks_exact_mut(COLUMNS).take(depth).enumerate() {
-                let at = (from + k) * matrix.row + first;
-                row[..width].copy_from_slice(&data[at..at + width]);
-            }
-        } else {
-            for j in 0..width {
-                let at = from * matrix.row + (first + j) * matrix.column;
-                let source = data[at..].iter().step_by(matrix.row).take(depth);
-                for (row, x) in self.0.chunks_exact_mut(COLUMNS).zip(source) {
-                    row[j] = *x;
-                }
-            }
-        }
-        Right {
-            data: self.0.as_ptr(),
-            step: COLUMNS,
-        }
+    // SAFETY: both factors lie within their data (checked when they were made) and the result fills `out`, which is borrowed
+    // mutably, so that it overlaps neither.
+    unsafe {
+        gemm::gemm(
+            rows,
+            columns,
+            depth,
+            out.as_mut_ptr(),
+            1,
+            columns as isize,
+            add,
+            left.data.as_ptr(),
+            left.column as isize,
+            left.row as isize,
+            right.data.as_ptr(),
+            right.column as isize,
+            right.row as isize,
+            1.0,
+            1.0,
+            false,
+            false,
+            false,
+            parallelism,
+        );
     }
 }
 
