@@ -21,6 +21,7 @@ mod rope;
 mod swiglu;
 #[cfg(test)]
 pub(crate) mod tests;
+mod trunk;
 
 pub use attention::{Attention, Projected};
 pub use cache::{KvCache, LayerCache};
