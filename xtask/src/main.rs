@@ -36,10 +36,14 @@ enum Task {
         #[arg(default_value = test::FIXTURES)]
         folder: PathBuf,
     },
-    /// Run the benchmarks: model_forward, moe_layer, training_step
+    /// Run the benchmarks: model_forward, moe_layer, training_step; or `continual`, which compares methods on streams of tasks
+    #[command(disable_help_flag = true)]
     Bench {
         /// Run this one only
         name: Option<String>,
+        /// What `continual` is given; `bench continual --help` lists it
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        rest: Vec<String>,
     },
 }
 
@@ -49,7 +53,10 @@ fn main() -> anyhow::Result<ExitCode> {
     let good = match task {
         Task::Test { stages } => test::run(&stages)?,
         Task::Conformance { folder } => test::conformance_of(&folder)?.is_good(),
-        Task::Bench { name } => {
+        Task::Bench { name, rest } if name.as_deref() == Some("continual") => {
+            test::continual(&rest)?.is_good()
+        }
+        Task::Bench { name, .. } => {
             let names = name
                 .as_deref()
                 .map_or(test::BENCHES.to_vec(), |name| vec![name]);
