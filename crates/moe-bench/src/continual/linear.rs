@@ -1,12 +1,12 @@
 //! The baseline that every table has: TF-IDF and multinomial logistic regression, a model per task, told the task.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 /// Passes of accelerated gradient descent over all texts.
 const STEPS: usize = 300;
 
-/// Inverse strength of the L2 penalty, scikit-learn's `C`.
-const C: f64 = 1.0;
+/// Number of texts from which on a term counts only where two of them have it: the others are many and say nothing.
+const MANY: usize = 1000;
 
 /// A trained classifier.
 pub struct Linear {
@@ -22,41 +22,36 @@ pub struct Linear {
 type Sparse = Vec<(usize, f64)>;
 
 impl Linear {
-    /// Learns `labels` (classes below `classes`) from `texts`.
+    /// Learns `labels` (classes below `classes`) from `texts`; `c` is the inverse strength of the L2 penalty, scikit-learn's `C`.
     ///
     /// # Panics
     /// When there are not as many labels as texts, or none.
-    pub fn learn(texts: &[&str], labels: &[usize], classes: usize) -> Self {
+    pub fn learn(texts: &[&str], labels: &[usize], classes: usize, c: f64) -> Self {
         assert_eq!(texts.len(), labels.len(), "a label for every text");
         assert!(!texts.is_empty(), "something to learn from");
-        let mut vocabulary = HashMap::new();
-        let mut documents: Vec<f64> = Vec::new();
+        let n = texts.len() as f64;
+        let mut documents: BTreeMap<String, usize> = BTreeMap::new();
         for text in texts {
             let mut terms = terms(text);
             terms.sort_unstable();
             terms.dedup();
             for term in terms {
-                let next = vocabulary.len();
-                let index = *vocabulary.entry(term).or_insert(next);
-                if index == documents.len() {
-                    documents.push(0.0);
-                }
-                documents[index] += 1.0;
+                *documents.entry(term).or_default() += 1;
             }
         }
-        let n = texts.len() as f64;
+        documents.retain(|_, count| *count > 1 || texts.len() < MANY);
         let idf = documents
-            .iter()
-            .map(|count| ((1.0 + n) / (1.0 + count)).ln() + 1.0)
+            .values()
+            .map(|&count| ((1.0 + n) / (1.0 + count as f64)).ln() + 1.0)
             .collect();
         let mut model = Self {
             weights: vec![0.0; (documents.len() + 1) * classes],
-            vocabulary,
+            vocabulary: documents.into_keys().zip(0..).collect(),
             idf,
             classes,
         };
         let rows: Vec<Sparse> = texts.iter().map(|text| model.features(text)).collect();
-        model.descend(&rows, labels);
+        model.descend(&rows, labels, c);
         model
     }
 
@@ -118,10 +113,10 @@ impl Linear {
         logits
     }
 
-    /// Minimises `Σ cross-entropy + ‖W‖² / 2C`, the bias not penalised, by Nesterov's accelerated gradient.
-    fn descend(&mut self, rows: &[Sparse], labels: &[usize]) {
+    /// Minimises `Σ cross-entropy + ‖W‖² / 2c`, the bias not penalised, by Nesterov's accelerated gradient.
+    fn descend(&mut self, rows: &[Sparse], labels: &[usize], c: f64) {
         // A row has squared length 2 with its bias, and the softmax curves by at most one half.
-        let step = 1.0 / (rows.len() as f64 + 1.0 / C);
+        let step = 1.0 / (rows.len() as f64 + 1.0 / c);
         let mut previous = self.weights.clone();
         let bias = self.idf.len() * self.classes;
         for round in 0..STEPS {
@@ -135,7 +130,7 @@ impl Linear {
             let mut gradient: Vec<f64> = ahead
                 .iter()
                 .enumerate()
-                .map(|(index, weight)| if index < bias { weight / C } else { 0.0 })
+                .map(|(index, weight)| if index < bias { weight / c } else { 0.0 })
                 .collect();
             for (row, &label) in rows.iter().zip(labels) {
                 let mut error = self.probabilities(row, &ahead);
@@ -179,7 +174,7 @@ mod tests {
     #[test]
     fn words_that_decide_are_learnt() {
         let texts = ["good film", "a good day", "bad film", "a bad day"];
-        let model = Linear::learn(&texts, &[0, 0, 1, 1], 2);
+        let model = Linear::learn(&texts, &[0, 0, 1, 1], 2, 1.0);
         assert_eq!(model.predict("what a good thing"), 0);
         assert_eq!(model.predict("such bad luck"), 1);
     }
@@ -187,7 +182,7 @@ mod tests {
     #[test]
     fn training_is_the_same_each_time() {
         let texts = ["one two three", "four five six", "seven eight"];
-        let of = || Linear::learn(&texts, &[0, 1, 2], 3).weights;
+        let of = || Linear::learn(&texts, &[0, 1, 2], 3, 1.0).weights;
         assert_eq!(of(), of());
     }
 

@@ -105,6 +105,7 @@ pub fn run(
     train: &mut dyn FnMut(&moe_cl::config::Experiment, &Path) -> anyhow::Result<()>,
 ) -> anyhow::Result<String> {
     let cells = options.cells()?;
+    std::fs::create_dir_all(&options.out).with_context(|| options.out.display().to_string())?;
     let mut runs = Vec::new();
     for (index, cell) in cells.iter().enumerate() {
         eprintln!("[{}/{}] {cell}", index + 1, cells.len());
@@ -226,7 +227,8 @@ mod tests {
     #[test]
     fn no_run_is_dropped_and_identical_methods_do_not_differ() {
         let folder = tempfile::tempdir().unwrap();
-        let options = options(folder.path(), &["moe_cl", "per_task", "no_such_method"]);
+        let out = folder.path().join("not there yet");
+        let options = options(&out, &["no_such_method", "moe_cl", "per_task"]);
         let table = run(&options, &mut pretend).unwrap();
         // A method that nobody knows and a baseline without texts have their lines.
         assert!(
@@ -243,7 +245,7 @@ mod tests {
         );
         assert!(table.contains("| moe_cl | 0.900 ± 0.000 |"), "{table}");
         for file in ["table.md", "table.json", "table.html"] {
-            assert!(folder.path().join(file).is_file(), "{file}");
+            assert!(out.join(file).is_file(), "{file}");
         }
     }
 

@@ -154,7 +154,8 @@ impl TaskRouter {
     }
 }
 
-/// The best-scoring task and the confidence in it: its score, less what the data leave open about a text like this.
+/// The best-scoring task and the confidence in it: its score in units of its standard deviation, `ŷ / √(1 + h)`, since the
+/// data may leave open (leverage `h`) what a text like this scores.
 fn best(scores: &[f64], leverage: f64) -> (usize, f64) {
     let (task, score) = scores
         .iter()
@@ -162,7 +163,7 @@ fn best(scores: &[f64], leverage: f64) -> (usize, f64) {
         .enumerate()
         .max_by(|a, b| a.1.total_cmp(&b.1).then(b.0.cmp(&a.0)))
         .unwrap_or((0, f64::NEG_INFINITY));
-    (task, score - leverage)
+    (task, score / (1.0 + leverage).sqrt())
 }
 
 #[cfg(test)]
@@ -197,7 +198,7 @@ mod tests {
     fn texts(task: usize, count: usize, place: usize) -> Matrix {
         let mut rng = Seeds(task as u64).rng(Purpose::RandomFeatures, place, 1);
         let values = (0..count * D_MODEL).map(|index| {
-            let centre = if (index % D_MODEL) >> task & 1 == 0 {
+            let centre = if ((index % D_MODEL) >> task) & 1 == 0 {
                 1.0
             } else {
                 -1.0
