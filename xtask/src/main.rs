@@ -76,3 +76,19 @@ fn workspace_root() -> PathBuf {
         .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")), PathBuf::from);
     own.parent().map(PathBuf::from).unwrap_or(own)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_follows_continual_is_handed_on() {
+        let line = "xtask bench continual --suite mtl5 --out runs/x --help";
+        let task = Arguments::parse_from(line.split(' ')).task;
+        let Task::Bench { name, rest } = task else {
+            panic!("another task");
+        };
+        assert_eq!(name.as_deref(), Some("continual"));
+        assert_eq!(rest.join(" "), "--suite mtl5 --out runs/x --help");
+    }
+}
