@@ -36,10 +36,14 @@ enum Task {
         #[arg(default_value = test::FIXTURES)]
         folder: PathBuf,
     },
-    /// Run the benchmarks: model_forward, moe_layer, training_step
+    /// Run the benchmarks: model_forward, moe_layer, training_step; or `continual`, which compares methods on streams of tasks
+    #[command(disable_help_flag = true)]
     Bench {
         /// Run this one only
         name: Option<String>,
+        /// What `continual` is given; `bench continual --help` lists it
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        rest: Vec<String>,
     },
 }
 
@@ -49,7 +53,10 @@ fn main() -> anyhow::Result<ExitCode> {
     let good = match task {
         Task::Test { stages } => test::run(&stages)?,
         Task::Conformance { folder } => test::conformance_of(&folder)?.is_good(),
-        Task::Bench { name } => {
+        Task::Bench { name, rest } if name.as_deref() == Some("continual") => {
+            test::continual(&rest)?.is_good()
+        }
+        Task::Bench { name, .. } => {
             let names = name
                 .as_deref()
                 .map_or(test::BENCHES.to_vec(), |name| vec![name]);
@@ -68,4 +75,20 @@ fn workspace_root() -> PathBuf {
     let own = std::env::var_os("CARGO_MANIFEST_DIR")
         .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")), PathBuf::from);
     own.parent().map(PathBuf::from).unwrap_or(own)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_follows_continual_is_handed_on() {
+        let line = "xtask bench continual --suite mtl5 --out runs/x --help";
+        let task = Arguments::parse_from(line.split(' ')).task;
+        let Task::Bench { name, rest } = task else {
+            panic!("another task");
+        };
+        assert_eq!(name.as_deref(), Some("continual"));
+        assert_eq!(rest.join(" "), "--suite mtl5 --out runs/x --help");
+    }
 }

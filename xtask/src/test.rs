@@ -25,6 +25,20 @@ pub fn benches(names: &[&str]) -> Step {
     step
 }
 
+/// Builds and runs the comparison of methods with these arguments.
+///
+/// # Errors
+/// When a program cannot be started.
+pub fn continual(arguments: &[String]) -> anyhow::Result<Counts> {
+    let built = Step::cargo("build", &["build", "--release", "--workspace", "--bins"]).run()?;
+    if !built.is_good() {
+        return Ok(built);
+    }
+    let mut command = Command::new(release_folder().join("continual"));
+    command.args(arguments);
+    Step::program("continual", command).run()
+}
+
 /// A part of the test suite.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Stage {

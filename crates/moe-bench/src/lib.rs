@@ -1,5 +1,6 @@
 //! Benchmarks of moe-cl, and the runner that holds its code against fixtures computed by other programs.
 
 pub mod conformance;
+pub mod continual;
 pub mod lower_bound;
 pub mod shapes;

@@ -52,6 +52,14 @@ pub enum Error {
         /// Names of the tasks that there are.
         known: String,
     },
+    /// The base has fewer layers than the router wants below its features.
+    #[error("`router.layer` is {asked}, but the base has {layers} layers")]
+    RouterLayer {
+        /// What was asked for.
+        asked: usize,
+        /// Layers of the base.
+        layers: usize,
+    },
     /// A parameter that should be trained has no gradient.
     #[error(
         "task '{task}': no gradient reached {parameters} after the first step; check `adapters.targets` and `adapters.layers`"

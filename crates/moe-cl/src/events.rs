@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::metrics::Summary;
+use crate::metrics::{Inferred, Summary};
 
 /// One thing that happened. `step` counts optimiser steps over the whole run, from 1.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -79,6 +79,13 @@ pub enum Event {
         scores: Vec<Option<f64>>,
         /// Texts per second.
         examples_per_second: f64,
+    },
+    /// The same row with the task of every text inferred by the router.
+    Inferred {
+        /// Number of tasks learnt so far, at least one.
+        after: usize,
+        /// Accuracies, confusion and open-set figures.
+        scores: Inferred,
     },
     /// Mean weight that the gate gave to the shared expert, per adapted layer, on the task just learnt.
     GateShare {

@@ -6,6 +6,7 @@ pub mod events;
 pub mod metrics;
 pub mod recorders;
 pub mod report;
+pub mod router;
 
 mod base;
 mod error;
@@ -20,5 +21,5 @@ pub use base::Base;
 pub use error::{Error, Result};
 pub use learner::{Learner, head};
 pub use objective::{cross_entropy, last_token, task_loss};
-pub use predict::{label_scores, predict};
+pub use predict::{class_scores, label_scores, predict};
 pub use seeds::{Purpose, Seeds};

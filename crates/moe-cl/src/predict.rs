@@ -27,6 +27,22 @@ pub fn predict(
     examples: &[&Example],
     answers: &[Vec<u32>],
 ) -> Vec<usize> {
+    argmax_rows(class_scores(
+        objective, base, learner, routing, task, examples, answers,
+    ))
+}
+
+/// Scores of the task's labels for each example, `[examples, labels]`: the head's logits, or the log-probability of each label as
+/// an answer. The softmax over a row is the distribution over the labels. Arguments as for [`predict`].
+pub fn class_scores(
+    objective: Objective,
+    base: &Base,
+    learner: &Learner,
+    routing: &Routing,
+    task: usize,
+    examples: &[&Example],
+    answers: &[Vec<u32>],
+) -> Tensor<2> {
     let (decoder, pad) = (&base.decoder, base.pad());
     match objective {
         Objective::Heads => {
@@ -35,8 +51,7 @@ pub fn predict(
                 learner
                     .adapters
                     .forward(decoder, batch.tokens, batch.real, routing, None, None);
-            let logits = learner.heads[task].forward(last_token(forward.hidden, &batch.lengths));
-            argmax_rows(logits)
+            learner.heads[task].forward(last_token(forward.hidden, &batch.lengths))
         }
         Objective::Instruction => {
             let model = Adapted::new(decoder, &learner.adapters, routing);
@@ -44,7 +59,7 @@ pub fn predict(
                 .iter()
                 .map(|example| example.tokens[..example.answer.start].to_vec())
                 .collect();
-            argmax_rows(label_scores(&model, &prompts, answers, pad))
+            label_scores(&model, &prompts, answers, pad)
         }
     }
 }

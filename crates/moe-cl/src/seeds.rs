@@ -19,6 +19,8 @@ pub enum Purpose {
     Order = 4,
     /// Which training examples are used at all (`index` = task).
     Selection = 5,
+    /// The fixed random map of the task router; its seed is the router's own.
+    RandomFeatures = 16,
 }
 
 /// The configured seed of a run.

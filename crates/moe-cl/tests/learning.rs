@@ -131,6 +131,12 @@ fn checkpoints(out: &Path) -> Vec<PathBuf> {
     paths
 }
 
+/// The router of the newest checkpoint, byte for byte.
+fn router(out: &Path) -> Vec<u8> {
+    let newest = checkpoints(out).pop().expect("a checkpoint");
+    fs::read(newest.join("router.bin")).expect("a router")
+}
+
 /// The bits of every number of the final learner, in the order of the module.
 fn weights(out: &Path, base: &Base) -> Vec<u32> {
     struct Bits(Vec<u32>);
@@ -168,6 +174,12 @@ fn a_stopped_run_resumes_to_the_same_weights_bit_for_bit() {
             }
             let resumed = run(&experiment, &base, &broken, None).expect("the rest of the run");
             assert_eq!(resumed.matrix, result.matrix);
+            assert_eq!(resumed.inferred, result.inferred);
+            assert_eq!(resumed.answers, result.answers);
+            assert!(
+                router(&broken) == router(&whole),
+                "the router, {mode}, {objective}"
+            );
             assert!(
                 weights(&broken, &base) == weights(&whole, &base),
                 "{mode}, {objective}"
@@ -306,4 +318,48 @@ fn a_rate_that_is_far_too_large_ends_in_an_error_and_not_in_nonsense() {
         error.to_string().contains("training.learning_rate"),
         "{error}"
     );
+}
+
+#[test]
+fn the_task_need_not_be_given() {
+    let folder = tempfile::tempdir().expect("a folder");
+    write_data(folder.path());
+    let base = base();
+    for (method, objective) in [
+        ("moe_cl", "heads"),
+        ("moe_cl", "instruction"),
+        ("per_task", "instruction"),
+    ] {
+        let experiment = experiment(
+            folder.path(),
+            &[
+                &format!("method.name={method}"),
+                &format!("training.objective={objective}"),
+                "router.layer=1",
+                "router.ridge=0.1",
+            ],
+        );
+        let out = folder.path().join(format!("{method}-{objective}"));
+        let result = run(&experiment, &base, &out, None).expect("a run");
+        assert_eq!(result.inferred.len(), TASKS.len());
+        for (learnt, stage) in result.inferred.iter().enumerate() {
+            assert_eq!(stage.confusion.len(), learnt + 1);
+            assert_eq!(stage.open_set_auroc.is_some(), learnt + 1 < TASKS.len());
+        }
+        let last = result.inferred.last().expect("a stage");
+        assert!(last.routing_accuracy() > Some(0.8), "{last:?}");
+        // A text that is sent to its task and known is answered as when the task is given.
+        for (task, answers) in result.answers.iter().enumerate() {
+            if last.refused[task] == 0 && last.routing_accuracy_of(task) == Some(1.0) {
+                assert_eq!(answers.given, answers.inferred);
+            }
+            assert_eq!(answers.given.len(), 6);
+        }
+
+        let trained = Trained::open(&out, &base).expect("a trained learner");
+        let routed = trained.infer("the thing is very rain").expect("tokens");
+        assert_eq!(routed.expect("a task").task, 2);
+        let has_shared = trained.fallback(0).is_some();
+        assert_eq!(has_shared, method == "moe_cl");
+    }
 }

@@ -217,6 +217,15 @@ impl Recorder for ProgressDisplay {
                 }
                 self.say(&self.scores(*after, scores))
             }
+            Event::Inferred { scores, .. } => {
+                let share = |value: Option<f64>| {
+                    value.map_or_else(|| "–".into(), |value| format!("{value:.3}"))
+                };
+                let (mean, routed) = (share(scores.avg_acc()), share(scores.routing_accuracy()));
+                self.say(&format!(
+                    "  task inferred: mean {mean}, {routed} of the texts sent to their task"
+                ))
+            }
             Event::Warning { message } => self.say(&format!("warning: {message}")),
             Event::RunFinished {
                 seconds,

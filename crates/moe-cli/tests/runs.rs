@@ -205,6 +205,11 @@ fn a_run_is_planned_trained_scored_prompted_and_reported() {
         scores.contains("colours") && scores.contains("weather"),
         "{scores}"
     );
+    for said in ["task inferred", "sent to", "routing accuracy"] {
+        assert!(scores.contains(said), "{said} in {scores}");
+    }
+    let one = out_of(folder, &["eval", "--run", "runs/a", "--task", "weather"]);
+    assert!(one.contains("weather") && !one.contains("colours"), "{one}");
     let first = fs::read_dir(folder.join("runs/a/checkpoints"))
         .unwrap()
         .next()
@@ -232,6 +237,8 @@ fn a_run_is_planned_trained_scored_prompted_and_reported() {
         out_of(folder, &prompt),
         "greedy text is the same each time"
     );
+    let auto = prompt.map(|word| if word == "colours" { "auto" } else { word });
+    out_of(folder, &auto);
     out_of(
         folder,
         &["report", "runs/a", "runs/b", "--out", "both.html"],

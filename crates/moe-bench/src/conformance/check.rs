@@ -75,7 +75,8 @@ impl Check {
         self.close_f64(tensor, &[got], &[want], tolerance, |_| true);
     }
 
-    fn close_f64(
+    /// As [`Self::close_where`], in f64.
+    pub fn close_f64(
         &mut self,
         tensor: &str,
         got: &[f64],

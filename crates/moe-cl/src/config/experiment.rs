@@ -9,7 +9,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    AdaptersConfig, ConfigError, EvaluationConfig, MethodConfig, TrainingConfig,
+    AdaptersConfig, ConfigError, EvaluationConfig, MethodConfig, RouterConfig, TrainingConfig,
     document::{Document, Sources},
     sense, strict,
 };
@@ -38,6 +38,9 @@ pub struct Experiment {
     /// The continual-learning method.
     #[serde(default)]
     pub method: MethodConfig,
+    /// How the task of a text is inferred when nobody says it.
+    #[serde(default)]
+    pub router: RouterConfig,
     /// How each task is trained.
     #[serde(default)]
     pub training: TrainingConfig,

@@ -8,6 +8,7 @@ mod document;
 mod error;
 mod experiment;
 mod method;
+mod router;
 mod schema;
 mod sense;
 mod strict;
@@ -17,6 +18,7 @@ pub use adapters::AdaptersConfig;
 pub use error::{ConfigError, Place};
 pub use experiment::{BaseConfig, DataConfig, Experiment, TaskConfig};
 pub use method::{DiscriminatorLoss, Gate, MethodConfig, Mode, MoeClConfig, SharedExpert};
+pub use router::RouterConfig;
 pub use training::{EvaluationConfig, Objective, Split, TrainingConfig};
 
 #[cfg(test)]
@@ -81,6 +83,8 @@ gate = "per_task"
             vec![
                 "method={name='sequential'}",
                 "adapters.layers=last:8",
+                "router.layer=2",
+                "router.seed=9",
                 "data.train_examples=5",
                 "tasks.0.labels=['a','b']",
             ],
@@ -315,6 +319,18 @@ gate = "per_task"
             &["tasks=[]"],
             "--set tasks=[]",
             &["at least one task"],
+        );
+        refused(
+            GOOD,
+            &["router.accept=0"],
+            "--set router.accept=0",
+            &["above 0 and at most 1"],
+        );
+        refused(
+            GOOD,
+            &["tasks.0.name=auto"],
+            "--set tasks.0.name=auto",
+            &["inferred"],
         );
         refused(GOOD, &["name=a/b"], "--set name=a/b", &["slash"]);
     }

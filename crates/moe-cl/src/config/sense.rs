@@ -13,6 +13,7 @@ pub(super) fn first_nonsense(experiment: &Experiment) -> Option<(String, String)
         data,
         adapters,
         method,
+        router,
         training,
         evaluation,
         tasks,
@@ -24,6 +25,7 @@ pub(super) fn first_nonsense(experiment: &Experiment) -> Option<(String, String)
         ("data.dev_examples", data.dev_examples),
         ("data.test_examples", data.test_examples),
         ("adapters.rank", Some(adapters.rank)),
+        ("router.features", Some(router.features)),
         ("training.epochs", Some(training.epochs)),
         ("training.batch_size", Some(training.batch_size)),
         ("training.accumulation", Some(training.accumulation)),
@@ -76,6 +78,18 @@ pub(super) fn first_nonsense(experiment: &Experiment) -> Option<(String, String)
             "must be at least 0 and below 1",
         ),
         (
+            "router.ridge",
+            router.ridge,
+            positive,
+            "must be above 0 and finite",
+        ),
+        (
+            "router.accept",
+            router.accept,
+            (f64::MIN_POSITIVE, 1.0),
+            "must be above 0 and at most 1",
+        ),
+        (
             "method.adversarial_weight",
             adversarial_weight,
             (0.0, f64::MAX),
@@ -108,6 +122,12 @@ pub(super) fn first_nonsense(experiment: &Experiment) -> Option<(String, String)
     if i64::try_from(*seed).is_err() {
         return Some(("seed".into(), format!("must be at most {}", i64::MAX)));
     }
+    if i64::try_from(router.seed).is_err() {
+        return Some((
+            "router.seed".into(),
+            format!("must be at most {}", i64::MAX),
+        ));
+    }
     if base.source.trim().is_empty() {
         return Some(("base.source".into(), "must name a base model".into()));
     }
@@ -123,6 +143,12 @@ fn task_nonsense(experiment: &Experiment, index: usize) -> Option<(&'static str,
     let task = &experiment.tasks[index];
     if task.name.trim().is_empty() {
         return Some(("name", "must not be empty".into()));
+    }
+    if task.name == "auto" {
+        return Some((
+            "name",
+            "`auto` is what asks for the task to be inferred".into(),
+        ));
     }
     if let Some(first) = experiment.tasks[..index]
         .iter()

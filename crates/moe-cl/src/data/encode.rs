@@ -86,6 +86,46 @@ impl<'a> Encoder<'a> {
         Ok(examples)
     }
 
+    /// The tokens of the bare texts, without what a task asks about them: what can be read before the task is known.
+    ///
+    /// # Errors
+    /// A text that the tokenizer refuses or that has no token.
+    pub fn bare_texts(
+        &self,
+        records: &Records,
+        task: &TaskData,
+    ) -> Result<Vec<Vec<u32>>, DataError> {
+        let bare = |record: Result<Record, _>| match record {
+            Ok(record) => self.bare_text(Question::new(&record, task).text, task),
+            Err(error) => Err(refuse(task, format!("{error}"))),
+        };
+        records.iter().map(bare).collect()
+    }
+
+    fn bare_text(&self, text: &str, task: &TaskData) -> Result<Vec<u32>, DataError> {
+        let mut tokens = self.tokens(text, true, task)?;
+        if tokens.is_empty() {
+            return Err(refuse(task, format!("the text {text:?} has no token")));
+        }
+        tokens.truncate(self.max_tokens);
+        Ok(tokens)
+    }
+
+    /// A record of one task as another task would ask about it. Its class is none where that task has no such label.
+    ///
+    /// # Errors
+    /// As [`Self::encode_all`].
+    pub fn encode_as(&self, record: &Record, task: &TaskData) -> Result<Example, DataError> {
+        let (example, _cut) = match self.objective {
+            Objective::Heads => self.text(record, task)?,
+            Objective::Instruction => {
+                let room = self.answers(task)?.iter().map(Vec::len).max().unwrap_or(0);
+                self.instruction(record, task, room)?
+            }
+        };
+        Ok(example)
+    }
+
     /// The tokens of each of the task's labels as an answer, end token included; none where answers are free text.
     ///
     /// # Errors

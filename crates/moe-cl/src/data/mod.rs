@@ -11,6 +11,8 @@ mod record;
 mod report;
 mod task;
 
+pub use burn_dataset::Dataset;
+
 pub use batch::{Batch, Padding, epoch_batches};
 pub use encode::{Encoder, Example, prompt_text};
 pub use error::{DataError, Place};

@@ -75,6 +75,12 @@ pub trait Method {
     /// Which experts answer for `task`, and through which gate.
     fn routing(&self, task: usize) -> Routing;
 
+    /// Which experts answer for a text that belongs to no known task, `task` being the nearest: those that all tasks share.
+    /// None where there are none; the nearest task then answers.
+    fn fallback(&self, _task: usize) -> Option<Routing> {
+        None
+    }
+
     /// Forward pass and loss of one batch.
     fn loss(&self, step: Step<'_>) -> Loss;
 

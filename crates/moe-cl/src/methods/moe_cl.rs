@@ -180,6 +180,10 @@ impl Method for MoeCl {
         }
     }
 
+    fn fallback(&self, task: usize) -> Option<Routing> {
+        Some(Routing::Single(self.shared(task)))
+    }
+
     /// `L = L_task + w · CE(F(reverse(z̄_s)))`: the paper's `L_SFT − α·L_GAN` for everything before the discriminator,
     /// and descent on `L_GAN` for the discriminator itself.
     fn loss(&self, step: Step<'_>) -> Loss {

@@ -153,6 +153,7 @@ impl Recorder for Dashboard {
                     self.gate_share.test(renderer, task, mean);
                 }
             }
+            Event::Inferred { .. } => {}
             Event::CheckpointSaved { .. } => renderer.log_event_training("checkpoints".into()),
             Event::Warning { .. } => renderer.log_event_training("warnings".into()),
             Event::RunFinished { .. } => {

@@ -16,7 +16,7 @@ use crate::events::{Event, Recorder};
 /// Writes the scalars of a run as `events.out.tfevents.*` for TensorBoard.
 ///
 /// Tags: `train/loss`, `train/learning_rate`, `train/gradient_norm`, `train/tokens_per_second`, `discriminator/loss`,
-/// `discriminator/accuracy`, `eval/<task>`, `eval/average` and `gate/layer_NN` (share of the shared expert in the
+/// `discriminator/accuracy`, `eval/<task>`, `eval/average`, `inferred/…` (no task given) and `gate/layer_NN` (share of the shared expert in the
 /// NN-th adapted layer), all over optimiser steps.
 #[derive(Debug)]
 pub struct TensorBoard {
@@ -131,6 +131,18 @@ impl Recorder for TensorBoard {
                     values.push(("eval/average".into(), sum / values.len() as f64));
                 }
                 self.scalars(values.iter().map(|(tag, value)| (tag.as_str(), *value)))
+            }
+            Event::Inferred { scores, .. } => {
+                let values = [
+                    ("inferred/average", scores.avg_acc()),
+                    ("inferred/routing_accuracy", scores.routing_accuracy()),
+                    ("inferred/open_set_auroc", scores.open_set_auroc),
+                ];
+                self.scalars(
+                    values
+                        .into_iter()
+                        .filter_map(|(tag, value)| Some((tag, value?))),
+                )
             }
             Event::GateShare { shared, .. } => {
                 let layers = shared.iter().enumerate();

@@ -99,6 +99,24 @@ fn run(method: &str, fade: f64, seed: u64) -> RunData {
         }
         time += 8.0;
         put(time, scores(task + 1));
+        let row = |own: usize| {
+            let sent = |other: usize| if own == other { 55 } else { 2 };
+            (0..=task).map(sent).collect()
+        };
+        put(
+            time,
+            Event::Inferred {
+                after: task + 1,
+                scores: crate::metrics::Inferred {
+                    accuracies: (0..TASKS.len())
+                        .map(|other| (other <= task).then_some(0.7 - 0.05 * fade))
+                        .collect(),
+                    confusion: (0..=task).map(row).collect(),
+                    refused: vec![3; task + 1],
+                    open_set_auroc: (task + 1 < TASKS.len()).then_some(0.8),
+                },
+            },
+        );
         if adversarial {
             let share = |layer: usize| {
                 0.5 + 0.16 * (layer as f64 / 29.0 - 0.4) - 0.05 * fade

@@ -1,6 +1,7 @@
 //! The figures by which runs are compared, for the page and the terminal alike.
 
 use super::{groups::Group, run_data::RunData};
+use crate::metrics::mean_open_set_auroc;
 
 /// One figure of a run.
 pub struct Figure {
@@ -15,7 +16,7 @@ pub struct Figure {
 }
 
 /// Every figure, in the order of the columns.
-pub const FIGURES: [Figure; 8] = [
+pub const FIGURES: [Figure; 12] = [
     Figure {
         name: "AvgAcc",
         meaning: "mean accuracy over all tasks after the last one",
@@ -49,6 +50,34 @@ pub const FIGURES: [Figure; 8] = [
         meaning: "mean accuracy on each task right after learning it",
         higher_is_better: Some(true),
         value: |run| run.matrix.summary().learning_accuracy,
+        format: share,
+    },
+    Figure {
+        name: "Inferred acc.",
+        meaning: "mean accuracy over all tasks after the last one, with the task of every text inferred by the router; all other accuracies are with the task given",
+        higher_is_better: Some(true),
+        value: |run| run.last_inferred()?.avg_acc(),
+        format: share,
+    },
+    Figure {
+        name: "Price",
+        meaning: "mean accuracy lost because the task is inferred and not given",
+        higher_is_better: Some(false),
+        value: |run| run.last_inferred()?.price_in(&run.matrix),
+        format: change,
+    },
+    Figure {
+        name: "Routing acc.",
+        meaning: "mean share of each task's texts for which the router's best-scoring task is the right one, after the last task",
+        higher_is_better: Some(true),
+        value: |run| run.last_inferred()?.routing_accuracy(),
+        format: share,
+    },
+    Figure {
+        name: "Open-set AUROC",
+        meaning: "how well the router tells texts of learnt tasks from those of tasks still to come (0.5: not at all), mean over the stages",
+        higher_is_better: Some(true),
+        value: |run| mean_open_set_auroc(run.inferred.values()),
         format: share,
     },
     Figure {
@@ -169,7 +198,11 @@ mod tests {
             1
         );
         assert_eq!(FIGURES[1].best(&groups[..1]), [false]);
-        assert!(FIGURES[5].best(&groups).iter().all(|best| !best));
+        let time = FIGURES
+            .iter()
+            .find(|figure| figure.name == "Wall time")
+            .unwrap();
+        assert!(time.best(&groups).iter().all(|best| !best));
     }
 
     #[test]

@@ -11,8 +11,8 @@ use super::{
     svg::escape,
 };
 
-/// The whole report as one HTML document.
-pub fn html(runs: &[RunData]) -> String {
+/// The whole report as one HTML document; `front`, sections of the caller's, stands before the figures.
+pub fn html(runs: &[RunData], front: &str) -> String {
     let groups = groups(runs);
     let names: BTreeSet<&str> = runs.iter().map(|run| run.name.as_str()).collect();
     let title = format!(
@@ -21,9 +21,11 @@ pub fn html(runs: &[RunData]) -> String {
     );
     let parts = [
         header(&title, runs, &groups),
+        front.to_owned(),
         figures(&groups),
         sections::matrices(&groups),
         sections::forgetting(&groups),
+        sections::routing(&groups),
         sections::losses(&groups),
         sections::gates(&groups),
         sections::discriminators(&groups),
@@ -197,7 +199,7 @@ fn figures(groups: &[Group<'_>]) -> String {
         "<section><h2>The figures side by side</h2><p class=\"how\">★ marks the best mean; ↑ more is better, ↓ less is better.</p>\
          <div class=\"scroll\"><table class=\"figures\"><thead><tr><th scope=\"col\">Method</th>{heads}</tr></thead><tbody>{rows}</tbody></table></div>\
          <details><summary>What the figures mean</summary><dl class=\"facts\">{meanings}</dl>\
-         <p>Methods with an expert per task are told which task a text belongs to, in training and in evaluation.</p></details></section>"
+         <p>Unless a figure says that the task is inferred, methods with an expert per task are told which task a text belongs to, in training and in evaluation.</p></details></section>"
     )
 }
 
@@ -229,7 +231,7 @@ mod tests {
 
     #[test]
     fn the_page_stands_alone() {
-        let page = html(&examples::runs(2));
+        let page = html(&examples::runs(2), "");
         for outside in [
             "http:", "https:", "<script", "src=", "url(", "@import", "<link",
         ] {
@@ -240,7 +242,7 @@ mod tests {
 
     #[test]
     fn every_picture_says_in_words_what_it_shows() {
-        let page = html(&examples::runs(1));
+        let page = html(&examples::runs(1), "");
         assert!(page.matches("<svg ").count() > 8);
         assert_eq!(
             page.matches("<svg ").count(),
@@ -259,7 +261,7 @@ mod tests {
             run.warnings = vec!["<i>warning".into()];
             run.config = "[a]\n\"<i>key\" = \"<i>value\"".parse().unwrap();
         }
-        let page = html(&runs);
+        let page = html(&runs, "");
         assert!(!page.contains("<i>"));
         assert!(page.contains("&lt;i&gt;key") && page.contains("&lt;i&gt;warning"));
     }
@@ -272,7 +274,7 @@ mod tests {
         run.matrix = Default::default();
         run.gate_shares.clear();
         run.finished = false;
-        let page = html(&[run]);
+        let page = html(&[run], "");
         assert!(page.contains("is not finished: step 0 of "));
         assert!(!page.contains("NaN"));
     }

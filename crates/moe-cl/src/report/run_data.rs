@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fs, io, path::Path};
 
 use crate::{
     events::Event,
-    metrics::AccuracyMatrix,
+    metrics::{AccuracyMatrix, Inferred},
     recorders::{Logged, read_log},
 };
 
@@ -27,6 +27,8 @@ pub struct RunData {
     pub steps: Vec<StepPoint>,
     /// Scores so far.
     pub matrix: AccuracyMatrix,
+    /// Scores with the task inferred, by index of the task after which they were measured.
+    pub inferred: BTreeMap<usize, Inferred>,
     /// Share of the shared expert per adapted layer, by index of the task after which it was measured.
     pub gate_shares: BTreeMap<usize, Vec<f64>>,
     /// Warnings in the order in which they came, each text once.
@@ -173,6 +175,10 @@ impl RunData {
                     self.matrix.rows[row].clone_from(scores);
                 }
             },
+            Event::Inferred { after, scores } => {
+                self.inferred
+                    .insert(after.saturating_sub(1), scores.clone());
+            }
             Event::GateShare { task, shared } => {
                 self.gate_shares.insert(*task, shared.clone());
             }
@@ -197,6 +203,11 @@ impl RunData {
             None => *self.matrix.baseline.get(task)?,
             Some(row) => self.matrix.get(row, task),
         }
+    }
+
+    /// Scores with the task inferred after the last task learnt; none where they were not measured.
+    pub fn last_inferred(&self) -> Option<&Inferred> {
+        self.inferred.get(&self.matrix.learnt().checked_sub(1)?)
     }
 
     /// Real (not padding) tokens trained on per second of optimiser steps.

@@ -20,6 +20,8 @@ use crate::{
 pub struct Scores {
     /// Accuracy per task, in [0, 1].
     pub accuracies: Vec<Option<f64>>,
+    /// The predicted class of every text, per task in the order of its evaluation examples.
+    pub predictions: Vec<Vec<usize>>,
     /// Texts per second.
     pub examples_per_second: f64,
 }
@@ -45,9 +47,10 @@ pub fn evaluate(
     let start = Instant::now();
     let mut done = 0;
     let mut accuracies = Vec::with_capacity(tasks.len());
+    let mut all_predictions = Vec::with_capacity(tasks.len());
     for (index, task) in tasks.iter().enumerate() {
         let routing = method.routing(index);
-        let mut right = 0;
+        let mut predicted = vec![0; task.evaluation.len()];
         for batch in task.evaluation_batches(experiment.evaluation.batch_size) {
             let examples: Vec<&Example> = batch.iter().map(|&i| &task.evaluation[i]).collect();
             let predictions = predict(
@@ -59,22 +62,26 @@ pub fn evaluate(
                 &examples,
                 &task.answers,
             );
-            right += examples
-                .iter()
-                .zip(&predictions)
-                .filter(|(example, prediction)| example.label == Some(**prediction))
-                .count();
+            for (index, prediction) in batch.into_iter().zip(predictions) {
+                predicted[index] = prediction;
+            }
             done += examples.len();
             recorder.record(&Event::EvaluationStep { done })?;
         }
-        accuracies.push(
-            (!task.evaluation.is_empty()).then(|| right as f64 / task.evaluation.len() as f64),
-        );
+        accuracies.push(share(&task.right(&predicted)));
+        all_predictions.push(predicted);
     }
     Ok(Scores {
         accuracies,
+        predictions: all_predictions,
         examples_per_second: examples as f64 / start.elapsed().as_secs_f64().max(1e-9),
     })
+}
+
+/// The share that is true; none of nothing.
+pub(super) fn share(right: &[bool]) -> Option<f64> {
+    let count = right.iter().filter(|right| **right).count();
+    (!right.is_empty()).then(|| count as f64 / right.len() as f64)
 }
 
 /// Texts of a task from which the gate's share is read.

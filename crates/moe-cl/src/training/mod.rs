@@ -1,6 +1,7 @@
 //! The continual-learning scheduler: tasks arrive one after another, each is learnt, then all are evaluated.
 
 mod evaluate;
+mod infer;
 pub mod optimizer;
 mod plan;
 mod prepare;
@@ -14,6 +15,7 @@ mod stream;
 mod trained;
 
 pub use evaluate::{Scores, evaluate};
+pub use infer::{Answers, Inference, evaluation_features};
 pub use plan::{Plan, TaskPlan, plan};
 pub use prepare::{fresh_optimizer, prepare, untrained};
 pub use result::RunResult;

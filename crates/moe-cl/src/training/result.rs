@@ -2,7 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::metrics::{AccuracyMatrix, Summary};
+use super::infer::Answers;
+use crate::metrics::{AccuracyMatrix, Inferred, Summary};
 
 /// Outcome of a run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -19,6 +20,10 @@ pub struct RunResult {
     pub matrix: AccuracyMatrix,
     /// Its summary.
     pub summary: Summary,
+    /// Scores after each task with the task of every text inferred.
+    pub inferred: Vec<Inferred>,
+    /// Per task, which texts were answered rightly after the last task.
+    pub answers: Vec<Answers>,
     /// Optimiser steps.
     pub steps: usize,
     /// Tokens trained on that are not padding.

@@ -18,13 +18,16 @@ use sha2::{Digest, Sha256};
 use crate::{
     error::{Error, Result},
     learner::Learner,
-    metrics::AccuracyMatrix,
+    metrics::{AccuracyMatrix, Inferred},
+    router::TaskRouter,
+    training::infer::Answers,
 };
 
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 const STATE: &str = "state.json";
 const LEARNER: &str = "learner.bpk";
 const OPTIMIZER: &str = "optimizer.bpk";
+const ROUTER: &str = "router.bin";
 
 /// Where a run stands, besides its tensors.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -39,6 +42,10 @@ pub struct Progress {
     pub labels: Vec<Vec<String>>,
     /// Scores so far.
     pub matrix: AccuracyMatrix,
+    /// Scores with the task inferred, after each task.
+    pub inferred: Vec<Inferred>,
+    /// Which texts of each learnt task were answered rightly after the last task learnt.
+    pub answers: Vec<Answers>,
     /// What the method keeps of finished tasks.
     pub memory: serde_json::Value,
     /// Real tokens trained on.
@@ -63,6 +70,7 @@ pub struct Saved {
     pub progress: Progress,
     learner: Vec<u8>,
     optimizer: Vec<u8>,
+    router: Vec<u8>,
 }
 
 impl Saved {
@@ -97,6 +105,7 @@ impl Saved {
             path: path.into(),
             learner: read_checked(LEARNER)?,
             optimizer: read_checked(OPTIMIZER)?,
+            router: read_checked(ROUTER)?,
             progress: state.progress,
         })
     }
@@ -121,6 +130,17 @@ impl Saved {
             .map_err(|error| self.damaged(OPTIMIZER, &error))
     }
 
+    /// Puts what was learnt into `router`, which must be of the same configuration.
+    ///
+    /// # Errors
+    /// When it is not.
+    pub fn router(&self, router: TaskRouter) -> Result<TaskRouter> {
+        router.read(&self.router).ok_or_else(|| Error::Checkpoint {
+            path: self.path.clone(),
+            reason: format!("{ROUTER} is not of a router of this configuration"),
+        })
+    }
+
     fn damaged(&self, file: &str, error: &RecordError) -> Error {
         Error::Checkpoint {
             path: self.path.clone(),
@@ -138,6 +158,7 @@ pub fn save(
     progress: &Progress,
     learner: &Learner,
     optimizer: &ModuleOptimizer,
+    router: &TaskRouter,
 ) -> Result<PathBuf> {
     let path = directory.join(format!("step-{:08}", progress.step));
     let refused = |reason: String| Error::Checkpoint {
@@ -151,6 +172,7 @@ pub fn save(
             learner.clone().into_record().into_bytes().map_err(record)?,
         ),
         (OPTIMIZER, optimizer.into_bytes().map_err(record)?),
+        (ROUTER, Bytes::from_bytes_vec(router.to_bytes())),
     ];
     let state = State {
         format: FORMAT,

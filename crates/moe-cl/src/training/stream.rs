@@ -2,10 +2,12 @@
 
 use std::ops::Range;
 
+use burn_dataset::Dataset;
+
 use crate::{
     base::Base,
     config::{Experiment, Split},
-    data::{Encoder, Example, TaskData, epoch_batches},
+    data::{Encoder, Example, Record, TaskData, epoch_batches},
     error::Result,
 };
 
@@ -21,6 +23,14 @@ pub struct Task {
     pub evaluation: Vec<Example>,
     /// Tokens of each label as an answer; empty with classification heads.
     pub answers: Vec<Vec<u32>>,
+    /// The bare texts of [`Self::train`], which the router learns from.
+    pub train_texts: Vec<Vec<u32>>,
+    /// The bare texts of [`Self::evaluation`], which the router reads.
+    pub evaluation_texts: Vec<Vec<u32>>,
+    /// The records of [`Self::evaluation`], to be asked about in another task's words.
+    pub evaluation_records: Vec<Record>,
+    /// What the task asks about its texts.
+    pub data: TaskData,
 }
 
 impl Task {
@@ -42,6 +52,15 @@ impl Task {
                     .map(<[_]>::to_vec)
                     .collect::<Vec<_>>()
             })
+            .collect()
+    }
+
+    /// Which of the evaluation examples `predictions` names rightly.
+    pub fn right(&self, predictions: &[usize]) -> Vec<bool> {
+        self.evaluation
+            .iter()
+            .zip(predictions)
+            .map(|(example, prediction)| example.label == Some(*prediction))
             .collect()
     }
 
@@ -76,8 +95,13 @@ pub fn load(
             train: encoder.encode_all(&data.train, &data)?,
             evaluation: encoder.encode_all(split, &data)?,
             answers: encoder.answers(&data)?,
-            name: data.name,
-            labels: data.labels,
+            train_texts: encoder.bare_texts(&data.train, &data)?,
+            evaluation_texts: encoder.bare_texts(split, &data)?,
+            // One that cannot be read was refused above.
+            evaluation_records: split.iter().filter_map(|record| record.ok()).collect(),
+            name: data.name.clone(),
+            labels: data.labels.clone(),
+            data,
         });
         warnings.extend(encoder.take_warnings());
     }

@@ -2,22 +2,27 @@
 
 use std::path::Path;
 
-use burn::module::Module;
+use burn::{module::Module, tensor::activation::softmax};
 use moe_lora::{Adapted, Routing};
 
 use super::{
     evaluate::{Scores, evaluate},
+    infer::{Inference, evaluation_features},
     prepare::{prepare, untrained},
     state::{self, Saved},
     stream::{self, Task},
 };
 use crate::{
     base::Base,
-    config::Experiment,
+    config::{Experiment, Split},
+    data::Example,
     error::{Error, Result},
     events::Recorder,
     learner::Learner,
     methods::{Method, method},
+    metrics::Inferred,
+    predict::class_scores,
+    router::{Routed, TaskRouter, pooled_features},
 };
 
 /// What a run has learnt so far.
@@ -31,6 +36,7 @@ pub struct Trained<'a> {
     base: &'a Base,
     method: Box<dyn Method>,
     learner: Learner,
+    router: TaskRouter,
 }
 
 impl<'a> Trained<'a> {
@@ -91,7 +97,9 @@ impl<'a> Trained<'a> {
                 path: saved.path.clone(),
                 reason: format!("method memory: {error}"),
             })?;
+        let router = TaskRouter::new(&experiment.router, base.decoder.config())?;
         Ok(Self {
+            router: saved.router(router)?,
             labels: saved.progress.labels,
             experiment,
             learnt,
@@ -131,18 +139,105 @@ impl<'a> Trained<'a> {
         self.method.routing(task)
     }
 
+    /// Which experts answer for a text that belongs to no known task, `task` being the nearest; none where the method has none for that.
+    pub fn fallback(&self, task: usize) -> Option<Routing> {
+        self.method.fallback(task)
+    }
+
+    /// The task of a bare text, as the router sees it; none before the first task is learnt.
+    ///
+    /// # Errors
+    /// When the tokenizer refuses the text.
+    pub fn infer(&self, text: &str) -> Result<Option<Routed>> {
+        let mut tokens = self.base.tokenizer.encode(text, true)?;
+        tokens.truncate(self.experiment.data.max_tokens);
+        if tokens.is_empty() || self.router.tasks() == 0 {
+            return Ok(None);
+        }
+        let layer = self.router.layer();
+        let features = pooled_features(&self.base.decoder, self.base.pad(), layer, &[tokens]);
+        Ok(self.router.route(&features).pop())
+    }
+
+    /// For every text of one split of a task that has a label: the distribution over the task's labels, with the task given, and the class that is true.
+    ///
+    /// # Errors
+    /// When data are refused.
+    pub fn distributions(&self, task: usize, split: Split) -> Result<Vec<(Vec<f64>, usize)>> {
+        let mut experiment = self.experiment.clone();
+        experiment.evaluation.split = split;
+        let (tasks, _warnings) = stream::load(&experiment, self.base, task..task + 1)?;
+        let (stream, routing) = (&tasks[0], self.method.routing(task));
+        let mut distributions = Vec::with_capacity(stream.evaluation.len());
+        for batch in stream.evaluation_batches(experiment.evaluation.batch_size) {
+            let examples: Vec<&Example> = batch.iter().map(|&i| &stream.evaluation[i]).collect();
+            let scores = class_scores(
+                experiment.training.objective,
+                self.base,
+                &self.learner,
+                &routing,
+                task,
+                &examples,
+                &stream.answers,
+            );
+            let [_texts, classes] = scores.dims();
+            let probabilities: Vec<f64> = softmax(scores, 1)
+                .into_data()
+                .iter::<f32>()
+                .map(f64::from)
+                .collect();
+            for (example, row) in examples.iter().zip(probabilities.chunks(classes)) {
+                distributions.extend(example.label.map(|label| (row.to_vec(), label)));
+            }
+        }
+        Ok(distributions)
+    }
+
+    /// Scores on the learnt tasks with the task of every text inferred, next to those `given` on the same texts; none before the first task is learnt.
+    ///
+    /// # Errors
+    /// When a text cannot be put in another task's words.
+    pub fn evaluate_inferred(&self, tasks: &[Task], given: &Scores) -> Result<Option<Inferred>> {
+        if self.router.tasks() == 0 {
+            return Ok(None);
+        }
+        let inference = Inference {
+            experiment: &self.experiment,
+            base: self.base,
+            method: self.method.as_ref(),
+            learner: &self.learner,
+            tasks,
+            router: &self.router,
+            features: &evaluation_features(self.base, &self.router, tasks),
+        };
+        Ok(Some(inference.evaluate(given)?.0))
+    }
+
     /// The base with the experts of `routing`, for generation.
     pub fn model<'m>(&'m self, routing: &'m Routing) -> Adapted<'m> {
         Adapted::new(&self.base.decoder, &self.learner.adapters, routing)
     }
 
-    /// Scores on every task of the stream, with the task given.
+    /// Scores on every task of the stream, or on one `only`, with the task given.
     ///
     /// # Errors
     /// When data are refused or an event cannot be recorded.
-    pub fn evaluate(&self, recorder: &mut dyn Recorder) -> Result<(Vec<Task>, Scores)> {
-        let (tasks, _warnings) =
+    pub fn evaluate(
+        &self,
+        only: Option<usize>,
+        recorder: &mut dyn Recorder,
+    ) -> Result<(Vec<Task>, Scores)> {
+        let (mut tasks, _warnings) =
             stream::load(&self.experiment, self.base, 0..self.experiment.tasks.len())?;
+        if let Some(only) = only {
+            for (_, task) in tasks
+                .iter_mut()
+                .enumerate()
+                .filter(|(index, _)| *index != only)
+            {
+                task.evaluation.clear();
+            }
+        }
         let scores = evaluate(
             &self.experiment,
             self.base,

@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use anyhow::Result;
 use clap::{ArgGroup, Args, ValueEnum};
 use moe_cl::config::Split;
-use moe_cl::training::Trained;
+use moe_cl::metrics::Inferred;
+use moe_cl::training::{Scores, Task, Trained};
 use moe_core::device::DeviceChoice;
 use moe_core::source::BaseSource;
 
@@ -23,6 +24,9 @@ pub struct Arguments {
     /// Directory of one checkpoint of a run
     #[arg(long, value_name = "DIR")]
     checkpoint: Option<PathBuf>,
+    /// A task: its texts alone are scored. `auto`: all tasks, with the task of every text inferred too [default: auto]
+    #[arg(long, value_name = "NAME|auto", default_value = "auto")]
+    task: String,
     /// Part of each task's data [default: as in the run]
     #[arg(long, value_enum)]
     split: Option<SplitName>,
@@ -37,7 +41,7 @@ enum SplitName {
     Test,
 }
 
-/// Scores every task of the stream and prints a line for each.
+/// Scores the tasks of the stream and prints a line for each; with the task inferred, also where texts were sent.
 pub fn run(arguments: &Arguments, device: Option<DeviceChoice>) -> Result<()> {
     let path = arguments
         .run
@@ -53,41 +57,114 @@ pub fn run(arguments: &Arguments, device: Option<DeviceChoice>) -> Result<()> {
             SplitName::Test => Split::Test,
         };
     }
+    let only = match arguments.task.as_str() {
+        "auto" => None,
+        name => Some(trained.task(name)?),
+    };
     let mut display = ProgressDisplay::new();
-    let (tasks, scores) = trained.evaluate(&mut display)?;
+    let (tasks, scores) = trained.evaluate(only, &mut display)?;
+    let inferred = match only {
+        None => trained.evaluate_inferred(&tasks, &scores)?,
+        Some(_) => None,
+    };
     drop(display);
-
-    let width = tasks
-        .iter()
-        .map(|task| task.name.len())
-        .max()
-        .unwrap_or(0)
-        .max("task".len());
     let mut out = stdout().lock();
-    writeln!(out, "{:width$}  texts  accuracy", "task")?;
+    write!(
+        out,
+        "{}",
+        table(&tasks, &scores, inferred.as_ref(), trained.learnt)
+    )?;
+    if let Some(inferred) = &inferred {
+        write!(out, "{}", routing(&tasks, inferred, &scores.accuracies))?;
+    }
+    Ok(())
+}
+
+/// A line per task that was scored, and the mean of those learnt.
+fn table(tasks: &[Task], scores: &Scores, inferred: Option<&Inferred>, learnt: usize) -> String {
+    let width = names(tasks);
+    let mut text = format!("{:width$}  texts  accuracy", "task");
+    text += if inferred.is_some() {
+        "  task inferred\n"
+    } else {
+        "\n"
+    };
     for (index, (task, score)) in tasks.iter().zip(&scores.accuracies).enumerate() {
-        let score = score.map_or_else(|| "–".to_string(), |score| format!("{score:.4}"));
-        let note = if index < trained.learnt {
+        let Some(score) = score else { continue };
+        let guessed = inferred.map_or_else(String::new, |inferred| {
+            format!("  {:>13}", share(inferred.accuracies[index]))
+        });
+        let note = if index < learnt {
             ""
         } else {
             "  (not learnt yet)"
         };
-        writeln!(
-            out,
-            "{:width$}  {:5}  {score:>8}{note}",
-            task.name,
-            task.evaluation.len()
-        )?;
+        let texts = task.evaluation.len();
+        text += &format!(
+            "{:width$}  {texts:5}  {score:>8.4}{guessed}{note}\n",
+            task.name
+        );
     }
-    let learnt = scores
+    let known: Vec<f64> = scores
         .accuracies
         .iter()
-        .take(trained.learnt)
+        .take(learnt)
         .flatten()
-        .collect::<Vec<_>>();
-    if !learnt.is_empty() {
-        let mean = learnt.iter().copied().sum::<f64>() / learnt.len() as f64;
-        writeln!(out, "mean of the {} learnt: {mean:.4}", learnt.len())?;
+        .copied()
+        .collect();
+    if !known.is_empty() {
+        let mean = known.iter().sum::<f64>() / known.len() as f64;
+        text += &format!("mean of the {} learnt: {mean:.4}", known.len());
+        text += &inferred.map_or_else(
+            || " (task given)\n".into(),
+            |inferred| format!(", task inferred: {}\n", share(inferred.avg_acc())),
+        );
     }
-    Ok(())
+    text
+}
+
+/// Where the router sent the texts, and what that cost.
+fn routing(tasks: &[Task], inferred: &Inferred, given: &[Option<f64>]) -> String {
+    let width = names(tasks);
+    let mut text = format!("\nsent to{:1$}", "", width.saturating_sub("sent to".len()));
+    let heads: Vec<&str> = tasks[..inferred.confusion.len()]
+        .iter()
+        .map(|task| task.name.as_str())
+        .chain(["(no known task)", "right"])
+        .collect();
+    text += &heads
+        .iter()
+        .map(|head| format!("  {head}"))
+        .collect::<String>();
+    text.push('\n');
+    for (index, row) in inferred.confusion.iter().enumerate() {
+        let cells = row
+            .iter()
+            .chain([&inferred.refused[index]])
+            .map(u64::to_string)
+            .chain([share(inferred.routing_accuracy_of(index))]);
+        text += &format!("{:width$}", tasks[index].name);
+        for (cell, head) in cells.zip(&heads) {
+            text += &format!("  {cell:>0$}", head.chars().count());
+        }
+        text.push('\n');
+    }
+    text += &format!(
+        "routing accuracy {}; accuracy lost by inferring the task {}\n",
+        share(inferred.routing_accuracy()),
+        share(inferred.price(given))
+    );
+    if let Some(auroc) = inferred.open_set_auroc {
+        text += &format!("open-set AUROC {auroc:.4} (learnt tasks' texts against the others')\n");
+    }
+    text
+}
+
+fn names(tasks: &[Task]) -> usize {
+    let widths = tasks.iter().map(|task| task.name.chars().count());
+    widths.chain(["sent to".len()]).max().unwrap_or(0)
+}
+
+fn share(value: Option<f64>) -> String {
+    value.map_or_else(|| "–".into(), |value| format!("{value:.4}"))
 }

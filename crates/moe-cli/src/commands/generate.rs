@@ -22,8 +22,8 @@ pub struct Arguments {
     /// Directory of a run, or of one of its checkpoints; without it the base writes alone
     #[arg(long, value_name = "DIR", requires = "task")]
     run: Option<PathBuf>,
-    /// Task whose experts write
-    #[arg(long, value_name = "NAME", requires = "run")]
+    /// Task whose experts write, or `auto`: the one that the prompt seems to belong to
+    #[arg(long, value_name = "NAME|auto", requires = "run")]
     task: Option<String>,
     /// Base model [default: that of the run, else SmolLM2-135M-Instruct]
     #[arg(long, value_name = "BASE")]
@@ -61,23 +61,27 @@ pub fn run(arguments: &Arguments, device: Option<DeviceChoice>) -> Result<()> {
     let mut experiment: Experiment = Trained::experiment(run)?;
     let base = base::load(&mut experiment, arguments.base.as_ref(), device)?;
     let trained = Trained::open(run, &base)?;
-    let index = trained.task(task)?;
+    let Choice { index, shared } = choose(&trained, task, &arguments.prompt)?;
     if index >= trained.learnt {
         bail!(Failure::new(
             format!("task {task} has not been learnt yet in {}", run.display()),
             "finish the run with `moe-cl train --resume`, or take a task that it has learnt",
         ));
     }
-    let routing = trained.routing(index);
+    // A text of no known task is not asked a known task's question.
+    let question = (!shared).then(|| Question {
+        instruction: experiment.tasks[index].instruction.as_deref(),
+        labels: &trained.labels[index],
+    });
+    let fallback = if shared {
+        trained.fallback(index)
+    } else {
+        None
+    };
+    let routing = fallback.unwrap_or_else(|| trained.routing(index));
     let model = trained.model(&routing);
     match experiment.training.objective {
-        Objective::Instruction => {
-            let question = Question {
-                instruction: experiment.tasks[index].instruction.as_deref(),
-                labels: &trained.labels[index],
-            };
-            answer(arguments, &base, &model, Some(question))
-        }
+        Objective::Instruction => answer(arguments, &base, &model, question),
         Objective::Heads => {
             eprintln!(
                 "warning: this run learnt to classify with heads, not to write: what follows is the base's, more or less"
@@ -85,6 +89,43 @@ pub fn run(arguments: &Arguments, device: Option<DeviceChoice>) -> Result<()> {
             answer(arguments, &base, &model, None)
         }
     }
+}
+
+/// Who writes.
+struct Choice {
+    /// The task, or the nearest one.
+    index: usize,
+    /// Whether the text belongs to no known task and the experts that all tasks share write.
+    shared: bool,
+}
+
+/// The task of that name, or for `auto` the one that the router infers, said on standard error.
+fn choose(trained: &Trained<'_>, task: &str, prompt: &str) -> Result<Choice> {
+    if task != "auto" {
+        return Ok(Choice {
+            index: trained.task(task)?,
+            shared: false,
+        });
+    }
+    let Some(routed) = trained.infer(prompt)? else {
+        bail!(Failure::new(
+            "the task cannot be inferred: the prompt is empty, or no task has been learnt yet",
+            "name a task: --task NAME",
+        ));
+    };
+    let name = &trained.experiment.tasks[routed.task].name;
+    let shared = !routed.known && trained.fallback(routed.task).is_some();
+    match (routed.known, shared) {
+        (true, _) => eprintln!("task: {name} (inferred)"),
+        (false, true) => {
+            eprintln!("task: none that is known; the shared expert writes (nearest: {name})")
+        }
+        (false, false) => eprintln!("task: none that is known; the nearest, {name}, writes"),
+    }
+    Ok(Choice {
+        index: routed.task,
+        shared,
+    })
 }
 
 /// How a task asks about its texts.

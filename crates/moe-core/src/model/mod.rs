@@ -20,6 +20,7 @@ mod random;
 mod rope;
 #[cfg(test)]
 pub(crate) mod tests;
+mod trunk;
 
 pub use attention::{Attention, Projected};
 pub use cache::{KvCache, LayerCache};

@@ -3,11 +3,13 @@
 mod accuracy;
 mod gates;
 mod notes;
+mod routing;
 mod training;
 
 pub use accuracy::{forgetting, matrices};
 pub use gates::gates;
 pub use notes::{settings, warnings};
+pub use routing::routing;
 pub use training::{discriminators, losses};
 
 use super::{colours::method_class, svg::escape};

@@ -8,7 +8,8 @@ use std::path::PathBuf;
 use burn::{module::Module, optim::ModuleOptimizer};
 
 use super::{
-    evaluate::{evaluate, gate_share},
+    evaluate::{Scores, evaluate, gate_share},
+    infer::{Answers, Inference, evaluation_features},
     prepare::{fresh_optimizer, prepare, untrained},
     result::{RunResult, peak_memory},
     state::Progress,
@@ -24,6 +25,7 @@ use crate::{
     learner::Learner,
     methods::{Method, method},
     metrics::AccuracyMatrix,
+    router::{Matrix, TaskRouter, pooled_features},
 };
 
 /// A run in progress.
@@ -34,6 +36,9 @@ pub(in crate::training) struct Run<'a> {
     method: Box<dyn Method>,
     learner: Learner,
     optimizer: ModuleOptimizer,
+    router: TaskRouter,
+    /// What the router reads of the evaluation texts, once it was needed.
+    evaluation_features: Option<Vec<Matrix>>,
     progress: Progress,
     checkpoints: PathBuf,
     /// Steps after which a task was complete: their checkpoints are kept.
@@ -54,6 +59,8 @@ impl<'a> Run<'a> {
             method: method(&experiment.method, tasks.len()),
             learner: untrained(experiment, base, tasks.iter().map(|task| task.labels.len()))?,
             optimizer: fresh_optimizer(experiment),
+            router: TaskRouter::new(&experiment.router, base.decoder.config())?,
+            evaluation_features: None,
             progress: Progress {
                 task: 0,
                 step_in_task: 0,
@@ -63,6 +70,8 @@ impl<'a> Run<'a> {
                     rows: Vec::new(),
                     baseline: Vec::new(),
                 },
+                inferred: Vec::new(),
+                answers: Vec::new(),
                 memory: serde_json::Value::Null,
                 real_tokens: 0,
                 training_seconds: 0.0,
@@ -71,7 +80,8 @@ impl<'a> Run<'a> {
             base,
             tasks,
             checkpoints,
-            task_ends: Vec::new(),
+            // What there was before the first task is kept too.
+            task_ends: vec![0],
             recorder,
         })
     }
@@ -162,6 +172,12 @@ impl<'a> Run<'a> {
             .collect();
         self.method
             .remember(&self.base.decoder, &learner, index, &batches);
+        self.router.learn(&pooled_features(
+            &self.base.decoder,
+            self.base.pad(),
+            self.router.layer(),
+            &task.train_texts,
+        ));
         self.progress.task = index + 1;
         self.progress.step_in_task = 0;
         self.evaluate_after(index + 1)?;
@@ -189,9 +205,12 @@ impl<'a> Run<'a> {
         }
         self.record(Event::Evaluated {
             after,
-            scores: scores.accuracies,
+            scores: scores.accuracies.clone(),
             examples_per_second: scores.examples_per_second,
         })?;
+        if after > 0 {
+            self.infer_after(after, &ahead, &scores)?;
+        }
         if let Some(learnt) = after.checked_sub(1)
             && let Some(shared) = gate_share(
                 self.base,
@@ -209,6 +228,37 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
+    /// The same row when nobody says which task a text belongs to.
+    fn infer_after(&mut self, after: usize, ahead: &Learner, given: &Scores) -> Result<()> {
+        let (base, router, tasks) = (self.base, &self.router, self.tasks);
+        let features = self
+            .evaluation_features
+            .get_or_insert_with(|| evaluation_features(base, router, tasks));
+        let inference = Inference {
+            experiment: self.experiment,
+            base,
+            method: self.method.as_ref(),
+            learner: ahead,
+            tasks,
+            router,
+            features,
+        };
+        let (inferred, right) = inference.evaluate(given)?;
+        self.progress.answers = tasks
+            .iter()
+            .zip(&given.predictions)
+            .zip(right)
+            .map(|((task, predictions), inferred)| {
+                Answers::new(&task.right(predictions), &inferred)
+            })
+            .collect();
+        self.progress.inferred.push(inferred.clone());
+        self.record(Event::Inferred {
+            after,
+            scores: inferred,
+        })
+    }
+
     /// The outcome of a complete run.
     pub(in crate::training) fn result(&self, seconds: f64) -> RunResult {
         RunResult {
@@ -218,6 +268,8 @@ impl<'a> Run<'a> {
             tasks: self.tasks.iter().map(|task| task.name.clone()).collect(),
             summary: self.progress.matrix.summary(),
             matrix: self.progress.matrix.clone(),
+            inferred: self.progress.inferred.clone(),
+            answers: self.progress.answers.clone(),
             steps: self.progress.step,
             real_tokens: self.progress.real_tokens,
             training_seconds: self.progress.training_seconds,

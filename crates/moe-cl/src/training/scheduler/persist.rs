@@ -23,6 +23,7 @@ impl Run<'_> {
         });
         self.learner = saved.learner(learner)?;
         self.optimizer = saved.optimizer(fresh_optimizer(self.experiment))?;
+        self.router = saved.router(self.router.clone())?;
         self.progress = saved.progress.clone();
         self.method
             .restore(self.progress.memory.clone())
@@ -49,6 +50,7 @@ impl Run<'_> {
             &self.progress,
             &self.learner,
             &self.optimizer,
+            &self.router,
         )?;
         state::prune(&self.checkpoints, &self.task_ends, NEWEST_KEPT)?;
         self.record(Event::CheckpointSaved {

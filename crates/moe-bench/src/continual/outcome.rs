@@ -1,0 +1,118 @@
+//! What a run left behind, as the table needs it.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use moe_cl::{
+    metrics::{AccuracyMatrix, Inferred},
+    report::RunData,
+    training::RunResult,
+};
+use serde::Serialize;
+
+use super::stripping::{self, Course};
+
+/// A run of the comparison and what came of it.
+#[derive(Clone, Debug, Serialize)]
+pub struct Run {
+    /// The method as it was named.
+    pub method: String,
+    /// Number of the suite's order.
+    pub order: usize,
+    /// Seed.
+    pub seed: u64,
+    /// Its figures, or why there are none.
+    pub outcome: Result<Outcome, String>,
+}
+
+/// Figures of a run that came to its end.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Outcome {
+    /// Where the run is; none for what is not trained by steps.
+    pub folder: Option<PathBuf>,
+    /// Task names in their order.
+    pub tasks: Vec<String>,
+    /// Scores with the task given.
+    pub matrix: AccuracyMatrix,
+    /// Scores with the task inferred, after each task.
+    pub inferred: Vec<Inferred>,
+    /// Per task: which texts were answered rightly after the last task, the task given.
+    #[serde(skip)]
+    pub right: Vec<Vec<bool>>,
+    /// Parameters that move while a task is learnt, mean over the tasks.
+    pub trainable: Option<f64>,
+    /// Bytes that a task adds to what is kept for answering, router included; mean over the tasks.
+    pub bytes: Option<f64>,
+    /// Seconds in optimiser steps per task.
+    pub seconds: Option<f64>,
+    /// Tokens trained on per task, padding not counted.
+    pub tokens: Option<f64>,
+    /// Largest resident memory of the process in bytes.
+    pub peak_memory: Option<f64>,
+    /// Stripping rates before and after each task, per task.
+    pub stripping: Option<Vec<Course>>,
+}
+
+impl Outcome {
+    /// Reads a finished run.
+    ///
+    /// # Errors
+    /// When it is not finished or a file is damaged.
+    pub fn read(folder: &Path) -> anyhow::Result<Self> {
+        let path = folder.join("result.json");
+        let bytes = std::fs::read(&path)
+            .with_context(|| format!("{}: the run is not finished", path.display()))?;
+        let result: RunResult =
+            serde_json::from_slice(&bytes).with_context(|| path.display().to_string())?;
+        let log = RunData::load(folder)?;
+        let tasks = result.tasks.len().max(1) as f64;
+        let trainable = log.spans.iter().map(|span| span.trainable as f64);
+        let right = result
+            .answers
+            .iter()
+            .map(|answers| answers.given.bytes().map(|digit| digit == b'1').collect());
+        Ok(Self {
+            right: right.collect(),
+            trainable: Some(trainable.sum::<f64>() / tasks),
+            bytes: kept_bytes(folder).map(|bytes| bytes / tasks),
+            seconds: Some(result.training_seconds / tasks),
+            tokens: Some(result.real_tokens as f64 / tasks),
+            peak_memory: result.peak_memory.map(|bytes| bytes as f64),
+            stripping: stripping::read(folder)?,
+            folder: Some(folder.into()),
+            tasks: result.tasks,
+            matrix: result.matrix,
+            inferred: result.inferred,
+        })
+    }
+
+    /// Accuracy of each task right after it was learnt.
+    pub fn when_learnt(&self) -> Vec<Option<f64>> {
+        (0..self.matrix.learnt())
+            .map(|task| self.matrix.get(task, task))
+            .collect()
+    }
+
+    /// Accuracy of each task at the end.
+    pub fn at_the_end(&self) -> Vec<Option<f64>> {
+        self.matrix.rows.last().cloned().unwrap_or_default()
+    }
+}
+
+/// Size of the newest checkpoint without the optimiser's state, less that of the oldest, which knows no task.
+fn kept_bytes(folder: &Path) -> Option<f64> {
+    let mut checkpoints: Vec<PathBuf> = std::fs::read_dir(folder.join("checkpoints"))
+        .ok()?
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .collect();
+    checkpoints.sort();
+    let size = |checkpoint: &PathBuf| -> Option<f64> {
+        let files = ["learner.bpk", "router.bin", "state.json"];
+        let bytes =
+            files.map(|file| std::fs::metadata(checkpoint.join(file)).map(|file| file.len()));
+        bytes
+            .into_iter()
+            .try_fold(0.0, |sum, bytes| Some(sum + bytes.ok()? as f64))
+    };
+    Some(size(checkpoints.last()?)? - size(checkpoints.first()?)?)
+}

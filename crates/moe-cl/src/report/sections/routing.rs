@@ -1,0 +1,91 @@
+//! Where the router sends texts.
+
+use super::{figure, section};
+use crate::report::{
+    colours::Palette,
+    groups::Group,
+    heat_map::{Cell, HeatMap, legend},
+};
+
+/// Confusion of the task router after the last task, with what inferring the task costs.
+pub fn routing(groups: &[Group<'_>]) -> String {
+    let figures: String = groups
+        .iter()
+        .enumerate()
+        .filter_map(|(index, group)| Some(figure(&group.label, index, &confusion(group)?.svg())))
+        .collect();
+    if figures.is_empty() {
+        return String::new();
+    }
+    section(
+        "Task inferred: where the router sends texts",
+        "Each row is a task, each column where its texts are sent, in % after the last task; the framed cell is right. \
+         In the last column, texts taken for no known task, which the shared expert answers where there is one. \
+         The router reads the frozen base, so it is the same for all methods with the same data.",
+        &format!(
+            "<div class=\"row\">{figures}</div>{}",
+            legend(
+                Palette::Sequential,
+                (0.0, 1.0),
+                ["0 %", "share of a task's texts", "100 %"]
+            )
+        ),
+    )
+}
+
+fn confusion<'a>(group: &'a Group<'_>) -> Option<HeatMap<'a>> {
+    let tasks = group.tasks();
+    let learnt = group.runs.iter().find_map(|run| run.last_inferred())?;
+    let known = learnt.confusion.len();
+    let share = |row: usize, column: usize| {
+        group.spread(|run| {
+            let inferred = run.last_inferred()?;
+            let texts: u64 = inferred.confusion.get(row)?.iter().sum();
+            let count = if column < known {
+                inferred.confusion[row].get(column)
+            } else {
+                inferred.refused.get(row)
+            };
+            (texts > 0).then_some(*count? as f64 / texts as f64)
+        })
+    };
+    let cell = |row: usize, column: usize| {
+        let value = share(row, column)?.mean;
+        Some(Cell {
+            value,
+            text: format!("{:.0}", value * 100.0),
+            note: None,
+            framed: row == column,
+        })
+    };
+    let said: Vec<String> = (0..known)
+        .filter_map(|task| {
+            Some(format!(
+                "{} {:.0} %",
+                tasks[task],
+                share(task, task)?.mean * 100.0
+            ))
+        })
+        .collect();
+    Some(HeatMap {
+        alternative: format!(
+            "Where the router sends texts with {}; sent to their own task: {}.",
+            group.label,
+            said.join(", ")
+        ),
+        row_axis: "task",
+        rows: tasks[..known].to_vec(),
+        column_axis: "sent to (% of the task's texts)",
+        columns: tasks[..known]
+            .iter()
+            .cloned()
+            .chain(["no known task".into()])
+            .collect(),
+        cells: (0..known)
+            .map(|row| (0..=known).map(|column| cell(row, column)).collect())
+            .collect(),
+        palette: Palette::Sequential,
+        range: (0.0, 1.0),
+        size: (if known > 6 { 40.0 } else { 52.0 }, 30.0),
+    })
+}

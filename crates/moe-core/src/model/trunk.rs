@@ -1,0 +1,52 @@
+//! The first layers of the decoder alone, for what needs features and no prediction.
+
+use burn::tensor::{Bool, Int, Tensor};
+
+use super::Decoder;
+
+impl Decoder {
+    /// What layer `layers` would attend to: the output of the first `layers` layers, through the norm that follows them.
+    ///
+    /// `tokens [batch, seq]`, `real [batch, seq]` (true = real token) → `[batch, seq, d_model]`. After all layers
+    /// this is [`Self::forward`]. Rows of padding positions hold finite numbers without meaning.
+    ///
+    /// # Panics
+    ///
+    /// When the decoder has fewer layers.
+    pub fn trunk(&self, tokens: Tensor<2, Int>, real: Tensor<2, Bool>, layers: usize) -> Tensor<3> {
+        let context = self.context(real, 0);
+        let mut x = self.embed(tokens);
+        for layer in &self.layers[..layers] {
+            x = layer.forward(x, &context, None);
+        }
+        let norm = self
+            .layers
+            .get(layers)
+            .map_or(&self.norm, |layer| &layer.input_norm);
+        norm.forward(x)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::Device;
+
+    use super::super::tests::tiny;
+    use super::*;
+    use crate::generate::{Side, pad};
+
+    #[test]
+    fn the_trunk_of_all_layers_is_the_whole_forward() {
+        let device = Device::flex();
+        let model = Decoder::random(&tiny(), 1, &device);
+        let (tokens, real) = pad(&[vec![3, 17, 5], vec![9]], 0, Side::Right, &device);
+        let whole = model.forward(tokens.clone(), real.clone()).into_data();
+        let trunk = |layers| {
+            model
+                .trunk(tokens.clone(), real.clone(), layers)
+                .into_data()
+        };
+        assert_eq!(trunk(2), whole);
+        assert_ne!(trunk(1), whole);
+    }
+}
