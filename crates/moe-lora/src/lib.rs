@@ -20,6 +20,7 @@ mod forward;
 mod gate;
 mod hidden;
 mod lora;
+mod mix;
 mod routing;
 #[cfg(test)]
 mod tiny;
@@ -33,4 +34,5 @@ pub use expert::LoraExpert;
 pub use forward::{Adapted, Forward, pool_shares};
 pub use gate::{GateInit, TokenGate};
 pub use lora::Lora;
+pub use mix::{Mix, Mixed};
 pub use routing::Routing;
