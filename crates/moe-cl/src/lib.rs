@@ -7,6 +7,7 @@ pub mod metrics;
 pub mod recorders;
 pub mod report;
 
+mod answering;
 mod base;
 mod error;
 mod learner;
@@ -14,11 +15,14 @@ pub mod methods;
 mod objective;
 mod predict;
 mod seeds;
+mod task_vectors;
 pub mod training;
 
+pub use answering::Answering;
 pub use base::Base;
 pub use error::{Error, Result};
 pub use learner::{Learner, head};
 pub use objective::{cross_entropy, last_token, task_loss};
 pub use predict::{label_scores, predict};
 pub use seeds::{Purpose, Seeds};
+pub use task_vectors::{TaskVectors, mean_embedding};

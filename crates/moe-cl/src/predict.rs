@@ -5,13 +5,14 @@ use moe_core::{
     generate::{CausalLm, Side, pad as pad_rows},
     model::KvCache,
 };
-use moe_lora::{Adapted, Routing};
 
 use crate::{
+    answering::Answering,
     base::Base,
     config::Objective,
     data::{Batch, Example},
     learner::Learner,
+    methods::Method,
     objective::last_token,
 };
 
@@ -22,28 +23,29 @@ pub fn predict(
     objective: Objective,
     base: &Base,
     learner: &Learner,
-    routing: &Routing,
+    method: &dyn Method,
     task: usize,
     examples: &[&Example],
     answers: &[Vec<u32>],
 ) -> Vec<usize> {
-    let (decoder, pad) = (&base.decoder, base.pad());
+    let (decoder, pad) = (learner.trunk(&base.decoder), base.pad());
     match objective {
         Objective::Heads => {
             let batch = Batch::new(examples, pad, &decoder.device());
-            let forward =
-                learner
-                    .adapters
-                    .forward(decoder, batch.tokens, batch.real, routing, None, None);
-            let logits = learner.heads[task].forward(last_token(forward.hidden, &batch.lengths));
+            let mix = method.mix(decoder, learner, task, &batch.tokens, &batch.real);
+            let (tokens, real) = (batch.tokens, batch.real);
+            let hidden = learner
+                .adapters
+                .forward_mixed(decoder, tokens, real, &mix, None);
+            let logits = learner.heads[task].forward(last_token(hidden, &batch.lengths));
             argmax_rows(logits)
         }
         Objective::Instruction => {
-            let model = Adapted::new(decoder, &learner.adapters, routing);
             let prompts: Vec<Vec<u32>> = examples
                 .iter()
                 .map(|example| example.tokens[..example.answer.start].to_vec())
                 .collect();
+            let model = Answering::new(decoder, learner, method, task);
             argmax_rows(label_scores(&model, &prompts, answers, pad))
         }
     }

@@ -19,6 +19,12 @@ pub enum Purpose {
     Order = 4,
     /// Which training examples are used at all (`index` = task).
     Selection = 5,
+    /// What a method keeps of a finished task (`index` = task).
+    Memory = 6,
+    /// Earlier examples that a step's gradient is compared with (`index` = optimiser step).
+    Rehearsal = 7,
+    /// Order of the steps of a stage that learns several tasks (`index` = stage, `part` = epoch).
+    Stage = 8,
 }
 
 /// The configured seed of a run.

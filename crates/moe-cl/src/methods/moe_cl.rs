@@ -1,18 +1,20 @@
 //! MoE-CL (arXiv 2509.18133): a shared and a dedicated LoRA expert in every feed-forward network, mixed per token by a gate;
 //! a task discriminator per layer, trained against the shared expert, keeps task noise out of it.
 
-use burn::tensor::{Device, Tensor};
-use moe_core::config::ModelConfig;
+use burn::{
+    module::Module,
+    tensor::{Device, Tensor},
+};
 use moe_core::model::Decoder;
 use moe_gan::{Discriminator, FeatureMemory, reverse_gradient};
 use moe_lora::{GateInit, Observe, Routing};
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 
-use super::{Adversary, Loss, Method, Step};
+use super::{Adversary, Card, Finished, Loss, Method, Step};
 use crate::{
-    config::{DiscriminatorLoss, Gate, MethodConfig, MoeClConfig, SharedExpert},
-    data::Batch,
+    config::{DiscriminatorLoss, Experts, Gate, Mode, MoeClConfig, SharedExpert},
+    data::{Batch, Example},
     learner::Learner,
     objective::task_loss,
 };
@@ -44,27 +46,57 @@ impl MoeCl {
     /// One shared expert drifts through the stream (index 0, followed by the dedicated ones), or each task pins its own
     /// (even indices): the next task goes on from a copy, and what earlier tasks answer with never moves again.
     fn shared(&self, task: usize) -> usize {
-        match self.options.shared {
-            SharedExpert::Drifting => 0,
-            SharedExpert::Pinned => 2 * task,
+        match (self.options.shared, self.options.experts) {
+            (SharedExpert::Drifting, _) => 0,
+            (SharedExpert::Pinned, Experts::Shared) => task,
+            (SharedExpert::Pinned, _) => 2 * task,
         }
     }
 
     fn dedicated(&self, task: usize) -> usize {
-        match self.options.shared {
-            SharedExpert::Drifting => task + 1,
-            SharedExpert::Pinned => 2 * task + 1,
+        match (self.options.shared, self.options.experts) {
+            (_, Experts::Dedicated) => task,
+            (SharedExpert::Drifting, _) => task + 1,
+            (SharedExpert::Pinned, _) => 2 * task + 1,
         }
+    }
+
+    /// Whether there is a shared expert with a discriminator against it. Without one, nothing is built, stored or computed.
+    fn has_adversary(&self) -> bool {
+        self.options.adversarial_weight > 0.0 && self.options.experts != Experts::Dedicated
+    }
+
+    /// What is missing against the whole method, for its name.
+    fn ablations(&self) -> impl Iterator<Item = &'static str> {
+        let options = &self.options;
+        let experts = match options.experts {
+            Experts::Both => None,
+            Experts::Shared => Some("shared expert only"),
+            Experts::Dedicated => Some("dedicated experts only"),
+        };
+        let gated = options.experts == Experts::Both;
+        let gate = match options.gate {
+            Gate::Uniform if gated => Some("uniform gate"),
+            Gate::Frozen if gated => Some("frozen gate"),
+            _ => None,
+        };
+        let adversary = (options.experts != Experts::Dedicated && !self.has_adversary())
+            .then_some("no discriminator");
+        [experts, gate, adversary].into_iter().flatten()
     }
 
     /// The authors start gates like any linear layer; a gate per task starts undecided.
     fn gate_init(&self, rng: &mut ChaCha8Rng) -> GateInit {
         match self.options.gate {
-            Gate::Shared => GateInit::Random {
+            Gate::Shared | Gate::Frozen => GateInit::Random {
                 seed: rng.next_u64(),
             },
-            Gate::PerTask => GateInit::Zeros,
+            Gate::PerTask | Gate::Uniform => GateInit::Zeros,
         }
+    }
+
+    fn gate_is_frozen(&self, task: usize) -> bool {
+        self.options.gate == Gate::Frozen && task > 0
     }
 
     /// Classes of the discriminator while `task` is learnt.
@@ -133,33 +165,60 @@ fn spread(total: usize, parts: usize) -> impl Iterator<Item = (usize, usize)> {
 
 impl Method for MoeCl {
     fn name(&self) -> String {
-        MethodConfig::MoeCl(self.options.clone()).title().into()
+        let mode = match self.options.mode {
+            Mode::Paper => "paper",
+            Mode::Improved => "improved",
+        };
+        let changed: String = self.ablations().map(|part| format!(", {part}")).collect();
+        format!("moe_cl ({mode}{changed})")
+    }
+
+    fn card(&self) -> Card {
+        Card {
+            what: "a shared and a dedicated expert, a gate, an adversary",
+            needs: "task id",
+            stores: "two experts, a gate, feature statistics (paper: an expert)",
+            source: "arXiv 2509.18133",
+        }
     }
 
     fn prepare(
         &self,
-        base: &ModelConfig,
+        base: &Decoder,
         mut learner: Learner,
         task: usize,
         rng: &mut ChaCha8Rng,
         device: &Device,
     ) -> Learner {
+        let experts = self.options.experts;
         let adapters = &mut learner.adapters;
-        if task == 0 {
-            adapters.push_expert(rng.next_u64(), device);
-        } else if self.options.shared == SharedExpert::Pinned {
-            adapters.init_expert_from(self.shared(task - 1));
+        if experts != Experts::Dedicated {
+            if task == 0 {
+                adapters.push_expert(rng.next_u64(), device);
+            } else if self.options.shared == SharedExpert::Pinned {
+                adapters.init_expert_from(self.shared(task - 1));
+            }
         }
-        adapters.push_expert(rng.next_u64(), device);
-        if task == 0 || self.options.gate == Gate::PerTask {
+        if experts != Experts::Shared {
+            adapters.push_expert(rng.next_u64(), device);
+        }
+        let needs_gate = match self.options.gate {
+            Gate::Shared | Gate::Frozen => task == 0,
+            Gate::PerTask => true,
+            Gate::Uniform => false,
+        };
+        if experts == Experts::Both && needs_gate {
             adapters.push_gate(2, self.gate_init(rng), device);
         }
 
         let width = self.discriminator_width(task);
+        if !self.has_adversary() {
+            return learner;
+        }
         if task == 0 {
-            let layers = adapters.banks.len();
+            let (layers, d_model) = (adapters.banks.len(), base.config().d_model);
             learner.discriminators = (0..layers)
-                .map(|_| Discriminator::new(base.d_model, width, rng, device))
+                .map(|_| Discriminator::new(d_model, width, rng, device))
                 .collect();
         } else {
             for discriminator in &mut learner.discriminators {
@@ -170,13 +229,26 @@ impl Method for MoeCl {
     }
 
     fn routing(&self, task: usize) -> Routing {
-        let gate = match self.options.gate {
-            Gate::Shared => 0,
-            Gate::PerTask => task,
-        };
-        Routing::Gated {
-            experts: vec![self.shared(task), self.dedicated(task)],
-            gate,
+        let experts = vec![self.shared(task), self.dedicated(task)];
+        match (self.options.experts, self.options.gate) {
+            (Experts::Shared, _) => Routing::Single(self.shared(task)),
+            (Experts::Dedicated, _) => Routing::Single(self.dedicated(task)),
+            (Experts::Both, Gate::Uniform) => Routing::Uniform { experts },
+            (Experts::Both, Gate::Shared | Gate::Frozen) => Routing::Gated { experts, gate: 0 },
+            (Experts::Both, Gate::PerTask) => Routing::Gated {
+                experts,
+                gate: task,
+            },
+        }
+    }
+
+    fn trained(&self, task: usize) -> Routing {
+        match self.routing(task) {
+            // The experts alone.
+            Routing::Gated { experts, .. } if self.gate_is_frozen(task) => {
+                Routing::Uniform { experts }
+            }
+            routing => routing,
         }
     }
 
@@ -191,15 +263,21 @@ impl Method for MoeCl {
             objective,
             dropout,
             mut rng,
+            ..
         } = step;
         // With a single class there is nothing to tell apart.
-        let adversarial =
-            self.discriminator_width(task) > 1 && self.options.adversarial_weight > 0.0;
+        let adversarial = self.has_adversary() && self.discriminator_width(task) > 1;
         let observe = Observe {
             expert: self.shared(task),
             detach_upstream: self.options.detach_upstream,
         };
-        let forward = learner.adapters.forward(
+        let mut adapters = learner.adapters.clone();
+        if self.gate_is_frozen(task) {
+            for bank in &mut adapters.banks {
+                bank.gates = bank.gates.drain(..).map(Module::no_grad).collect();
+            }
+        }
+        let forward = adapters.forward(
             base,
             batch.tokens.clone(),
             batch.real.clone(),
@@ -209,11 +287,7 @@ impl Method for MoeCl {
         );
         let task_loss = task_loss(objective, base, learner, task, forward.hidden, batch);
         if !adversarial {
-            return Loss {
-                task: task_loss.clone().detach(),
-                total: task_loss,
-                adversary: None,
-            };
+            return Loss::of_task(task_loss);
         }
         let mut adversary = self.adversary(learner, forward.pooled, task, &mut rng);
         let total = task_loss.clone() + adversary.loss.clone() * self.options.adversarial_weight;
@@ -225,28 +299,35 @@ impl Method for MoeCl {
         }
     }
 
-    fn batches_to_remember(&self) -> usize {
-        if self.options.feature_memory {
-            BATCHES_TO_REMEMBER
-        } else {
-            0
+    /// Takes the pooled shared features of some batches into the feature memory.
+    fn finish(&mut self, learner: Learner, finished: Finished<'_>) -> Learner {
+        if !self.options.feature_memory || !self.has_adversary() {
+            return learner;
         }
-    }
-
-    fn remember(&mut self, base: &Decoder, learner: &Learner, task: usize, batches: &[Batch]) {
+        let Finished {
+            base,
+            task,
+            examples,
+            batch_size,
+            pad,
+            ..
+        } = finished;
         let observe = Observe {
             expert: self.shared(task),
             detach_upstream: false,
         };
         let routing = self.routing(task);
         let d_model = base.config().d_model;
+        let adapters = learner.adapters.valid();
         self.memory
-            .resize_with(learner.adapters.banks.len(), || FeatureMemory::new(d_model));
-        for batch in batches {
-            let forward = learner.adapters.forward(
+            .resize_with(adapters.banks.len(), || FeatureMemory::new(d_model));
+        for chunk in examples.chunks(batch_size).take(BATCHES_TO_REMEMBER) {
+            let examples: Vec<&Example> = chunk.iter().collect();
+            let batch = Batch::new(&examples, pad, &base.device());
+            let forward = adapters.forward(
                 base,
-                batch.tokens.clone(),
-                batch.real.clone(),
+                batch.tokens,
+                batch.real,
                 &routing,
                 Some(&observe),
                 None,
@@ -255,6 +336,7 @@ impl Method for MoeCl {
                 memory.observe(task, pooled);
             }
         }
+        learner
     }
 
     fn memory(&self) -> serde_json::Result<serde_json::Value> {

@@ -46,7 +46,6 @@ pub fn evaluate(
     let mut done = 0;
     let mut accuracies = Vec::with_capacity(tasks.len());
     for (index, task) in tasks.iter().enumerate() {
-        let routing = method.routing(index);
         let mut right = 0;
         for batch in task.evaluation_batches(experiment.evaluation.batch_size) {
             let examples: Vec<&Example> = batch.iter().map(|&i| &task.evaluation[i]).collect();
@@ -54,7 +53,7 @@ pub fn evaluate(
                 experiment.training.objective,
                 base,
                 &learner,
-                &routing,
+                method,
                 index,
                 &examples,
                 &task.answers,
@@ -97,7 +96,7 @@ pub fn gate_share(
     let batch = Batch::new(&texts, base.pad(), &base.decoder.device());
     let real = batch.real.clone().float();
     let forward = learner.adapters.forward(
-        &base.decoder,
+        learner.trunk(&base.decoder),
         batch.tokens,
         batch.real,
         &method.routing(index),

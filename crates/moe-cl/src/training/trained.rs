@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use burn::module::Module;
-use moe_lora::{Adapted, Routing};
+use moe_lora::Routing;
 
 use super::{
     evaluate::{Scores, evaluate},
@@ -12,6 +12,7 @@ use super::{
     stream::{self, Task},
 };
 use crate::{
+    answering::Answering,
     base::Base,
     config::Experiment,
     error::{Error, Result},
@@ -131,9 +132,14 @@ impl<'a> Trained<'a> {
         self.method.routing(task)
     }
 
-    /// The base with the experts of `routing`, for generation.
-    pub fn model<'m>(&'m self, routing: &'m Routing) -> Adapted<'m> {
-        Adapted::new(&self.base.decoder, &self.learner.adapters, routing)
+    /// The base with the experts that answer for a task, for generation.
+    pub fn model(&self, task: usize) -> Answering<'_> {
+        Answering::new(
+            &self.base.decoder,
+            &self.learner,
+            self.method.as_ref(),
+            task,
+        )
     }
 
     /// Scores on every task of the stream, with the task given.

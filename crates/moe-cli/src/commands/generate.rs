@@ -68,8 +68,7 @@ pub fn run(arguments: &Arguments, device: Option<DeviceChoice>) -> Result<()> {
             "finish the run with `moe-cl train --resume`, or take a task that it has learnt",
         ));
     }
-    let routing = trained.routing(index);
-    let model = trained.model(&routing);
+    let model = trained.model(index);
     match experiment.training.objective {
         Objective::Instruction => {
             let question = Question {

@@ -1,9 +1,9 @@
 //! MoE-CL as its authors' modules compute it: activations, losses, gradients, and AdamW steps over a stream of tasks.
 
 mod activations;
-mod loss;
+pub mod loss;
 mod method;
-mod model;
+pub mod model;
 mod steps;
 
 use anyhow::Context;
