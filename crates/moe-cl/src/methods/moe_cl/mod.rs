@@ -1,17 +1,16 @@
 //! MoE-CL (arXiv 2509.18133): a shared and a dedicated LoRA expert in every feed-forward network, mixed per token by a gate;
 //! a task discriminator per layer, trained against the shared expert, keeps task noise out of it.
 
-use burn::{
-    module::Module,
-    tensor::{Device, Tensor},
-};
+mod adversary;
+
+use burn::{module::Module, tensor::Device};
 use moe_core::model::Decoder;
-use moe_gan::{Discriminator, FeatureMemory, reverse_gradient};
+use moe_gan::{Discriminator, FeatureMemory};
 use moe_lora::{GateInit, Observe, Routing};
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 
-use super::{Adversary, Card, Finished, Loss, Method, Step};
+use super::{Card, Finished, Loss, Method, Step};
 use crate::{
     config::{DiscriminatorLoss, Experts, Gate, Mode, MoeClConfig, SharedExpert},
     data::{Batch, Example},
@@ -106,61 +105,6 @@ impl MoeCl {
             DiscriminatorLoss::Logits => task + 1,
         }
     }
-
-    /// Mean cross-entropy over layers × (batch + stand-ins) of discriminators that minimise it,
-    /// while gradient reversal makes the shared experts maximise it.
-    fn adversary(
-        &self,
-        learner: &Learner,
-        pooled: Vec<Tensor<2>>,
-        task: usize,
-        rng: &mut ChaCha8Rng,
-    ) -> Adversary {
-        let layers = pooled.len() as f64;
-        let mut losses = Vec::with_capacity(pooled.len());
-        let mut named_rightly = Vec::with_capacity(pooled.len());
-        for (layer, (discriminator, pooled)) in
-            learner.discriminators.iter().zip(pooled).enumerate()
-        {
-            let [batch, _d_model] = pooled.dims();
-            named_rightly.push(
-                discriminator
-                    .logits(pooled.clone().detach())
-                    .argmax(1)
-                    .equal_scalar(task as i64)
-                    .float(),
-            );
-            let mut labels = vec![task; batch];
-            let mut features = vec![reverse_gradient(pooled, 1.0)];
-            if let Some(memory) = self.memory.get(layer) {
-                // Without stand-ins of earlier tasks the game has one label per stage, and any shared expert wins it.
-                for (earlier, count) in spread(batch, task) {
-                    let device = features[0].device();
-                    if let Some(stand_ins) = memory.sample(earlier, count, rng, &device) {
-                        features.push(stand_ins);
-                        labels.extend(std::iter::repeat_n(earlier, count));
-                    }
-                }
-            }
-            let features = Tensor::cat(features, 0);
-            losses.push(discriminator.loss(
-                features,
-                &labels,
-                self.options.discriminator_loss.into(),
-            ));
-        }
-        Adversary {
-            loss: Tensor::cat(losses, 0).sum() / layers,
-            accuracy: Tensor::cat(named_rightly, 0).mean(),
-        }
-    }
-}
-
-/// `total` spread evenly over `parts`: (part, share) for every part that gets something.
-fn spread(total: usize, parts: usize) -> impl Iterator<Item = (usize, usize)> {
-    (0..parts)
-        .map(move |part| (part, total / parts + usize::from(part < total % parts)))
-        .filter(|&(_, share)| share > 0)
 }
 
 impl Method for MoeCl {
@@ -346,23 +290,5 @@ impl Method for MoeCl {
     fn restore(&mut self, memory: serde_json::Value) -> serde_json::Result<()> {
         self.memory = serde_json::from_value(memory)?;
         Ok(())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn stand_ins_are_as_many_as_the_batch_has_rows() {
-        for (batch, tasks) in [(8, 1), (8, 3), (2, 5), (7, 7)] {
-            let shares: Vec<_> = spread(batch, tasks).collect();
-            assert_eq!(shares.iter().map(|(_, share)| share).sum::<usize>(), batch);
-            let (least, most) = (
-                shares.iter().map(|s| s.1).min(),
-                shares.iter().map(|s| s.1).max(),
-            );
-            assert!(most <= least.map(|least| least + 1));
-        }
     }
 }
