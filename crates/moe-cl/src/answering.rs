@@ -47,7 +47,7 @@ impl CausalLm for Answering<'_> {
         cache: &mut KvCache,
     ) -> Tensor<3> {
         let mut mixed = self.mixed.borrow_mut();
-        if cache.len() == 0 {
+        if cache.is_empty() {
             let mix = self
                 .method
                 .mix(self.base, self.learner, self.task, &tokens, &real);

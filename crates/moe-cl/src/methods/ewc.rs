@@ -7,7 +7,7 @@ use burn::{
 };
 use moe_core::model::Decoder;
 use moe_lora::Routing;
-use rand::seq::index;
+use rand::{SeedableRng, seq::index};
 use rand_chacha::ChaCha8Rng;
 
 use super::{
@@ -72,7 +72,6 @@ pub fn fisher(
     pad: u32,
     batches: impl IntoIterator<Item = Batch>,
 ) -> Importance {
-    use rand::SeedableRng;
     let mut importance = Importance::default();
     for batch in batches {
         let step = Step {

@@ -66,7 +66,7 @@ impl Method for Mocl {
     fn card(&self) -> Card {
         Card {
             what: "an adapter per task, weighed by likeness to the tasks",
-            needs: "a forward per adapter",
+            needs: "nothing, but evaluates every adapter",
             stores: "an expert, a vector",
             source: "arXiv 2404.00228",
         }

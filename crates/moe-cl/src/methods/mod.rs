@@ -26,6 +26,7 @@ use burn::{
 };
 use moe_core::model::Decoder;
 use moe_lora::{LoraDropout, Mix, Routing};
+use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 
 pub use a_gem::{AGem, dot, project};
@@ -263,9 +264,7 @@ fn loss_of_hidden(step: &Step<'_>, hidden: Tensor<3>) -> Loss {
 /// One expert for the whole stream: what the methods start from that protect a single adapter.
 fn with_one_expert(mut learner: Learner, rng: &mut ChaCha8Rng, device: &Device) -> Learner {
     if learner.adapters.num_experts() == 0 {
-        learner
-            .adapters
-            .push_expert(rand::Rng::next_u64(rng), device);
+        learner.adapters.push_expert(rng.next_u64(), device);
     }
     learner
 }

@@ -210,20 +210,15 @@ fn a_frozen_gate_moves_with_the_first_task_only() {
     let after = after_each_task(&out, &base);
     let gate = |learner: &Learner| learner.adapters.banks[0].gates[0].weight.val().into_data();
     assert_eq!(gate(&after[0]), gate(&after[2]));
-    let (untrained, _) = {
-        let folder = tempfile::tempdir().expect("a folder");
-        write_data(folder.path());
-        let settings = [
-            "method={name='moe_cl',gate='frozen'}",
-            "training.learning_rate=1e-30",
-        ];
-        let out = folder.path().join("run");
-        run(&experiment(folder.path(), &settings), &base, &out, None).expect("a run");
-        (
-            gate(Trained::open(&out, &base).expect("a run").learner()),
-            (),
-        )
-    };
+    let still = tempfile::tempdir().expect("a folder");
+    write_data(still.path());
+    let settings = [
+        "method={name='moe_cl',gate='frozen'}",
+        "training.learning_rate=1e-30",
+    ];
+    let out = still.path().join("run");
+    run(&experiment(still.path(), &settings), &base, &out, None).expect("a run");
+    let untrained = gate(Trained::open(&out, &base).expect("a run").learner());
     assert_ne!(gate(&after[0]), untrained);
 }
 
