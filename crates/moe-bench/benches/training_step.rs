@@ -48,13 +48,13 @@ impl Run {
         let device = base.device().autodiff();
         let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(1);
         let d_model = base.config().d_model;
+        let adapters = Adapters::new(&(&experiment.adapters).into(), base.config())
+            .expect("the adapters fit the base");
         let mut learner = Learner {
-            adapters: Adapters::new(&(&experiment.adapters).into(), base.config())
-                .expect("the adapters fit the base"),
             heads: (0..=TASK)
                 .map(|_| head(d_model, CLASSES, &mut rng, &device))
                 .collect(),
-            discriminators: Vec::new(),
+            ..Learner::new(adapters)
         };
         let method = method(&experiment.method, TASK + 1);
         for task in 0..=TASK {

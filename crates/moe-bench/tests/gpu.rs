@@ -111,13 +111,13 @@ fn two_steps(method_table: &str, device: &Device) -> (f64, Vec<Vec<f32>>) {
         Experiment::parse(&text, Path::new("gpu.toml"), &[]).expect("the experiment is sound");
     let base = Decoder::random(&config(), 1, device);
     let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(1);
+    let adapters =
+        Adapters::new(&(&experiment.adapters).into(), base.config()).expect("the adapters fit");
     let mut learner = Learner {
-        adapters: Adapters::new(&(&experiment.adapters).into(), base.config())
-            .expect("the adapters fit"),
         heads: (0..2)
             .map(|_| head(32, 3, &mut rng, &device.clone().autodiff()))
             .collect(),
-        discriminators: Vec::new(),
+        ..Learner::new(adapters)
     };
     let method = method(&experiment.method, 2);
     for task in 0..2 {

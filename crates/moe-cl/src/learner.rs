@@ -5,11 +5,14 @@ use burn::{
     nn::Linear,
     tensor::{Device, Tensor, TensorData},
 };
+use moe_core::model::Decoder;
 use moe_gan::Discriminator;
 use moe_lora::Adapters;
 use rand::{Rng, RngExt};
 
-/// The trainable part of a continual learner; the frozen base stays outside.
+use crate::task_vectors::TaskVectors;
+
+/// The trainable part of a continual learner; a frozen base stays outside.
 #[derive(Module, Debug)]
 pub struct Learner {
     /// Experts and gates of every adapted layer.
@@ -18,6 +21,28 @@ pub struct Learner {
     pub heads: Vec<Linear>,
     /// One discriminator per adapted layer; empty for methods without an adversary.
     pub discriminators: Vec<Discriminator>,
+    /// How like each task a text is; none for methods that do not ask.
+    pub task_vectors: Option<TaskVectors>,
+    /// A base of its own that is trained; none where the frozen one serves.
+    pub decoder: Option<Decoder>,
+}
+
+impl Learner {
+    /// Adapters alone.
+    pub fn new(adapters: Adapters) -> Self {
+        Self {
+            adapters,
+            heads: Vec::new(),
+            discriminators: Vec::new(),
+            task_vectors: None,
+            decoder: None,
+        }
+    }
+
+    /// The decoder below the adapters: the learner's own where it has one, else the frozen `base`.
+    pub fn trunk<'a>(&'a self, base: &'a Decoder) -> &'a Decoder {
+        self.decoder.as_ref().unwrap_or(base)
+    }
 }
 
 /// A classification head without bias, uniform in ±1/√`d_model` (PyTorch's default for a linear layer,

@@ -8,6 +8,7 @@ pub mod recorders;
 pub mod report;
 pub mod router;
 
+mod answering;
 mod base;
 mod error;
 mod learner;
@@ -15,11 +16,14 @@ pub mod methods;
 mod objective;
 mod predict;
 mod seeds;
+mod task_vectors;
 pub mod training;
 
+pub use answering::{Answerer, Answering};
 pub use base::Base;
 pub use error::{Error, Result};
 pub use learner::{Learner, head};
 pub use objective::{cross_entropy, last_token, task_loss};
 pub use predict::{class_scores, label_scores, predict};
 pub use seeds::{Purpose, Seeds};
+pub use task_vectors::{TaskVectors, mean_embedding};

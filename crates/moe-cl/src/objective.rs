@@ -24,11 +24,15 @@ pub fn task_loss(
             cross_entropy(logits, &batch.labels)
         }
         Objective::Instruction => {
-            let answers = rows(hidden, &batch.answer_positions);
             let targets: Vec<usize> = batch.answer_tokens.iter().map(|&t| t as usize).collect();
-            cross_entropy(base.logits(answers), &targets)
+            cross_entropy(answer_logits(base, hidden, batch), &targets)
         }
     }
+}
+
+/// `hidden [batch, seq, d_model]` → logits `[answer tokens, vocab_size]` at the positions that predict the answers' tokens.
+pub fn answer_logits(base: &Decoder, hidden: Tensor<3>, batch: &Batch) -> Tensor<2> {
+    base.logits(rows(hidden, &batch.answer_positions))
 }
 
 /// `hidden [batch, seq, d_model]` → `[batch, d_model]` at the last real token of each row of a right-padded batch.

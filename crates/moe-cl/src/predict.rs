@@ -5,9 +5,9 @@ use moe_core::{
     generate::{CausalLm, Side, pad as pad_rows},
     model::KvCache,
 };
-use moe_lora::{Adapted, Routing};
 
 use crate::{
+    answering::{Answerer, Answering},
     base::Base,
     config::Objective,
     data::{Batch, Example},
@@ -22,13 +22,12 @@ pub fn predict(
     objective: Objective,
     base: &Base,
     learner: &Learner,
-    routing: &Routing,
-    task: usize,
+    answerer: Answerer<'_>,
     examples: &[&Example],
     answers: &[Vec<u32>],
 ) -> Vec<usize> {
     argmax_rows(class_scores(
-        objective, base, learner, routing, task, examples, answers,
+        objective, base, learner, answerer, examples, answers,
     ))
 }
 
@@ -38,27 +37,27 @@ pub fn class_scores(
     objective: Objective,
     base: &Base,
     learner: &Learner,
-    routing: &Routing,
-    task: usize,
+    answerer: Answerer<'_>,
     examples: &[&Example],
     answers: &[Vec<u32>],
 ) -> Tensor<2> {
-    let (decoder, pad) = (&base.decoder, base.pad());
+    let (decoder, pad) = (learner.trunk(&base.decoder), base.pad());
     match objective {
         Objective::Heads => {
             let batch = Batch::new(examples, pad, &decoder.device());
-            let forward =
-                learner
-                    .adapters
-                    .forward(decoder, batch.tokens, batch.real, routing, None, None);
-            learner.heads[task].forward(last_token(forward.hidden, &batch.lengths))
+            let mix = answerer.mix(decoder, learner, &batch.tokens, &batch.real);
+            let (tokens, real) = (batch.tokens, batch.real);
+            let hidden = learner
+                .adapters
+                .forward_mixed(decoder, tokens, real, &mix, None);
+            learner.heads[answerer.task].forward(last_token(hidden, &batch.lengths))
         }
         Objective::Instruction => {
-            let model = Adapted::new(decoder, &learner.adapters, routing);
             let prompts: Vec<Vec<u32>> = examples
                 .iter()
                 .map(|example| example.tokens[..example.answer.start].to_vec())
                 .collect();
+            let model = Answering::new(decoder, learner, answerer);
             label_scores(&model, &prompts, answers, pad)
         }
     }

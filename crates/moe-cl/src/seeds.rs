@@ -21,6 +21,12 @@ pub enum Purpose {
     Selection = 5,
     /// The fixed random map of the task router; its seed is the router's own.
     RandomFeatures = 16,
+    /// What a method keeps of a finished task (`index` = task).
+    Memory = 6,
+    /// Earlier examples that a step's gradient is compared with (`index` = optimiser step).
+    Rehearsal = 7,
+    /// Order of the steps of a stage that learns several tasks (`index` = stage, `part` = epoch).
+    Stage = 8,
 }
 
 /// The configured seed of a run.

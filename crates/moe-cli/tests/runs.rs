@@ -246,3 +246,40 @@ fn a_run_is_planned_trained_scored_prompted_and_reported() {
     let page = fs::read_to_string(folder.join("both.html")).unwrap();
     assert!(page.contains("sequential") && page.contains("moe_cl (improved)"));
 }
+
+#[test]
+fn every_method_trains_reports_and_is_scored_again() {
+    let folder = tempfile::tempdir().unwrap();
+    write_base(&folder.path().join("base"));
+    write_experiment(folder.path());
+    let moe_cl = |arguments: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_moe-cl"));
+        let output = command
+            .current_dir(folder.path())
+            .args(arguments)
+            .output()
+            .unwrap();
+        let error = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{arguments:?}: {error}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let table = moe_cl(&["methods"]);
+    let names: Vec<&str> = table
+        .lines()
+        .skip(1)
+        .map_while(|line| line.split_whitespace().next())
+        .collect();
+    assert!(names.len() >= 12 && names.contains(&"o_lora"), "{table}");
+    for name in names {
+        let (method, base) = (format!("method={{name='{name}'}}"), ["--base", "base"]);
+        let out = format!("runs/{name}");
+        let short = ["--set", "training.epochs=2", "--set", &method];
+        let train = ["train", "--config", "killed.toml", "--out", &out];
+        moe_cl(&[&train[..], &short, &base, &["--dry-run"]].concat());
+        let trained = moe_cl(&[&train[..], &short, &base].concat());
+        assert!(trained.contains(name), "{trained}");
+        assert!(folder.path().join(&out).join("report.html").is_file());
+        let scored = moe_cl(&[&["eval", "--run", &out][..], &base].concat());
+        assert!(scored.contains("mean of the 2 learnt"), "{scored}");
+    }
+}

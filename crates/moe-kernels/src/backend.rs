@@ -92,9 +92,7 @@ impl FusedOps for Flex {
         shares: FloatTensor<Self>,
         settings: MoeFfn,
     ) -> FloatTensor<Self> {
-        let learnt = [
-            x, weights, gate_a, gate_b, up_a, up_b, down_a, down_b,
-        ];
+        let learnt = [x, weights, gate_a, gate_b, up_a, up_b, down_a, down_b];
         moe_ffn::cpu::Inputs::new(learnt, [base_gate, base_up, base_down], shares, settings)
             .forward()
             .output
@@ -186,9 +184,7 @@ impl<C: CheckpointStrategy> FusedOps for Autodiff<Flex, C> {
         shares: FloatTensor<Self>,
         settings: MoeFfn,
     ) -> FloatTensor<Self> {
-        let learnt = [
-            x, weights, gate_a, gate_b, up_a, up_b, down_a, down_b,
-        ];
+        let learnt = [x, weights, gate_a, gate_b, up_a, up_b, down_a, down_b];
         let nodes = learnt.each_ref().map(|tensor| tensor.node());
         let inputs = moe_ffn::cpu::Inputs::new(
             learnt.map(|tensor| tensor.into_primitive()),

@@ -92,7 +92,9 @@ mod tests {
     #[test]
     fn neighbouring_draws_are_independent() {
         let factors = Mask::new(3, 0.5).factors(300, 300);
-        let both = factors.windows(2).filter(|pair| pair[0] == 0.0 && pair[1] == 0.0);
+        let both = factors
+            .windows(2)
+            .filter(|pair| pair[0] == 0.0 && pair[1] == 0.0);
         let share = both.count() as f64 / factors.len() as f64;
         assert!((share - 0.25).abs() < 0.01, "{share}");
     }

@@ -82,7 +82,10 @@ pub(crate) mod cpu {
             let shape = ops.state[0].layout().shape().clone();
             let [gate, up] = ops.state.map(Values::of);
             let (mut d_gate, mut d_up) = (vec![0.0; grad.len()], vec![0.0; grad.len()]);
-            let inputs = gate.par_chunks(STEP).zip(up.par_chunks(STEP)).zip(grad.par_chunks(STEP));
+            let inputs = gate
+                .par_chunks(STEP)
+                .zip(up.par_chunks(STEP))
+                .zip(grad.par_chunks(STEP));
             d_gate
                 .par_chunks_mut(STEP)
                 .zip(d_up.par_chunks_mut(STEP))

@@ -1,7 +1,9 @@
 //! Every fused operation has the values and the gradients of the obvious composition of Burn's operations.
 #![cfg(feature = "flex")]
 
-use burn::tensor::{Bool, Device, Distribution, Gradients, Tensor, TensorData, Tolerance, activation};
+use burn::tensor::{
+    Bool, Device, Distribution, Gradients, Tensor, TensorData, Tolerance, activation,
+};
 use moe_kernels::dropout::Mask;
 use moe_kernels::{AttentionShape, Dropout, Loras, MoeFfn, Observed};
 use moe_kernels::{attend, attention, attention_bias, linear, moe_ffn, rms_norm, rotate, swiglu};
@@ -17,7 +19,9 @@ fn tracked<const D: usize>(x: &Tensor<D>) -> Tensor<D> {
 fn assert_same<const D: usize>(what: &str, got: Tensor<D>, want: Tensor<D>) {
     let (got, want) = (got.into_data(), want.into_data());
     assert_eq!(got.shape(), want.shape(), "{what}");
-    let largest = want.iter::<f32>().fold(0f32, |largest, x| largest.max(x.abs()));
+    let largest = want
+        .iter::<f32>()
+        .fold(0f32, |largest, x| largest.max(x.abs()));
     got.assert_approx_eq::<f32>(&want, Tolerance::rel_abs(2e-4, 2e-5 * largest.max(1.0)));
 }
 
@@ -52,7 +56,11 @@ fn a_trained_weight_gets_its_gradient() {
 #[test]
 fn rms_norm_is_its_formula() {
     for width in [3, 16, 50] {
-        let (x, gamma, probe) = (random([2, 7, width]), random([width]), random([2, 7, width]));
+        let (x, gamma, probe) = (
+            random([2, 7, width]),
+            random([width]),
+            random([2, 7, width]),
+        );
         let (ours, burns) = (tracked(&x), tracked(&x));
         let out = rms_norm(ours.clone(), gamma.clone(), 1e-5);
         let scale = (burns.clone().square().mean_dim(2) + 1e-5).sqrt();
@@ -116,8 +124,8 @@ fn attention_is_its_composition_at_every_real_token() {
         ];
         let angles = random([batch, seq, head_dim / 2]);
         let (cos, sin) = (angles.clone().cos(), angles.sin());
-        let probe = random([batch, seq, heads * head_dim])
-            * real.clone().float().reshape([batch, seq, 1]);
+        let probe =
+            random([batch, seq, heads * head_dim]) * real.clone().float().reshape([batch, seq, 1]);
 
         let ours = inputs.each_ref().map(tracked);
         let [query, key, value] = ours.clone();
@@ -134,7 +142,14 @@ fn attention_is_its_composition_at_every_real_token() {
             split(value, kv_heads).swap_dims(1, 2),
             attention_bias(real.clone(), 0, window),
         );
-        assert!(out.clone().inner().is_nan().any().bool_not().into_scalar::<bool>());
+        assert!(
+            out.clone()
+                .inner()
+                .is_nan()
+                .any()
+                .bool_not()
+                .into_scalar::<bool>()
+        );
         let (out, want) = (out * probe.clone(), want * probe);
         assert_same("output", out.clone().inner(), want.clone().inner());
         let (grads, wanted) = (out.sum().backward(), want.sum().backward());
@@ -191,14 +206,31 @@ impl Layer {
     /// Leaves in the order of [`NAMES`].
     fn leaves(&self) -> [Tensor<2>; 8] {
         let [gate, up, down] = &self.loras;
-        [&self.x, &self.weights, &gate[0], &gate[1], &up[0], &up[1], &down[0], &down[1]].map(tracked)
+        [
+            &self.x,
+            &self.weights,
+            &gate[0],
+            &gate[1],
+            &up[0],
+            &up[1],
+            &down[0],
+            &down[1],
+        ]
+        .map(tracked)
     }
 
     fn fused(&self, leaves: &[Tensor<2>; 8]) -> (Tensor<2>, Option<Tensor<2>>) {
         let [x, weights, gate_a, gate_b, up_a, up_b, down_a, down_b] = leaves.clone();
         let loras = [(gate_a, gate_b), (up_a, up_b), (down_a, down_b)].map(|(a, b)| Loras { a, b });
         let settings = self.settings.clone();
-        moe_ffn(x, weights, loras, self.base.clone(), self.shares.clone(), settings)
+        moe_ffn(
+            x,
+            weights,
+            loras,
+            self.base.clone(),
+            self.shares.clone(),
+            settings,
+        )
     }
 
     /// Every expert as a network of its own.
@@ -226,7 +258,11 @@ impl Layer {
             .map(|index| expert(index, x.clone()) * leaves[1].clone().narrow(1, index, 1))
             .reduce(|sum, z| sum + z);
         let pooled = self.settings.observed.map(|seen| {
-            let x = if seen.detached { x.clone().detach() } else { x.clone() };
+            let x = if seen.detached {
+                x.clone().detach()
+            } else {
+                x.clone()
+            };
             let z = expert(seen.expert, x).reshape([BATCH, SEQ, D_MODEL]);
             let shares = self.shares.clone().reshape([BATCH, 1, SEQ]);
             shares.matmul(z).reshape([BATCH, D_MODEL])
@@ -235,7 +271,9 @@ impl Layer {
     }
 }
 
-const NAMES: [&str; 8] = ["x", "weights", "gate A", "gate B", "up A", "up B", "down A", "down B"];
+const NAMES: [&str; 8] = [
+    "x", "weights", "gate A", "gate B", "up A", "up B", "down A", "down B",
+];
 
 #[test]
 fn the_mixture_is_every_expert_by_itself_gradients_included() {
@@ -274,7 +312,14 @@ fn the_mixture_is_every_expert_by_itself_gradients_included() {
 
 #[test]
 fn nothing_is_asked_of_what_lies_below_the_first_expert() {
-    let layer = Layer::new(2, Some(Observed { expert: 0, detached: true }), None);
+    let layer = Layer::new(
+        2,
+        Some(Observed {
+            expert: 0,
+            detached: true,
+        }),
+        None,
+    );
     let mut leaves = layer.leaves();
     let whole = layer.fused(&leaves);
     let grads = (whole.0.sum() + whole.1.expect("observed").sum()).backward();
@@ -287,7 +332,14 @@ fn nothing_is_asked_of_what_lies_below_the_first_expert() {
 
 #[test]
 fn results_are_the_same_bit_for_bit_again() {
-    let layer = Layer::new(2, Some(Observed { expert: 0, detached: true }), Some(0.1));
+    let layer = Layer::new(
+        2,
+        Some(Observed {
+            expert: 0,
+            detached: true,
+        }),
+        Some(0.1),
+    );
     let run = || {
         let leaves = layer.leaves();
         let (output, pooled) = layer.fused(&leaves);

@@ -385,8 +385,12 @@ mod tests {
             .into_iter()
             .zip(setup.gradients(&part));
         for ((name, whole), (_, part)) in pairs {
-            assert_eq!(part.is_some(), name.starts_with("expert 2"), "{name}");
-            if let (Some(whole), Some(part)) = (whole, part) {
+            // One operation for all experts may say "nothing" as a gradient of zeros.
+            let reached = part
+                .clone()
+                .is_some_and(|part| part.abs().max().into_scalar::<f32>() > 0.0);
+            assert_eq!(reached, name.starts_with("expert 2"), "{name}");
+            if let (true, Some(whole), Some(part)) = (reached, whole, part) {
                 close(&name, part, whole);
             }
         }

@@ -20,6 +20,7 @@ mod forward;
 mod gate;
 mod hidden;
 mod lora;
+mod mix;
 mod routing;
 mod stacked;
 #[cfg(test)]
@@ -34,4 +35,5 @@ pub use expert::LoraExpert;
 pub use forward::{Adapted, Forward, pool_shares};
 pub use gate::{GateInit, TokenGate};
 pub use lora::Lora;
+pub use mix::{Mix, Mixed};
 pub use routing::Routing;

@@ -38,7 +38,8 @@ impl Stacked {
         };
         let masks = |dropout: &LoraDropout| {
             let masks = experts.iter().map(|&expert| {
-                let [gate, up, down] = FFN.map(|projection| dropout.mask(bank.layer, projection, expert));
+                let [gate, up, down] =
+                    FFN.map(|projection| dropout.mask(bank.layer, projection, expert));
                 Some([gate?, up?, down?])
             });
             masks.collect::<Option<_>>().map(|masks| Dropout { masks })
@@ -83,7 +84,10 @@ impl Stacked {
             }
             Routing::Single(_) | Routing::Uniform { .. } => {
                 let shape = [batch * seq, experts.len()];
-                (Tensor::full(shape, 1.0 / experts.len() as f64, &device), None)
+                (
+                    Tensor::full(shape, 1.0 / experts.len() as f64, &device),
+                    None,
+                )
             }
         };
         let shares = match observe {

@@ -3,6 +3,7 @@
 
 use anyhow::Context;
 use burn::module::{Module, Param};
+use burn::nn::RmsNorm;
 use burn::tensor::{Gradients, Int, Tensor};
 use moe_cl::cross_entropy;
 use moe_core::model::Decoder;
@@ -114,8 +115,14 @@ pub fn compare(
     Ok(())
 }
 
-/// The gradient of a weight under its Hugging Face name, `[out, in]`.
-fn gradient(decoder: &Decoder, name: &str, gradients: &Gradients) -> Option<Vec<f32>> {
+/// The gradient of a weight under its Hugging Face name, in Hugging Face's orientation.
+pub fn gradient(decoder: &Decoder, name: &str, gradients: &Gradients) -> Option<Vec<f32>> {
+    if name == "model.embed_tokens.weight" {
+        return decoder.embedding.weight.val().grad(gradients).map(values);
+    }
+    if let Some(norm) = norm(decoder, name) {
+        return norm.gamma.val().grad(gradients).map(values);
+    }
     let parameter = parameter(decoder, name)?;
     parameter
         .val()
@@ -124,6 +131,9 @@ fn gradient(decoder: &Decoder, name: &str, gradients: &Gradients) -> Option<Vec<
 }
 
 fn parameter<'a>(decoder: &'a Decoder, name: &str) -> Option<&'a Param<Tensor<2>>> {
+    if name == "lm_head.weight" {
+        return decoder.lm_head.as_ref().map(|head| &head.weight);
+    }
     let parts: Vec<&str> = name.split('.').collect();
     let ["model", "layers", layer, block, projection, "weight"] = parts.as_slice() else {
         return None;
@@ -140,4 +150,20 @@ fn parameter<'a>(decoder: &'a Decoder, name: &str) -> Option<&'a Param<Tensor<2>
         _ => return None,
     };
     Some(&linear.weight)
+}
+
+fn norm<'a>(decoder: &'a Decoder, name: &str) -> Option<&'a RmsNorm> {
+    if name == "model.norm.weight" {
+        return Some(&decoder.norm);
+    }
+    let rest = name
+        .strip_prefix("model.layers.")?
+        .strip_suffix(".weight")?;
+    let (layer, norm) = rest.split_once('.')?;
+    let layer = decoder.layers.get(layer.parse::<usize>().ok()?)?;
+    match norm {
+        "input_layernorm" => Some(&layer.input_norm),
+        "post_attention_layernorm" => Some(&layer.post_attention_norm),
+        _ => None,
+    }
 }

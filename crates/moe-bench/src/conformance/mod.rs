@@ -9,6 +9,7 @@ mod bad_jsonl;
 mod bad_safetensors;
 mod bad_sharded;
 mod base_gradients;
+mod baselines;
 mod case;
 mod check;
 mod device;
@@ -35,7 +36,7 @@ use check::Verdict;
 pub use probe::answer as answer_probe;
 
 /// Groups whose code comes with later issues.
-const LATER: [&str; 3] = ["baselines", "peft", "routers"];
+const LATER: [&str; 2] = ["peft", "routers"];
 
 /// Runs every case below `root`, prints a line for each and `N passed, N failed, N skipped` at the end.
 ///
@@ -125,6 +126,7 @@ fn dispatch(case: &Case) -> anyhow::Result<Verdict> {
         "bad_jsonl" => bad_jsonl::run(case),
         "bad_safetensors" => bad_safetensors::run(case),
         "bad_sharded" => bad_sharded::run(case),
+        "baselines" => baselines::run(case),
         "gguf" => gguf::run(case),
         "llama" => llama::run(case),
         "metrics" => metrics::run(case),

@@ -160,7 +160,8 @@ mod tests {
         };
         let result = RunResult {
             name: experiment.name.clone(),
-            method: experiment.method.title().into(),
+            method: moe_cl::methods::method(&experiment.method, experiment.tasks.len()).name(),
+            method_memory: 0,
             seed: experiment.seed,
             summary: matrix.summary(),
             matrix,

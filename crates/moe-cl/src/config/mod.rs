@@ -4,6 +4,7 @@
 //! value stands), `strict` (the tree against the schema), serde (the tree → [`Experiment`]), `sense` (values that make no sense).
 
 mod adapters;
+mod baselines;
 mod document;
 mod error;
 mod experiment;
@@ -15,9 +16,13 @@ mod strict;
 mod training;
 
 pub use adapters::AdaptersConfig;
+pub use baselines::{
+    EwcConfig, EwcMode, LwfConfig, OLoraConfig, OLoraTest, RehearsalConfig, SequentialConfig,
+    Weights,
+};
 pub use error::{ConfigError, Place};
 pub use experiment::{BaseConfig, DataConfig, Experiment, TaskConfig};
-pub use method::{DiscriminatorLoss, Gate, MethodConfig, Mode, MoeClConfig, SharedExpert};
+pub use method::{DiscriminatorLoss, Experts, Gate, MethodConfig, Mode, MoeClConfig, SharedExpert};
 pub use router::RouterConfig;
 pub use training::{EvaluationConfig, Objective, Split, TrainingConfig};
 

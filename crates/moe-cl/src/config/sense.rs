@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use super::{Experiment, MethodConfig, Split};
+use super::{Experiment, MethodConfig, Objective, Split};
 
 /// The dotted key of the first value that makes no sense, and what it should be.
 pub(super) fn first_nonsense(experiment: &Experiment) -> Option<(String, String)> {
@@ -35,10 +35,6 @@ pub(super) fn first_nonsense(experiment: &Experiment) -> Option<(String, String)
     if let Some((key, _)) = counts.iter().find(|(_, count)| *count == Some(0)) {
         return Some(((*key).into(), "must be at least 1".into()));
     }
-    let adversarial_weight = match method {
-        MethodConfig::MoeCl(options) => options.adversarial_weight,
-        MethodConfig::Sequential | MethodConfig::PerTask => 0.0,
-    };
     let (positive, share) = ((f64::MIN_POSITIVE, f64::MAX), (0.0, 1.0f64.next_down()));
     let numbers = [
         (
@@ -89,19 +85,20 @@ pub(super) fn first_nonsense(experiment: &Experiment) -> Option<(String, String)
             (f64::MIN_POSITIVE, 1.0),
             "must be above 0 and at most 1",
         ),
-        (
-            "method.adversarial_weight",
-            adversarial_weight,
-            (0.0, f64::MAX),
-            "must be at least 0 and finite",
-        ),
     ];
     // Written so that a NaN, which is in no range, is refused.
     if let Some((key, value, _, rule)) = numbers
-        .iter()
-        .find(|(_, value, (low, high), _)| !(low..=high).contains(&value))
+        .into_iter()
+        .chain(method.numbers())
+        .find(|&(_, value, (low, high), _)| !(low..=high).contains(&value))
     {
-        return Some(((*key).into(), format!("{rule}, got {value}")));
+        return Some((key.into(), format!("{rule}, got {value}")));
+    }
+    if *method == MethodConfig::LinearProbe && training.objective != Objective::Heads {
+        return Some((
+            "training.objective".into(),
+            "must be \"heads\" for a linear probe, which trains nothing else".into(),
+        ));
     }
     if adapters.targets.is_empty() {
         return Some((

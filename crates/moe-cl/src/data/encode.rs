@@ -7,12 +7,13 @@ use moe_core::{
     chat::{ChatTemplate, Message},
     tokenizer::Tokenizer,
 };
+use serde::{Deserialize, Serialize};
 
 use super::{DataError, Record, Records, Role, TaskData, Turn};
 use crate::config::{Experiment, Objective};
 
 /// A record as tokens.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Example {
     /// The text; as an instruction, prompt and answer.
     pub tokens: Vec<u32>,

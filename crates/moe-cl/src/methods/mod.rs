@@ -1,28 +1,60 @@
 //! Continual-learning methods: one file each. A method says what a task adds, which experts answer for it,
 //! and what the loss of a batch is; the forward pass is in its `loss`, in plain sight.
 
+mod a_gem;
+mod card;
+mod distillation;
+mod ewc;
+mod importance;
+mod joint;
+mod linear_probe;
+mod lwf;
+mod mocl;
 mod moe_cl;
+mod o_lora;
 mod per_task;
+mod rehearsal;
+mod replay;
 mod sequential;
+mod slao;
 
-use burn::tensor::{Device, Tensor};
-use moe_core::{config::ModelConfig, model::Decoder};
-use moe_lora::{LoraDropout, Routing};
+use std::ops::Range;
+
+use burn::{
+    optim::GradientsParams,
+    tensor::{Bool, Device, Int, Tensor},
+};
+use moe_core::model::Decoder;
+use moe_lora::{LoraDropout, Mix, Routing};
+use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 
+pub use a_gem::{AGem, dot, project};
+pub use card::Card;
+pub use distillation::{distillation, divergence};
+pub use ewc::{Ewc, fisher};
+pub use importance::{Anchor, Importance, penalty};
+pub use joint::Joint;
+pub use linear_probe::LinearProbe;
+pub use lwf::Lwf;
+pub use mocl::Mocl;
 pub use moe_cl::MoeCl;
+pub use o_lora::{OLora, overlap};
 pub use per_task::PerTask;
+pub use rehearsal::{Kept, Reservoir};
+pub use replay::Replay;
 pub use sequential::Sequential;
+pub use slao::Slao;
 
 use crate::{
     config::{MethodConfig, Objective},
-    data::Batch,
+    data::{Batch, Example},
     learner::Learner,
 };
 
 /// What a method reads in one training step.
 pub struct Step<'a> {
-    /// The frozen base.
+    /// The decoder below the adapters ([`Learner::trunk`]).
     pub base: &'a Decoder,
     /// What is trained, on the autodiff device.
     pub learner: &'a Learner,
@@ -32,8 +64,42 @@ pub struct Step<'a> {
     pub task: usize,
     /// How labels are predicted.
     pub objective: Objective,
+    /// Token that fills the short rows of further batches.
+    pub pad: u32,
     /// The LoRA dropout of this step; none where it is off.
     pub dropout: Option<LoraDropout>,
+    /// Draws of the method itself.
+    pub rng: ChaCha8Rng,
+}
+
+/// What a method reads once the gradient of a step is there.
+pub struct Setting<'a> {
+    /// The decoder below the adapters.
+    pub base: &'a Decoder,
+    /// What is trained, on the autodiff device.
+    pub learner: &'a Learner,
+    /// How labels are predicted.
+    pub objective: Objective,
+    /// Token that fills short rows.
+    pub pad: u32,
+    /// Draws of the method itself.
+    pub rng: ChaCha8Rng,
+}
+
+/// A task that has been learnt, for what a method keeps of it.
+pub struct Finished<'a> {
+    /// The decoder below the adapters.
+    pub base: &'a Decoder,
+    /// Index of the task.
+    pub task: usize,
+    /// The examples that it was learnt from.
+    pub examples: &'a [Example],
+    /// How labels are predicted.
+    pub objective: Objective,
+    /// Texts per batch.
+    pub batch_size: usize,
+    /// Token that fills short rows.
+    pub pad: u32,
     /// Draws of the method itself.
     pub rng: ChaCha8Rng,
 }
@@ -46,6 +112,23 @@ pub struct Loss {
     pub task: Tensor<1>,
     /// The discriminators' side, where the method has an adversary and there are tasks to tell apart.
     pub adversary: Option<Adversary>,
+}
+
+impl Loss {
+    /// The loss of the task and nothing else, shape `[1]`.
+    fn of_task(loss: Tensor<1>) -> Self {
+        Self {
+            task: loss.clone().detach(),
+            total: loss,
+            adversary: None,
+        }
+    }
+
+    /// With another term to minimise, shape `[1]`.
+    fn plus(mut self, term: Tensor<1>) -> Self {
+        self.total = self.total + term;
+        self
+    }
 }
 
 /// How the discriminators did on one batch.
@@ -61,11 +144,15 @@ pub trait Method {
     /// Name and mode for tables.
     fn name(&self) -> String;
 
+    /// What it needs and stores, and where it comes from.
+    fn card(&self) -> Card;
+
     /// Adds to `learner` what `task` needs before its first step. Tasks are prepared in order, and the draws of `rng` alone decide
     /// the new weights, so that the same call gives the same learner again (resume, looking ahead at unseen tasks).
+    /// What earlier tasks are answered with must not change.
     fn prepare(
         &self,
-        base: &ModelConfig,
+        base: &Decoder,
         learner: Learner,
         task: usize,
         rng: &mut ChaCha8Rng,
@@ -81,18 +168,43 @@ pub trait Method {
         None
     }
 
+    /// Which experts and gates move while `task` is learnt.
+    fn trained(&self, task: usize) -> Routing {
+        self.routing(task)
+    }
+
+    /// How `tokens [batch, seq]`, of which `real [batch, seq]` are no padding, are answered for `task` by a `learner` off the
+    /// autodiff device.
+    fn mix(
+        &self,
+        _base: &Decoder,
+        _learner: &Learner,
+        task: usize,
+        _tokens: &Tensor<2, Int>,
+        _real: &Tensor<2, Bool>,
+    ) -> Mix {
+        Mix::Routed(self.routing(task))
+    }
+
+    /// Tasks whose data are learnt in the stage of `task`, of a stream of `tasks`: that task alone, where the method is a continual one.
+    fn stage(&self, task: usize, _tasks: usize) -> Range<usize> {
+        task..task + 1
+    }
+
     /// Forward pass and loss of one batch.
     fn loss(&self, step: Step<'_>) -> Loss;
 
-    /// Batches of the finished task that [`Method::remember`] wants to see (0: none).
-    fn batches_to_remember(&self) -> usize {
-        0
+    /// Changes the gradient of a step before it is clipped.
+    fn constrain(&self, gradients: GradientsParams, _setting: Setting<'_>) -> GradientsParams {
+        gradients
     }
 
-    /// Takes from the finished task what later tasks need. `learner` is off the autodiff device.
-    fn remember(&mut self, _base: &Decoder, _learner: &Learner, _task: usize, _batches: &[Batch]) {}
+    /// Takes from the finished task what later tasks need, and gives back the learner that goes on, on the autodiff device.
+    fn finish(&mut self, learner: Learner, _finished: Finished<'_>) -> Learner {
+        learner
+    }
 
-    /// What [`Method::remember`] kept, for checkpoints.
+    /// What [`Method::finish`] kept besides the learner, for checkpoints.
     ///
     /// # Errors
     /// When it cannot be written as JSON.
@@ -113,34 +225,52 @@ pub trait Method {
 pub fn method(config: &MethodConfig, tasks: usize) -> Box<dyn Method> {
     match config {
         MethodConfig::MoeCl(options) => Box::new(MoeCl::new(options.clone(), tasks)),
-        MethodConfig::Sequential => Box::new(Sequential),
+        MethodConfig::Sequential(options) => Box::new(Sequential::new(options.clone())),
         MethodConfig::PerTask => Box::new(PerTask),
+        MethodConfig::OLora(options) => Box::new(OLora::new(options.clone())),
+        MethodConfig::Mocl => Box::new(Mocl::default()),
+        MethodConfig::Ewc(options) => Box::new(Ewc::new(options.clone())),
+        MethodConfig::Lwf(options) => Box::new(Lwf::new(options.clone())),
+        MethodConfig::Replay(options) => Box::new(Replay::new(options.clone())),
+        MethodConfig::AGem(options) => Box::new(AGem::new(options.clone())),
+        MethodConfig::Slao => Box::new(Slao),
+        MethodConfig::Joint => Box::new(Joint),
+        MethodConfig::LinearProbe => Box::new(LinearProbe),
     }
 }
 
-/// Forward through one expert and the loss of the task: what every method without an adversary does.
-fn single_expert_loss(step: Step<'_>, routing: &Routing) -> Loss {
+/// Forward through one routing and the loss of the task: what every method without an adversary does.
+fn routed_loss(step: &Step<'_>, routing: &Routing) -> Loss {
+    let forward = step.learner.adapters.forward(
+        step.base,
+        step.batch.tokens.clone(),
+        step.batch.real.clone(),
+        routing,
+        None,
+        step.dropout.as_ref(),
+    );
+    loss_of_hidden(step, forward.hidden)
+}
+
+/// The loss of the task at `hidden [batch, seq, d_model]`.
+fn loss_of_hidden(step: &Step<'_>, hidden: Tensor<3>) -> Loss {
     let Step {
         base,
         learner,
         batch,
         task,
         objective,
-        dropout,
         ..
-    } = step;
-    let forward = learner.adapters.forward(
-        base,
-        batch.tokens.clone(),
-        batch.real.clone(),
-        routing,
-        None,
-        dropout.as_ref(),
-    );
-    let total = crate::objective::task_loss(objective, base, learner, task, forward.hidden, batch);
-    Loss {
-        task: total.clone().detach(),
-        total,
-        adversary: None,
+    } = *step;
+    Loss::of_task(crate::objective::task_loss(
+        objective, base, learner, task, hidden, batch,
+    ))
+}
+
+/// One expert for the whole stream: what the methods start from that protect a single adapter.
+fn with_one_expert(mut learner: Learner, rng: &mut ChaCha8Rng, device: &Device) -> Learner {
+    if learner.adapters.num_experts() == 0 {
+        learner.adapters.push_expert(rng.next_u64(), device);
     }
+    learner
 }

@@ -1,12 +1,12 @@
 //! One adapter per task, trained alone: nothing is forgotten and nothing is shared.
 
 use burn::tensor::Device;
-use moe_core::config::ModelConfig;
+use moe_core::model::Decoder;
 use moe_lora::Routing;
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 
-use super::{Loss, Method, Step, single_expert_loss};
+use super::{Card, Loss, Method, Step, routed_loss};
 use crate::learner::Learner;
 
 /// A fresh LoRA expert for every task.
@@ -18,9 +18,18 @@ impl Method for PerTask {
         "per_task".into()
     }
 
+    fn card(&self) -> Card {
+        Card {
+            what: "an adapter per task, trained alone",
+            needs: "task id",
+            stores: "an expert",
+            source: "baseline",
+        }
+    }
+
     fn prepare(
         &self,
-        _base: &ModelConfig,
+        _base: &Decoder,
         mut learner: Learner,
         _task: usize,
         rng: &mut ChaCha8Rng,
@@ -35,7 +44,6 @@ impl Method for PerTask {
     }
 
     fn loss(&self, step: Step<'_>) -> Loss {
-        let routing = self.routing(step.task);
-        single_expert_loss(step, &routing)
+        routed_loss(&step, &Routing::Single(step.task))
     }
 }

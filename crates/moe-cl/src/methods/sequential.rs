@@ -1,42 +1,72 @@
-//! Sequential fine-tuning (FT-P): one adapter, trained through all tasks. The baseline that forgets.
+//! Sequential fine-tuning, of one adapter (FT-P) or of the whole base (FT-F). The baseline that forgets.
 
-use burn::tensor::Device;
-use moe_core::config::ModelConfig;
+use burn::{module::Module, tensor::Device};
+use moe_core::model::Decoder;
 use moe_lora::Routing;
-use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 
-use super::{Loss, Method, Step, single_expert_loss};
-use crate::learner::Learner;
+use super::{Card, Loss, Method, Step, routed_loss, with_one_expert};
+use crate::{
+    config::{SequentialConfig, Weights},
+    learner::Learner,
+};
 
-/// One LoRA expert for the whole stream, without any protection.
-#[derive(Clone, Copy, Debug)]
-pub struct Sequential;
+/// The same weights for the whole stream, without any protection.
+#[derive(Clone, Debug)]
+pub struct Sequential {
+    options: SequentialConfig,
+}
+
+impl Sequential {
+    /// The method with its options.
+    pub fn new(options: SequentialConfig) -> Self {
+        Self { options }
+    }
+}
 
 impl Method for Sequential {
     fn name(&self) -> String {
-        "sequential".into()
+        match self.options.weights {
+            Weights::Adapter => "sequential".into(),
+            Weights::All => "sequential (all weights)".into(),
+        }
+    }
+
+    fn card(&self) -> Card {
+        Card {
+            what: "one adapter (or all weights) trained through all tasks",
+            needs: "nothing",
+            stores: "nothing",
+            source: "baseline",
+        }
     }
 
     fn prepare(
         &self,
-        _base: &ModelConfig,
+        base: &Decoder,
         mut learner: Learner,
         task: usize,
         rng: &mut ChaCha8Rng,
         device: &Device,
     ) -> Learner {
-        if task == 0 {
-            learner.adapters.push_expert(rng.next_u64(), device);
+        match self.options.weights {
+            Weights::Adapter => with_one_expert(learner, rng, device),
+            Weights::All => {
+                if task == 0 {
+                    learner.adapters.banks.clear();
+                    learner.decoder = Some(base.clone().set_require_grad(true).train());
+                }
+                learner
+            }
         }
-        learner
     }
 
+    /// Without banks a routing routes nothing.
     fn routing(&self, _task: usize) -> Routing {
         Routing::Single(0)
     }
 
     fn loss(&self, step: Step<'_>) -> Loss {
-        single_expert_loss(step, &Routing::Single(0))
+        routed_loss(&step, &Routing::Single(0))
     }
 }

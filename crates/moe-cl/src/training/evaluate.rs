@@ -5,6 +5,7 @@ use std::time::Instant;
 use burn::module::Module;
 
 use crate::{
+    answering::Answerer,
     base::Base,
     config::Experiment,
     data::{Batch, Example},
@@ -49,7 +50,6 @@ pub fn evaluate(
     let mut accuracies = Vec::with_capacity(tasks.len());
     let mut all_predictions = Vec::with_capacity(tasks.len());
     for (index, task) in tasks.iter().enumerate() {
-        let routing = method.routing(index);
         let mut predicted = vec![0; task.evaluation.len()];
         for batch in task.evaluation_batches(experiment.evaluation.batch_size) {
             let examples: Vec<&Example> = batch.iter().map(|&i| &task.evaluation[i]).collect();
@@ -57,8 +57,7 @@ pub fn evaluate(
                 experiment.training.objective,
                 base,
                 &learner,
-                &routing,
-                index,
+                Answerer::of(method, index),
                 &examples,
                 &task.answers,
             );
@@ -104,7 +103,7 @@ pub fn gate_share(
     let batch = Batch::new(&texts, base.pad(), &base.decoder.device());
     let real = batch.real.clone().float();
     let forward = learner.adapters.forward(
-        &base.decoder,
+        learner.trunk(&base.decoder),
         batch.tokens,
         batch.real,
         &method.routing(index),

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 
 use burn::module::Module;
-use moe_lora::Routing;
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -11,6 +10,7 @@ use super::{
     stream::Task,
 };
 use crate::{
+    answering::Answerer,
     base::Base,
     config::Experiment,
     data::{Encoder, Example},
@@ -106,12 +106,12 @@ impl Inference<'_> {
 
             let mut right = task.right(&given.predictions[index]);
             for ((answering, fallback), texts) in self.sent_elsewhere(index, &routed[index]) {
-                let routing = match fallback {
-                    true => self.method.fallback(answering),
-                    false => None,
+                let answerer = Answerer {
+                    method: self.method,
+                    task: answering,
+                    unknown: fallback,
                 };
-                let routing = routing.unwrap_or_else(|| self.method.routing(answering));
-                self.answer(&learner, index, answering, &routing, &texts, &mut right)?;
+                self.answer(&learner, index, answerer, &texts, &mut right)?;
             }
             inferred.accuracies[index] = share(&right);
             all_right.push(right);
@@ -145,17 +145,16 @@ impl Inference<'_> {
         sent
     }
 
-    /// Answers `texts` of task `index` as task `answering` does. An answer is right where it has the name of the true label.
+    /// Answers `texts` of task `index` as `answerer` does. An answer is right where it has the name of the true label.
     fn answer(
         &self,
         learner: &Learner,
         index: usize,
-        answering: usize,
-        routing: &Routing,
+        answerer: Answerer<'_>,
         texts: &[usize],
         right: &mut [bool],
     ) -> Result<()> {
-        let (own, other) = (&self.tasks[index], &self.tasks[answering]);
+        let (own, other) = (&self.tasks[index], &self.tasks[answerer.task]);
         let base = self.base;
         let encoder = Encoder::new(
             self.experiment,
@@ -172,8 +171,7 @@ impl Inference<'_> {
                 self.experiment.training.objective,
                 base,
                 learner,
-                routing,
-                answering,
+                answerer,
                 &examples.iter().collect::<Vec<_>>(),
                 &other.answers,
             );

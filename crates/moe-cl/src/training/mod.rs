@@ -22,5 +22,5 @@ pub use result::RunResult;
 pub use run::{RunOptions, learn};
 pub use schedule::Schedule;
 pub use step::{Part, StepFigures, StepInput, optimizer_step, trained_parameters};
-pub use stream::Task;
+pub use stream::{StageStep, Task, stage_steps};
 pub use trained::Trained;

@@ -11,7 +11,8 @@ use super::{
     stream::{self, Task},
 };
 use crate::{
-    base::Base, config::Experiment, data::Example, error::Result, methods::method, predict::predict,
+    answering::Answerer, base::Base, config::Experiment, data::Example, error::Result,
+    methods::method, predict::predict,
 };
 
 /// A run that has not been made.
@@ -61,10 +62,11 @@ pub fn plan(experiment: &Experiment, base: &Base) -> Result<Plan> {
     for (index, task) in tasks.iter().enumerate() {
         let before = learner.num_params();
         learner = prepare(method.as_ref(), experiment, &base.decoder, learner, index);
-        let steps = task.steps(experiment, index);
+        let learnt = method.stage(index, tasks.len());
+        let steps = stream::stage_steps(experiment, &tasks, index, learnt);
         let parts = trained_parameters(
             &learner,
-            &method.routing(index),
+            &method.trained(index),
             experiment.training.objective,
             index,
         );
@@ -76,15 +78,17 @@ pub fn plan(experiment: &Experiment, base: &Base) -> Result<Plan> {
             added: (learner.num_params() - before) as u64,
         });
         if index == 0 {
-            let micro_batches: Vec<Vec<&Example>> = steps[0]
+            let first = &steps[0];
+            let micro_batches: Vec<Vec<&Example>> = first
+                .micro_batches
                 .iter()
-                .map(|batch| batch.iter().map(|&i| &task.train[i]).collect())
+                .map(|batch| batch.iter().map(|&i| &tasks[first.task].train[i]).collect())
                 .collect();
             let input = StepInput {
                 experiment,
                 base: &base.decoder,
                 method: method.as_ref(),
-                task: 0,
+                task: first.task,
                 micro_batches: &micro_batches,
                 step: 1,
                 learning_rate: experiment.training.learning_rate,
@@ -137,14 +141,12 @@ fn time_evaluation(
         return 0.0;
     }
     let start = Instant::now();
-    let routing = method.routing(0);
     let objective = experiment.training.objective;
     predict(
         objective,
         base,
         learner,
-        &routing,
-        0,
+        Answerer::of(method, 0),
         &examples,
         &task.answers,
     );

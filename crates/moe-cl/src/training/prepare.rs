@@ -35,10 +35,10 @@ pub fn untrained(
             .collect(),
         Objective::Instruction => Vec::new(),
     };
+    let adapters = Adapters::new(&(&experiment.adapters).into(), config)?;
     Ok(Learner {
-        adapters: Adapters::new(&(&experiment.adapters).into(), config)?,
         heads,
-        discriminators: Vec::new(),
+        ..Learner::new(adapters)
     })
 }
 
@@ -51,13 +51,7 @@ pub fn prepare(
     task: usize,
 ) -> Learner {
     let mut rng = Seeds(experiment.seed).rng(Purpose::Weights, task, 0);
-    method.prepare(
-        base.config(),
-        learner,
-        task,
-        &mut rng,
-        &base.device().autodiff(),
-    )
+    method.prepare(base, learner, task, &mut rng, &base.device().autodiff())
 }
 
 /// AdamW without state: each task starts with one, as the MoE-CL authors do.

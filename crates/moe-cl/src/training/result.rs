@@ -34,6 +34,9 @@ pub struct RunResult {
     pub seconds: f64,
     /// Largest resident memory of that process in bytes, where the platform tells.
     pub peak_memory: Option<u64>,
+    /// Bytes that the method keeps of the finished tasks besides the learner, as they are written in the last checkpoint.
+    #[serde(default)]
+    pub method_memory: u64,
 }
 
 /// Largest resident memory of this process in bytes, where the platform tells.

@@ -63,11 +63,7 @@ pub fn learn(
         method: run.method_name(),
         seed: experiment.seed,
         tasks: tasks.iter().map(|task| task.name.clone()).collect(),
-        total_steps: tasks
-            .iter()
-            .enumerate()
-            .map(|(index, task)| task.steps(experiment, index).len())
-            .sum(),
+        total_steps: run.total_steps(),
         resumed_at,
     })?;
     for message in damaged.into_iter().chain(warnings) {

@@ -14,7 +14,7 @@ use crate::{
     config::{Experiment, Objective},
     data::{Batch, Example},
     learner::Learner,
-    methods::{Method, Step},
+    methods::{Method, Setting, Step},
     seeds::{Purpose, Seeds},
     training::optimizer::{clip_by_global_norm, gradient_norm, with_gradient},
 };
@@ -83,11 +83,12 @@ pub fn optimizer_step(
     for (part, examples) in micro_batches.iter().enumerate() {
         let batch = Batch::new(examples, pad, &device);
         let losses = method.loss(Step {
-            base,
+            base: learner.trunk(base),
             learner: &learner,
             batch: &batch,
             task,
             objective: training.objective,
+            pad,
             dropout: (experiment.adapters.dropout > 0.0).then(|| {
                 LoraDropout::new(
                     experiment.adapters.dropout,
@@ -109,7 +110,14 @@ pub fn optimizer_step(
         }
     }
 
-    let mut gradients = accumulated.grads();
+    let setting = Setting {
+        base: learner.trunk(base),
+        learner: &learner,
+        objective: training.objective,
+        pad,
+        rng: seeds.rng(Purpose::Rehearsal, step, 0),
+    };
+    let mut gradients = method.constrain(accumulated.grads(), setting);
     let gradient_norm = gradient_norm(&learner, &gradients);
     let with_gradient = with_gradient(&learner, &gradients);
     if let Some(max_norm) = training.clip_norm {
@@ -147,23 +155,35 @@ impl Part {
     }
 }
 
-/// The parts that a task trains: the experts and the gate that answer for it, and its head.
-/// Discriminators are not listed: they train only where there are tasks to tell apart.
+/// The parts that a task trains: the experts and the gate of `trained` ([`Method::trained`]), its head, and what else of the
+/// learner is trained with every task. Discriminators are not listed: they train only where there are tasks to tell apart.
 pub fn trained_parameters(
     learner: &Learner,
-    routing: &Routing,
+    trained: &Routing,
     objective: Objective,
     task: usize,
 ) -> Vec<Part> {
     let mut parts = Vec::new();
+    if let Some(decoder) = &learner.decoder {
+        parts.push(Part::new("decoder.embedding".into(), &decoder.embedding));
+        parts.push(Part::new("decoder.layers".into(), &decoder.layers));
+        parts.push(Part::new("decoder.norm".into(), &decoder.norm));
+        // Heads take the place of the vocabulary projection.
+        if let (Objective::Instruction, Some(lm_head)) = (objective, &decoder.lm_head) {
+            parts.push(Part::new("decoder.lm_head".into(), lm_head));
+        }
+    }
+    if let Some(vectors) = &learner.task_vectors {
+        parts.push(Part::new("task_vectors".into(), vectors));
+    }
     for (layer, bank) in learner.adapters.banks.iter().enumerate() {
-        for &expert in routing.experts() {
+        for &expert in trained.experts() {
             parts.push(Part::new(
                 format!("banks.{layer}.experts.{expert}"),
                 &bank.experts[expert],
             ));
         }
-        if let Routing::Gated { gate, .. } = routing {
+        if let Routing::Gated { gate, .. } = trained {
             parts.push(Part::new(
                 format!("banks.{layer}.gates.{gate}"),
                 &bank.gates[*gate],

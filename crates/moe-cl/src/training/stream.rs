@@ -3,12 +3,14 @@
 use std::ops::Range;
 
 use burn_dataset::Dataset;
+use rand::seq::SliceRandom;
 
 use crate::{
     base::Base,
     config::{Experiment, Split},
     data::{Encoder, Example, Record, TaskData, epoch_batches},
     error::Result,
+    seeds::{Purpose, Seeds},
 };
 
 /// One task of the stream, tokenised.
@@ -34,24 +36,17 @@ pub struct Task {
 }
 
 impl Task {
-    /// Optimiser steps of the task: for each, its micro-batches of indices into [`Task::train`].
-    /// A function of its arguments alone, so that (task, step) is all the cursor that a checkpoint needs.
-    pub fn steps(&self, experiment: &Experiment, index: usize) -> Vec<Vec<Vec<usize>>> {
+    /// Optimiser steps of one pass over the task: for each, its micro-batches of indices into [`Task::train`].
+    fn epoch(&self, experiment: &Experiment, index: usize, epoch: usize) -> Vec<Vec<Vec<usize>>> {
         let training = &experiment.training;
         let lengths: Vec<usize> = self
             .train
             .iter()
             .map(|example| example.tokens.len())
             .collect();
-        (0..training.epochs)
-            .flat_map(|epoch| {
-                let batches =
-                    epoch_batches(&lengths, training.batch_size, experiment.seed, index, epoch);
-                batches
-                    .chunks(training.accumulation)
-                    .map(<[_]>::to_vec)
-                    .collect::<Vec<_>>()
-            })
+        epoch_batches(&lengths, training.batch_size, experiment.seed, index, epoch)
+            .chunks(training.accumulation)
+            .map(<[_]>::to_vec)
             .collect()
     }
 
@@ -70,6 +65,47 @@ impl Task {
         order.sort_by_key(|&index| self.evaluation[index].tokens.len());
         order.chunks(batch_size).map(<[_]>::to_vec).collect()
     }
+}
+
+/// One optimiser step of a stage.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StageStep {
+    /// The task whose examples are learnt.
+    pub task: usize,
+    /// Micro-batches of indices into [`Task::train`] of that task.
+    pub micro_batches: Vec<Vec<usize>>,
+}
+
+/// Optimiser steps of stage `index`, which learns the tasks `learnt` ([`Method::stage`]); none where it learns none.
+///
+/// A function of its arguments alone, so that (stage, step) is all the cursor that a checkpoint needs. Where several tasks
+/// are learnt together, each step has examples of one of them, and the steps of an epoch are shuffled.
+///
+/// [`Method::stage`]: crate::methods::Method::stage
+pub fn stage_steps(
+    experiment: &Experiment,
+    tasks: &[Task],
+    index: usize,
+    learnt: Range<usize>,
+) -> Vec<StageStep> {
+    (0..experiment.training.epochs)
+        .flat_map(|epoch| {
+            let mut steps: Vec<StageStep> = learnt
+                .clone()
+                .flat_map(|task| {
+                    let steps = tasks[task].epoch(experiment, task, epoch).into_iter();
+                    steps.map(move |micro_batches| StageStep {
+                        task,
+                        micro_batches,
+                    })
+                })
+                .collect();
+            if learnt.len() > 1 {
+                steps.shuffle(&mut Seeds(experiment.seed).rng(Purpose::Stage, index, epoch));
+            }
+            steps
+        })
+        .collect()
 }
 
 /// Reads and encodes the tasks `which` of the experiment, with what the user should know about them.

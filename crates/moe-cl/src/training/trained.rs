@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use burn::{module::Module, tensor::activation::softmax};
-use moe_lora::{Adapted, Routing};
+use moe_lora::Routing;
 
 use super::{
     evaluate::{Scores, evaluate},
@@ -13,6 +13,7 @@ use super::{
     stream::{self, Task},
 };
 use crate::{
+    answering::{Answerer, Answering},
     base::Base,
     config::{Experiment, Split},
     data::Example,
@@ -139,9 +140,9 @@ impl<'a> Trained<'a> {
         self.method.routing(task)
     }
 
-    /// Which experts answer for a text that belongs to no known task, `task` being the nearest; none where the method has none for that.
-    pub fn fallback(&self, task: usize) -> Option<Routing> {
-        self.method.fallback(task)
+    /// Whether the method has experts for a text that belongs to no known task, `task` being the nearest.
+    pub fn has_fallback(&self, task: usize) -> bool {
+        self.method.fallback(task).is_some()
     }
 
     /// The task of a bare text, as the router sees it; none before the first task is learnt.
@@ -167,7 +168,7 @@ impl<'a> Trained<'a> {
         let mut experiment = self.experiment.clone();
         experiment.evaluation.split = split;
         let (tasks, _warnings) = stream::load(&experiment, self.base, task..task + 1)?;
-        let (stream, routing) = (&tasks[0], self.method.routing(task));
+        let stream = &tasks[0];
         let mut distributions = Vec::with_capacity(stream.evaluation.len());
         for batch in stream.evaluation_batches(experiment.evaluation.batch_size) {
             let examples: Vec<&Example> = batch.iter().map(|&i| &stream.evaluation[i]).collect();
@@ -175,8 +176,7 @@ impl<'a> Trained<'a> {
                 experiment.training.objective,
                 self.base,
                 &self.learner,
-                &routing,
-                task,
+                Answerer::of(self.method.as_ref(), task),
                 &examples,
                 &stream.answers,
             );
@@ -213,9 +213,14 @@ impl<'a> Trained<'a> {
         Ok(Some(inference.evaluate(given)?.0))
     }
 
-    /// The base with the experts of `routing`, for generation.
-    pub fn model<'m>(&'m self, routing: &'m Routing) -> Adapted<'m> {
-        Adapted::new(&self.base.decoder, &self.learner.adapters, routing)
+    /// The base with the experts that answer for a task, or with `unknown` for a text of no known task near it, for generation.
+    pub fn model(&self, task: usize, unknown: bool) -> Answering<'_> {
+        let answerer = Answerer {
+            method: self.method.as_ref(),
+            task,
+            unknown,
+        };
+        Answering::new(&self.base.decoder, &self.learner, answerer)
     }
 
     /// Scores on every task of the stream, or on one `only`, with the task given.

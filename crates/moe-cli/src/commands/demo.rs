@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use clap::{Args, ValueEnum};
-use moe_cl::config::{Experiment, MethodConfig, Mode, MoeClConfig};
+use moe_cl::config::{Experiment, MethodConfig, Mode, MoeClConfig, SequentialConfig};
 use moe_cl::training::{RunOptions, learn};
 use moe_core::device::DeviceChoice;
 use moe_core::source::{BaseSource, Cache, smollm2};
@@ -53,7 +53,7 @@ impl Contestant {
         match self {
             Self::MoeCl => MethodConfig::MoeCl(MoeClConfig::of(Mode::Improved)),
             Self::MoeClPaper => MethodConfig::MoeCl(MoeClConfig::of(Mode::Paper)),
-            Self::Sequential => MethodConfig::Sequential,
+            Self::Sequential => MethodConfig::Sequential(SequentialConfig::default()),
             Self::PerTask => MethodConfig::PerTask,
         }
     }

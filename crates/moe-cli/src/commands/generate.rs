@@ -73,13 +73,7 @@ pub fn run(arguments: &Arguments, device: Option<DeviceChoice>) -> Result<()> {
         instruction: experiment.tasks[index].instruction.as_deref(),
         labels: &trained.labels[index],
     });
-    let fallback = if shared {
-        trained.fallback(index)
-    } else {
-        None
-    };
-    let routing = fallback.unwrap_or_else(|| trained.routing(index));
-    let model = trained.model(&routing);
+    let model = trained.model(index, shared);
     match experiment.training.objective {
         Objective::Instruction => answer(arguments, &base, &model, question),
         Objective::Heads => {
@@ -114,7 +108,7 @@ fn choose(trained: &Trained<'_>, task: &str, prompt: &str) -> Result<Choice> {
         ));
     };
     let name = &trained.experiment.tasks[routed.task].name;
-    let shared = !routed.known && trained.fallback(routed.task).is_some();
+    let shared = !routed.known && trained.has_fallback(routed.task);
     match (routed.known, shared) {
         (true, _) => eprintln!("task: {name} (inferred)"),
         (false, true) => {

@@ -5,6 +5,7 @@ mod demo;
 mod eval;
 mod generate;
 mod inspect;
+mod methods;
 mod report;
 mod schema;
 mod train;
@@ -45,6 +46,8 @@ enum Command {
     Data(data::Arguments),
     /// Architecture, parameters and types of a base, and the memory that training it needs
     Inspect(inspect::Arguments),
+    /// The continual-learning methods: what each needs at test time, what it stores, where it comes from
+    Methods,
     /// JSON Schema of experiment files, for editors
     Schema,
 }
@@ -63,6 +66,7 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Report(arguments) => report::run(&arguments),
         Command::Data(arguments) => data::run(&arguments),
         Command::Inspect(arguments) => inspect::run(&arguments),
+        Command::Methods => methods::run(),
         Command::Schema => schema::run(),
     }
 }

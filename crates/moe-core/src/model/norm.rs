@@ -16,7 +16,7 @@ mod tests {
         let device = Device::flex();
         let mut norm = RmsNormConfig::new(7).with_epsilon(1e-6).init(&device);
         let gamma = Tensor::random([7], Distribution::Default, &device);
-        norm.gamma = burn::module::Param::from_tensor(gamma).no_grad();
+        norm.gamma = burn::module::Param::from_tensor(gamma);
         let x = Tensor::<3>::random([2, 3, 7], Distribution::Normal(0.0, 3.0), &device);
         super::rms_norm(&norm, x.clone())
             .into_data()

@@ -2,7 +2,7 @@
 
 use burn::tensor::{Bool, Int, Tensor};
 
-use super::Decoder;
+use super::{Decoder, rms_norm};
 
 impl Decoder {
     /// What layer `layers` would attend to: the output of the first `layers` layers, through the norm that follows them.
@@ -23,7 +23,7 @@ impl Decoder {
             .layers
             .get(layers)
             .map_or(&self.norm, |layer| &layer.input_norm);
-        norm.forward(x)
+        rms_norm(norm, x)
     }
 }
 

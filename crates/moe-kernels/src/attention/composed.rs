@@ -15,11 +15,7 @@ const HIDDEN: f32 = -1e30;
 /// # Panics
 ///
 /// When `cached > total`.
-pub fn attention_bias(
-    real: Tensor<2, Bool>,
-    cached: usize,
-    window: Option<usize>,
-) -> Tensor<5> {
+pub fn attention_bias(real: Tensor<2, Bool>, cached: usize, window: Option<usize>) -> Tensor<5> {
     let [batch, total] = real.dims();
     let seq = total - cached;
     let device = real.device();

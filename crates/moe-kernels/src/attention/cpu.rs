@@ -120,7 +120,14 @@ impl Saved {
                     for row in 0..tile.rows {
                         let scores = &mut scores[row * width..][..width];
                         let [from, to] = tile.visible(row, self.sizes.window);
-                        softmax(scores, real, from, to, &mut inverse[row], &mut sums[tile.first + row]);
+                        softmax(
+                            scores,
+                            real,
+                            from,
+                            to,
+                            &mut inverse[row],
+                            &mut sums[tile.first + row],
+                        );
                     }
                     small_product(
                         Matrix::new(&scores[..tile.rows * width], tile.rows, width),
@@ -162,7 +169,13 @@ impl Saved {
         self.places().for_each(|place| {
             let key = self.rotated_key(place); // [seq, head_dim]
             let turned_key = transposed(&key, seq, head_dim);
-            let value = gather(&self.value, self.key_at(place, 0), self.key_row(), seq, head_dim);
+            let value = gather(
+                &self.value,
+                self.key_at(place, 0),
+                self.key_row(),
+                seq,
+                head_dim,
+            );
             let turned_value = transposed(&value, seq, head_dim);
             let (mut dk, mut dv) = (vec![0.0; seq * head_dim], vec![0.0; seq * head_dim]);
             let (mut weights, mut pulls) = (vec![0.0; ROWS * seq], vec![0.0; ROWS * seq]);
@@ -203,9 +216,23 @@ impl Saved {
                     let pulls = Matrix::new(&pulls[..tile.rows * width], tile.rows, width);
                     let keys = tile.first_key * head_dim..(tile.first_key + width) * head_dim;
                     let grad = Matrix::new(&grad, tile.rows, head_dim);
-                    small_product(weights.transposed(), grad, None, &mut dv[keys.clone()], head_dim, true);
+                    small_product(
+                        weights.transposed(),
+                        grad,
+                        None,
+                        &mut dv[keys.clone()],
+                        head_dim,
+                        true,
+                    );
                     let queries = Matrix::new(&query[tile.first * head_dim..], tile.rows, head_dim);
-                    small_product(pulls.transposed(), queries, None, &mut dk[keys.clone()], head_dim, true);
+                    small_product(
+                        pulls.transposed(),
+                        queries,
+                        None,
+                        &mut dk[keys.clone()],
+                        head_dim,
+                        true,
+                    );
                     let seen = Matrix::new(&key[keys], width, head_dim);
                     small_product(pulls, seen, None, &mut dq, head_dim, false);
                     for row in 0..tile.rows {
@@ -223,7 +250,8 @@ impl Saved {
                 let own = position * head_dim..(position + 1) * head_dim;
                 let at = self.key_at(place, position);
                 // SAFETY: this task alone writes this key head's columns.
-                let (out_key, out_value) = unsafe { (d_key.piece(at, head_dim), d_value.piece(at, head_dim)) };
+                let (out_key, out_value) =
+                    unsafe { (d_key.piece(at, head_dim), d_value.piece(at, head_dim)) };
                 self.rotate_back(place.batch, position, &dk[own.clone()], 1.0, out_key);
                 out_value.copy_from_slice(&dv[own]);
             }
@@ -260,7 +288,11 @@ impl Saved {
                 rows: (seq - first).min(ROWS),
                 first_key: (first + 1).saturating_sub(window),
             })
-            .filter(|tile| real[tile.first..][..tile.rows].iter().any(|&real| real > 0.5))
+            .filter(|tile| {
+                real[tile.first..][..tile.rows]
+                    .iter()
+                    .any(|&real| real > 0.5)
+            })
     }
 
     fn real_keys(&self, batch: usize, tile: Tile) -> &[f32] {
@@ -293,14 +325,26 @@ impl Saved {
             head_dim,
             ..
         } = self.sizes;
-        let rows = gather(&self.query, self.query_at(batch, 0, head), heads * head_dim, seq, head_dim);
+        let rows = gather(
+            &self.query,
+            self.query_at(batch, 0, head),
+            heads * head_dim,
+            seq,
+            head_dim,
+        );
         self.rotated(batch, rows, (head_dim as f32).powf(-0.5))
     }
 
     /// One head's keys, rotated, `[seq, head_dim]`.
     fn rotated_key(&self, place: Place) -> Vec<f32> {
         let Sizes { seq, head_dim, .. } = self.sizes;
-        let rows = gather(&self.key, self.key_at(place, 0), self.key_row(), seq, head_dim);
+        let rows = gather(
+            &self.key,
+            self.key_at(place, 0),
+            self.key_row(),
+            seq,
+            head_dim,
+        );
         self.rotated(place.batch, rows, 1.0)
     }
 

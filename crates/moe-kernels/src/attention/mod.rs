@@ -46,8 +46,16 @@ pub fn attention(
     } = shape;
     assert_eq!(kv_width, kv_heads * head_dim, "keys of another size");
     assert_eq!(width % kv_width, 0, "queries that share no whole key");
-    assert_eq!(key.dims(), value.dims(), "keys and values of different shapes");
-    assert_eq!(cos.dims(), [batch, seq, head_dim / 2], "a rotation of another shape");
+    assert_eq!(
+        key.dims(),
+        value.dims(),
+        "keys and values of different shapes"
+    );
+    assert_eq!(
+        cos.dims(),
+        [batch, seq, head_dim / 2],
+        "a rotation of another shape"
+    );
     #[cfg(feature = "flex")]
     if [&query, &key, &value].into_iter().all(crate::has_kernels) {
         use crate::FusedOps;

@@ -119,7 +119,10 @@ pub(crate) fn small_product(
     if rows == 0 || columns == 0 {
         return;
     }
-    assert!((rows - 1) * out_row + columns <= out.len(), "a result of another size");
+    assert!(
+        (rows - 1) * out_row + columns <= out.len(),
+        "a result of another size"
+    );
     if let Some(start) = &start {
         assert!(start.rows == rows && start.columns == columns && start.column == 1);
     }
@@ -193,7 +196,9 @@ mod tests {
         let mut out = Vec::new();
         for i in 0..a.rows {
             for j in 0..b.columns {
-                let sum: f64 = (0..a.columns).map(|k| entry(a, i, k) * entry(b, k, j)).sum();
+                let sum: f64 = (0..a.columns)
+                    .map(|k| entry(a, i, k) * entry(b, k, j))
+                    .sum();
                 out.push(sum as f32);
             }
         }
@@ -203,13 +208,23 @@ mod tests {
     fn assert_close(got: &[f32], want: &[f32]) {
         assert_eq!(got.len(), want.len());
         for (got, want) in got.iter().zip(want) {
-            assert!((got - want).abs() <= 1e-4 * (1.0 + want.abs()), "{got} {want}");
+            assert!(
+                (got - want).abs() <= 1e-4 * (1.0 + want.abs()),
+                "{got} {want}"
+            );
         }
     }
 
     #[test]
     fn products_are_those_of_the_obvious_loop() {
-        for (m, k, n) in [(1, 1, 1), (3, 5, 7), (13, 33, 31), (25, 321, 65), (800, 40, 33), (12, 700, 16)] {
+        for (m, k, n) in [
+            (1, 1, 1),
+            (3, 5, 7),
+            (13, 33, 31),
+            (25, 321, 65),
+            (800, 40, 33),
+            (12, 700, 16),
+        ] {
             let (a, b) = (numbers(m * k, 1), numbers(k * n, 2));
             let plain = [Matrix::new(&a, m, k), Matrix::new(&b, k, n)];
             let turned = [
@@ -227,7 +242,14 @@ mod tests {
                     assert_close(&out, &twice);
                     if right.column == 1 {
                         let mut out = vec![0.0; m * n];
-                        small_product(left, right, Some(Matrix::new(&want, m, n)), &mut out, n, false);
+                        small_product(
+                            left,
+                            right,
+                            Some(Matrix::new(&want, m, n)),
+                            &mut out,
+                            n,
+                            false,
+                        );
                         assert_close(&out, &twice);
                     }
                 }
@@ -238,7 +260,12 @@ mod tests {
     #[test]
     fn an_empty_sum_is_zero() {
         let mut out = vec![3.0; 6];
-        product(Matrix::new(&[], 2, 0), Matrix::new(&[], 0, 3), &mut out, false);
+        product(
+            Matrix::new(&[], 2, 0),
+            Matrix::new(&[], 0, 3),
+            &mut out,
+            false,
+        );
         assert_eq!(out, [0.0; 6]);
     }
 }

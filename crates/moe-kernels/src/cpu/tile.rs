@@ -196,9 +196,8 @@ unsafe fn any<const M: usize, const V: usize>(
     let mut sums = [[0f32; COLUMNS]; M];
     for k in 0..depth {
         // SAFETY: row k of the right factor has `columns` entries.
-        let row = unsafe {
-            std::slice::from_raw_parts(right.data.wrapping_add(k * right.step), columns)
-        };
+        let row =
+            unsafe { std::slice::from_raw_parts(right.data.wrapping_add(k * right.step), columns) };
         for (i, sums) in sums.iter_mut().enumerate() {
             // SAFETY: entry (i, k) of the left factor.
             let x = unsafe { *left.data.wrapping_add(i * left.row + k * left.step) };

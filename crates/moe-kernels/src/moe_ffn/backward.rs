@@ -186,7 +186,12 @@ impl Inputs {
         let down = Matrix::new(&self.base[2], d_ff, d_model);
         product(grad, down.transposed(), &mut hidden, false);
         let mut mixed = vec![0.0; rows * codes];
-        product(grad, Matrix::new(&turned.b[2], d_model, codes), &mut mixed, false);
+        product(
+            grad,
+            Matrix::new(&turned.b[2], d_model, codes),
+            &mut mixed,
+            false,
+        );
         let mut down_b = vec![0.0; codes * d_model];
         let through = Matrix::new(&kept.mixed, rows, codes).transposed();
         product(through, grad, &mut down_b, false);
@@ -276,7 +281,13 @@ impl Inputs {
         let base = [&kept.base[0][..], &kept.base[1][..]];
         self.sides(expert, block, base, kept_codes, &mut room.forward);
         let [gate, up] = &room.forward.sides;
-        derivatives(gate, up, &mut room.forward.h, &mut room.slope, &mut room.silu);
+        derivatives(
+            gate,
+            up,
+            &mut room.forward.h,
+            &mut room.slope,
+            &mut room.silu,
+        );
 
         // Gradient of the weights, of h and of its code.
         let pooled_row = self.sizes.tokens() + block.batch;
@@ -323,8 +334,19 @@ impl Inputs {
         // Through A of down.
         let turned_a = &read.turned.a[2][own * d_ff..];
         for part in 0..parts {
-            self.through_a(expert, 2, block, turned_a, &room.code[part], &mut room.through);
-            add_scaled(&room.through[..rows * d_ff], 1.0, &mut room.h[part][..rows * d_ff]);
+            self.through_a(
+                expert,
+                2,
+                block,
+                turned_a,
+                &room.code[part],
+                &mut room.through,
+            );
+            add_scaled(
+                &room.through[..rows * d_ff],
+                1.0,
+                &mut room.h[part][..rows * d_ff],
+            );
         }
         let [code_main, code_pooled] = &mut room.code;
         if parted {
@@ -365,10 +387,23 @@ impl Inputs {
             );
             let turned_b = Matrix::strided(&read.turned.b[side][own..], d_ff, rank, codes);
             for (grad, code) in room.side.iter().zip(&mut room.code).take(parts) {
-                small_product(Matrix::new(grad, rows, d_ff), turned_b, None, code, rank, false);
+                small_product(
+                    Matrix::new(grad, rows, d_ff),
+                    turned_b,
+                    None,
+                    code,
+                    rank,
+                    false,
+                );
                 scale_columns(code, rank, rank, scaling);
             }
-            let x = self.dropped(expert, side, block, &self.x[block.part(d_model)], &mut room.forward.x);
+            let x = self.dropped(
+                expert,
+                side,
+                block,
+                &self.x[block.part(d_model)],
+                &mut room.forward.x,
+            );
             small_product(
                 Matrix::new(&room.code[0], rows, rank).transposed(),
                 Matrix::new(x, rows, d_model),
@@ -411,7 +446,12 @@ impl Inputs {
         );
         if let Some(dropout) = &self.settings.dropout {
             let mask = &dropout.masks[expert][projection];
-            mask_rows_in_place(&mut out[..block.rows * width], mask, block.first, block.rows);
+            mask_rows_in_place(
+                &mut out[..block.rows * width],
+                mask,
+                block.first,
+                block.rows,
+            );
         }
     }
 }

@@ -16,7 +16,11 @@ pub(super) fn moe_ffn(
 ) -> (Tensor<2>, Option<Tensor<2>>) {
     let [batch, seq] = shares.dims();
     let product = |x: Tensor<2>, weight: &Tensor<2>| module::linear(x, weight.clone(), None);
-    let start = [x.clone(), product(x.clone(), &base[0]), product(x, &base[1])];
+    let start = [
+        x.clone(),
+        product(x.clone(), &base[0]),
+        product(x, &base[1]),
+    ];
 
     let (mut hidden, mut codes) = (Vec::new(), Vec::new());
     for expert in 0..settings.experts {
@@ -42,7 +46,10 @@ pub(super) fn moe_ffn(
             let pooled = shares.matmul(y.reshape([batch, seq, width]));
             pooled.reshape([batch, width])
         };
-        let b = loras[2].b.clone().narrow(0, expert * settings.rank, settings.rank);
+        let b = loras[2]
+            .b
+            .clone()
+            .narrow(0, expert * settings.rank, settings.rank);
         product(pool(h), &base[2]) + pool(code).matmul(b)
     });
     (output, pooled)

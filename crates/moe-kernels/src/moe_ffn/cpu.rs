@@ -90,7 +90,11 @@ impl Inputs {
     ) -> Self {
         let ([tokens, d_model], [_, d_ff]) = (matrix_dims(&x), matrix_dims(&base[0]));
         let [batch, seq] = matrix_dims(&shares);
-        let pooled = if settings.observed.is_some() { batch } else { 0 };
+        let pooled = if settings.observed.is_some() {
+            batch
+        } else {
+            0
+        };
         Self {
             x: Values::of(x),
             weights: Values::of(weights),
@@ -133,7 +137,12 @@ impl Inputs {
         let x = Matrix::new(&self.x, tokens, d_model);
         let base = [0, 1].map(|side| {
             let mut out = vec![0.0; tokens * d_ff];
-            product(x, Matrix::new(&self.base[side], d_model, d_ff), &mut out, false);
+            product(
+                x,
+                Matrix::new(&self.base[side], d_model, d_ff),
+                &mut out,
+                false,
+            );
             out
         });
 
@@ -150,12 +159,24 @@ impl Inputs {
                     unsafe {
                         let hidden_rows = hidden.piece(block.first * d_ff, block.rows * d_ff);
                         let mixed_rows = mixed.piece(block.first * codes, block.rows * codes);
-                        let kept = kept.map(|kept| kept.piece(block.first * codes, block.rows * codes));
+                        let kept =
+                            kept.map(|kept| kept.piece(block.first * codes, block.rows * codes));
                         let pooled = (rows > tokens).then(|| {
                             let row = tokens + batch;
-                            (hidden.piece(row * d_ff, d_ff), mixed.piece(row * codes, codes))
+                            (
+                                hidden.piece(row * d_ff, d_ff),
+                                mixed.piece(row * codes, codes),
+                            )
                         });
-                        self.block(block, &base, &mut work, hidden_rows, mixed_rows, kept, pooled);
+                        self.block(
+                            block,
+                            &base,
+                            &mut work,
+                            hidden_rows,
+                            mixed_rows,
+                            kept,
+                            pooled,
+                        );
                     }
                 }
             });
@@ -217,20 +238,52 @@ impl Inputs {
         for expert in 0..experts {
             let own = expert * rank;
             for side in [0, 1] {
-                let x = self.dropped(expert, side, block, &self.x[block.part(d_model)], &mut work.x);
+                let x = self.dropped(
+                    expert,
+                    side,
+                    block,
+                    &self.x[block.part(d_model)],
+                    &mut work.x,
+                );
                 let code = &mut kept[side][own..];
                 let a = Matrix::strided(&self.a[side][own..], d_model, rank, codes);
-                small_product(Matrix::new(x, block.rows, d_model), a, None, code, codes, false);
+                small_product(
+                    Matrix::new(x, block.rows, d_model),
+                    a,
+                    None,
+                    code,
+                    codes,
+                    false,
+                );
                 scale_columns(code, codes, rank, scaling);
             }
-            self.sides(expert, block, [&base[0], &base[1]], [&*kept[0], &*kept[1]], work);
+            self.sides(
+                expert,
+                block,
+                [&base[0], &base[1]],
+                [&*kept[0], &*kept[1]],
+                work,
+            );
             let [gate, up] = &mut work.sides;
             swiglu_block(gate, up, &mut work.h);
 
-            let h = self.dropped(expert, 2, block, &work.h[..block.rows * d_ff], &mut work.dropped);
+            let h = self.dropped(
+                expert,
+                2,
+                block,
+                &work.h[..block.rows * d_ff],
+                &mut work.dropped,
+            );
             let code = &mut kept[2][own..];
             let a = Matrix::strided(&self.a[2][own..], d_ff, rank, codes);
-            small_product(Matrix::new(h, block.rows, d_ff), a, None, code, codes, false);
+            small_product(
+                Matrix::new(h, block.rows, d_ff),
+                a,
+                None,
+                code,
+                codes,
+                false,
+            );
             scale_columns(code, codes, rank, scaling);
 
             for row in 0..block.rows {
@@ -263,7 +316,13 @@ impl Inputs {
             return x;
         };
         let out = &mut out[..x.len()];
-        mask_rows(x, &dropout.masks[expert][projection], block.first, block.rows, out);
+        mask_rows(
+            x,
+            &dropout.masks[expert][projection],
+            block.first,
+            block.rows,
+            out,
+        );
         out
     }
 
@@ -277,9 +336,7 @@ impl Inputs {
         work: &mut Work,
     ) {
         let Sizes {
-            d_ff,
-            codes: width,
-            ..
+            d_ff, codes: width, ..
         } = self.sizes;
         let rank = self.settings.rank;
         let own = expert * rank;

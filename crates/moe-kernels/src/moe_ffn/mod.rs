@@ -1,8 +1,8 @@
 //! The MoE-LoRA feed-forward network of one layer as one operation.
 
-mod composed;
 #[cfg(feature = "flex")]
 mod backward;
+mod composed;
 #[cfg(feature = "flex")]
 pub(crate) mod cpu;
 
@@ -86,10 +86,26 @@ pub fn moe_ffn(
     let [_, d_ff] = base_gate.dims();
     let codes = settings.experts * settings.rank;
     assert_eq!(tokens, batch * seq, "tokens of another batch");
-    assert_eq!(weights.dims(), [tokens, settings.experts], "weights of other experts");
-    assert_eq!([gate.a.dims(), gate.b.dims()], [[d_model, codes], [codes, d_ff]], "LoRAs on gate");
-    assert_eq!([up.a.dims(), up.b.dims()], [[d_model, codes], [codes, d_ff]], "LoRAs on up");
-    assert_eq!([down.a.dims(), down.b.dims()], [[d_ff, codes], [codes, d_model]], "LoRAs on down");
+    assert_eq!(
+        weights.dims(),
+        [tokens, settings.experts],
+        "weights of other experts"
+    );
+    assert_eq!(
+        [gate.a.dims(), gate.b.dims()],
+        [[d_model, codes], [codes, d_ff]],
+        "LoRAs on gate"
+    );
+    assert_eq!(
+        [up.a.dims(), up.b.dims()],
+        [[d_model, codes], [codes, d_ff]],
+        "LoRAs on up"
+    );
+    assert_eq!(
+        [down.a.dims(), down.b.dims()],
+        [[d_ff, codes], [codes, d_model]],
+        "LoRAs on down"
+    );
     let base = [base_gate, base_up, base_down];
     #[cfg(feature = "flex")]
     if !base.iter().any(Tensor::is_tracked) && crate::has_kernels(&x) {

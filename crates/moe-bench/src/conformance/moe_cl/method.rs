@@ -56,6 +56,7 @@ pub fn compare(
         batch: &batch,
         task: task - 1,
         objective,
+        pad: 0,
         dropout: model.dropout.clone(),
         rng: ChaCha8Rng::seed_from_u64(0),
     });

@@ -1,9 +1,9 @@
 //! MoE-CL as its authors' modules compute it: activations, losses, gradients, and AdamW steps over a stream of tasks.
 
 mod activations;
-mod loss;
+pub mod loss;
 mod method;
-mod model;
+pub mod model;
 mod steps;
 
 use anyhow::Context;
@@ -99,7 +99,10 @@ fn visibility(check: &mut Check, tensors: &Tensors, model: &Model) -> anyhow::Re
     }
     let real = mask(tensors, "attention_mask", &model.base.device())?;
     let [_, seq] = real.dims();
-    let (got, want) = (values(model.base.context(real, 0).bias()), tensors.f32(name)?);
+    let (got, want) = (
+        values(model.base.context(real, 0).bias()),
+        tensors.f32(name)?,
+    );
     let flags = tensors.i64("attention_mask")?;
     let wrong = (0..want.len())
         .find(|&index| flags[index / seq] == 1 && (got[index] == 0.0) != (want[index] == 0.0));

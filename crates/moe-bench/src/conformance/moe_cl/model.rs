@@ -21,7 +21,8 @@ use super::super::case::Case;
 use super::super::device::{cpu, floats};
 use super::super::tensors::Tensors;
 
-const PROJECTIONS: [(&str, Projection); 3] = [
+/// The fixtures' names of the adapted projections.
+pub const PROJECTIONS: [(&str, Projection); 3] = [
     ("gate_proj", Projection::Gate),
     ("up_proj", Projection::Up),
     ("down_proj", Projection::Down),
@@ -107,9 +108,9 @@ impl Model {
         Ok(Self {
             base,
             learner: Learner {
-                adapters,
                 heads,
                 discriminators,
+                ..Learner::new(adapters)
             },
             head_names,
             dropout,
@@ -174,7 +175,7 @@ fn find<'a>(learner: &'a Learner, name: &str) -> Option<&'a Param<Tensor<2>>> {
 }
 
 /// Writes `base.*` as a Hugging Face folder and loads that, as any base is loaded.
-fn base(case: &Case, tensors: &Tensors, device: &Device) -> anyhow::Result<Decoder> {
+pub fn base(case: &Case, tensors: &Tensors, device: &Device) -> anyhow::Result<Decoder> {
     let folder = tempfile::tempdir().context("cannot make a temporary folder")?;
     let embedding: [usize; 2] = tensors.dims("base.model.embed_tokens.weight")?;
     let gate: [usize; 2] = tensors.dims("base.model.layers.0.mlp.gate_proj.weight")?;

@@ -3,9 +3,9 @@
 mod persist;
 mod take_step;
 
-use std::path::PathBuf;
+use std::{collections::BTreeMap, ops::Range, path::PathBuf};
 
-use burn::{module::Module, optim::ModuleOptimizer};
+use burn::optim::ModuleOptimizer;
 
 use super::{
     evaluate::{Scores, evaluate, gate_share},
@@ -14,18 +14,18 @@ use super::{
     result::{RunResult, peak_memory},
     state::Progress,
     step::trained_parameters,
-    stream::Task,
+    stream::{StageStep, Task, stage_steps},
 };
 use crate::{
     base::Base,
     config::Experiment,
-    data::Batch,
     error::Result,
     events::{Event, Recorder},
     learner::Learner,
-    methods::{Method, method},
+    methods::{Finished, Method, method},
     metrics::AccuracyMatrix,
     router::{Matrix, TaskRouter, pooled_features},
+    seeds::{Purpose, Seeds},
 };
 
 /// A run in progress.
@@ -43,6 +43,8 @@ pub(in crate::training) struct Run<'a> {
     checkpoints: PathBuf,
     /// Steps after which a task was complete: their checkpoints are kept.
     task_ends: Vec<usize>,
+    /// Bytes of the method's memory in the last checkpoint.
+    method_memory: u64,
     recorder: &'a mut dyn Recorder,
 }
 
@@ -82,6 +84,7 @@ impl<'a> Run<'a> {
             checkpoints,
             // What there was before the first task is kept too.
             task_ends: vec![0],
+            method_memory: 0,
             recorder,
         })
     }
@@ -94,6 +97,13 @@ impl<'a> Run<'a> {
     /// Whether every task has been learnt.
     pub(in crate::training) fn is_complete(&self) -> bool {
         self.progress.task == self.tasks.len()
+    }
+
+    /// Optimiser steps of the whole run.
+    pub(in crate::training) fn total_steps(&self) -> usize {
+        (0..self.tasks.len())
+            .map(|index| self.steps(index).len())
+            .sum()
     }
 
     pub(in crate::training) fn record(&mut self, event: Event) -> Result<()> {
@@ -119,29 +129,25 @@ impl<'a> Run<'a> {
     /// Learns the current task, or what is left of it, and evaluates.
     pub(in crate::training) fn learn_task(&mut self) -> Result<()> {
         let index = self.progress.task;
-        let task = &self.tasks[index];
-        let steps = task.steps(self.experiment, index);
+        let steps = self.steps(index);
         if self.progress.step_in_task == 0 {
             self.learner = self.prepare(self.learner.clone(), index);
             self.optimizer = fresh_optimizer(self.experiment);
         }
-        let routing = self.method.routing(index);
-        let trained = trained_parameters(
-            &self.learner,
-            &routing,
-            self.experiment.training.objective,
-            index,
-        );
+        let learnt = self.method.stage(index, self.tasks.len());
         self.record(Event::TaskStarted {
             task: index,
-            name: task.name.clone(),
-            examples: task.train.len(),
+            name: self.tasks[index].name.clone(),
+            examples: self.tasks[learnt.clone()]
+                .iter()
+                .map(|task| task.train.len())
+                .sum(),
             steps: steps.len(),
-            trainable: trained.iter().map(|part| part.size).sum(),
+            trainable: self.trainable(learnt),
         })?;
 
         for position in self.progress.step_in_task..steps.len() {
-            self.take_step(index, &steps[position], position, steps.len())?;
+            self.take_step(&steps[position], position, steps.len())?;
             let every = self.experiment.training.checkpoint_every;
             if every > 0
                 && self.progress.step_in_task.is_multiple_of(every)
@@ -153,30 +159,42 @@ impl<'a> Run<'a> {
         self.finish_task(index)
     }
 
-    /// The method remembers what it needs, everything is evaluated, and the result is put on disk.
+    /// Optimiser steps of a stage.
+    fn steps(&self, index: usize) -> Vec<StageStep> {
+        let learnt = self.method.stage(index, self.tasks.len());
+        stage_steps(self.experiment, self.tasks, index, learnt)
+    }
+
+    /// Parameters that move while the tasks `learnt` are, each counted once.
+    fn trainable(&self, learnt: Range<usize>) -> u64 {
+        let objective = self.experiment.training.objective;
+        let parts = learnt.flat_map(|task| {
+            trained_parameters(&self.learner, &self.method.trained(task), objective, task)
+        });
+        let sizes: BTreeMap<String, u64> = parts.map(|part| (part.name, part.size)).collect();
+        sizes.values().sum()
+    }
+
+    /// The method takes what it needs, everything is evaluated, and the result is put on disk.
     fn finish_task(&mut self, index: usize) -> Result<()> {
-        let learner = self.learner.valid();
-        let task = &self.tasks[index];
-        let batch_size = self.experiment.training.batch_size;
-        let batches: Vec<Batch> = task
-            .train
-            .chunks(batch_size)
-            .take(self.method.batches_to_remember())
-            .map(|chunk| {
-                Batch::new(
-                    &chunk.iter().collect::<Vec<_>>(),
-                    self.base.pad(),
-                    &self.base.decoder.device(),
-                )
-            })
-            .collect();
-        self.method
-            .remember(&self.base.decoder, &learner, index, &batches);
+        let learner = self.learner.clone();
+        self.learner = self.method.finish(
+            learner.clone(),
+            Finished {
+                base: learner.trunk(&self.base.decoder),
+                task: index,
+                examples: &self.tasks[index].train,
+                objective: self.experiment.training.objective,
+                batch_size: self.experiment.training.batch_size,
+                pad: self.base.pad(),
+                rng: Seeds(self.experiment.seed).rng(Purpose::Memory, index, 0),
+            },
+        );
         self.router.learn(&pooled_features(
             &self.base.decoder,
             self.base.pad(),
             self.router.layer(),
-            &task.train_texts,
+            &self.tasks[index].train_texts,
         ));
         self.progress.task = index + 1;
         self.progress.step_in_task = 0;
@@ -275,6 +293,7 @@ impl<'a> Run<'a> {
             training_seconds: self.progress.training_seconds,
             seconds,
             peak_memory: peak_memory(),
+            method_memory: self.method_memory,
         }
     }
 }

@@ -32,8 +32,8 @@ impl Run<'_> {
                 reason: format!("method memory: {error}"),
             })?;
         let mut end = 0;
-        for (index, task) in self.tasks[..self.progress.task].iter().enumerate() {
-            end += task.steps(self.experiment, index).len();
+        for index in 0..self.progress.task {
+            end += self.steps(index).len();
             self.task_ends.push(end);
         }
         Ok(())
@@ -45,6 +45,7 @@ impl Run<'_> {
             path: self.checkpoints.clone(),
             reason: format!("method memory: {error}"),
         })?;
+        self.method_memory = bytes(&self.progress.memory);
         state::save(
             &self.checkpoints,
             &self.progress,
@@ -56,5 +57,13 @@ impl Run<'_> {
         self.record(Event::CheckpointSaved {
             step: self.progress.step,
         })
+    }
+}
+
+/// Bytes of a method's memory as it is written; 0 for none.
+fn bytes(memory: &serde_json::Value) -> u64 {
+    match memory {
+        serde_json::Value::Null => 0,
+        memory => memory.to_string().len() as u64,
     }
 }

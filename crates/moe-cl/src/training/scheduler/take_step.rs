@@ -7,25 +7,29 @@ use crate::{
     data::Example,
     error::{Error, Result},
     events::Event,
-    training::step::{StepFigures, StepInput, optimizer_step, trained_parameters},
+    training::{
+        step::{StepFigures, StepInput, optimizer_step, trained_parameters},
+        stream::StageStep,
+    },
 };
 
 impl Run<'_> {
     /// One optimiser step and its event.
     pub(super) fn take_step(
         &mut self,
-        index: usize,
-        micro_batches: &[Vec<usize>],
+        stage_step: &StageStep,
         position: usize,
         total: usize,
     ) -> Result<()> {
         let start = Instant::now();
+        let index = stage_step.task;
         let task = &self.tasks[index];
         let training = &self.experiment.training;
         let warmup = (training.warmup_ratio * total as f64).round() as usize;
         let learning_rate =
             training.learning_rate * training.schedule.factor(position, warmup, total);
-        let examples: Vec<Vec<&Example>> = micro_batches
+        let examples: Vec<Vec<&Example>> = stage_step
+            .micro_batches
             .iter()
             .map(|batch| batch.iter().map(|&i| &task.train[i]).collect())
             .collect();
@@ -58,7 +62,7 @@ impl Run<'_> {
         self.progress.real_tokens += figures.real_tokens as u64;
         self.progress.training_seconds += seconds;
         self.record(Event::Step {
-            task: index,
+            task: self.progress.task,
             step,
             loss: figures.loss,
             discriminator_loss: figures.discriminator_loss,
@@ -72,9 +76,9 @@ impl Run<'_> {
 
     /// Refuses a part that the task trains but that no gradient reached.
     fn check_gradients(&self, index: usize, figures: &StepFigures) -> Result<()> {
-        let routing = self.method.routing(index);
+        let trained = self.method.trained(index);
         let objective = self.experiment.training.objective;
-        let missing: Vec<String> = trained_parameters(&self.learner, &routing, objective, index)
+        let missing: Vec<String> = trained_parameters(&self.learner, &trained, objective, index)
             .into_iter()
             .filter(|part| !part.ids.iter().all(|id| figures.with_gradient.contains(id)))
             .map(|part| part.name)

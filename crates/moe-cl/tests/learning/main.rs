@@ -1,5 +1,7 @@
 //! Laws of the scheduler, on a decoder of a few thousand random weights that learns three toy tasks in seconds.
 
+mod methods;
+
 use std::{
     fs, io,
     path::{Path, PathBuf},
@@ -235,36 +237,6 @@ fn in_improved_mode_what_a_task_answers_with_never_moves_again() {
 }
 
 #[test]
-fn experts_of_other_tasks_do_not_move() {
-    let folder = tempfile::tempdir().expect("a folder");
-    write_data(folder.path());
-    let base = base();
-    let experiment = experiment(
-        folder.path(),
-        &["method={name='per_task'}", "training.checkpoint_every=50"],
-    );
-    let out = folder.path().join("run");
-    run(&experiment, &base, &out, None).expect("a run");
-    // One checkpoint before the first task and one after each; all but the first are kept for good.
-    let kept = checkpoints(&out);
-    let after = |task: usize| kept[kept.len() - TASKS.len() + task].clone();
-    let expert = |checkpoint: &Path, index: usize| {
-        let trained = Trained::open(checkpoint, &base).expect("a checkpoint");
-        let bank = &trained.learner().adapters.banks[1];
-        bank.experts[index]
-            .down
-            .as_ref()
-            .expect("a LoRA on down")
-            .b
-            .val()
-            .into_data()
-    };
-    assert_eq!(expert(&after(0), 0), expert(&after(2), 0));
-    assert_eq!(expert(&after(1), 1), expert(&after(2), 1));
-    assert_ne!(expert(&after(0), 1), expert(&after(1), 1));
-}
-
-#[test]
 fn a_toy_task_is_learnt() {
     let folder = tempfile::tempdir().expect("a folder");
     write_data(folder.path());
@@ -359,7 +331,7 @@ fn the_task_need_not_be_given() {
         let trained = Trained::open(&out, &base).expect("a trained learner");
         let routed = trained.infer("the thing is very rain").expect("tokens");
         assert_eq!(routed.expect("a task").task, 2);
-        let has_shared = trained.fallback(0).is_some();
+        let has_shared = trained.has_fallback(0);
         assert_eq!(has_shared, method == "moe_cl");
     }
 }

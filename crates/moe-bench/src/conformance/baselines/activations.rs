@@ -1,0 +1,85 @@
+//! What happens inside every block, where the fixture stores it (`act.*`).
+
+use burn::tensor::Tensor;
+use moe_cl::Learner;
+use moe_cl::data::Batch;
+use moe_lora::{Mix, Routing};
+
+use super::super::check::{Check, Tolerance};
+use super::super::device::values;
+use super::super::tensors::Tensors;
+use super::model::Model;
+
+/// Walks through the layers by hand and compares everything that the fixture stores, at real positions. `learner` is off the
+/// autodiff device.
+///
+/// # Errors
+/// When the fixture cannot be read.
+pub fn compare(
+    check: &mut Check,
+    tensors: &Tensors,
+    model: &Model,
+    learner: &Learner,
+    batch: &Batch,
+    mix: &Mix,
+    tolerance: Tolerance,
+) -> anyhow::Result<()> {
+    let real: Vec<bool> = batch.real.clone().into_data().iter::<bool>().collect();
+    let base = &model.base;
+    let context = base.context(batch.real.clone(), 0);
+    let mut x = base.embed(batch.tokens.clone());
+    for (index, layer) in base.layers.iter().enumerate() {
+        let mut compare = |name: &str, got: &Tensor<3>| -> anyhow::Result<()> {
+            let name = format!("act.layers.{index}.{name}");
+            if tensors.has(&name) {
+                let got = values(got.clone());
+                let width = got.len() / real.len();
+                let want = tensors.f32(&name)?;
+                check.close_where(&name, &got, &want, tolerance, |at| real[at / width]);
+            }
+            Ok(())
+        };
+        let normed = layer.input_norm.forward(x.clone());
+        x = layer.attention.forward(normed, &context, None) + x;
+        let normed = layer.post_attention_norm.forward(x.clone());
+        compare("mlp_in", &normed)?;
+
+        let fused = match learner.adapters.banks.get(index) {
+            None => {
+                let alone = layer.feed_forward.forward(normed);
+                compare("expert-1.out", &alone)?;
+                alone
+            }
+            Some(bank) => {
+                let alone = |place: usize| {
+                    let routing = Routing::Single(place);
+                    bank.forward(&layer.feed_forward, normed.clone(), &routing, None, None)
+                        .output
+                };
+                for (place, expert) in model.order.iter().enumerate() {
+                    compare(&format!("expert{expert}.out"), &alone(place))?;
+                }
+                match mix {
+                    Mix::Weighted { experts, weights } => {
+                        let parts = experts.iter().enumerate().map(|(column, &expert)| {
+                            let weight = weights.clone().narrow(1, column, 1);
+                            alone(expert) * weight.unsqueeze_dim::<3>(2)
+                        });
+                        parts
+                            .reduce(|sum, part| sum + part)
+                            .unwrap_or_else(|| normed.clone())
+                    }
+                    Mix::Routed(routing) => {
+                        bank.forward(&layer.feed_forward, normed.clone(), routing, None, None)
+                            .output
+                    }
+                    Mix::Summed(_) => anyhow::bail!("no fixture sums its experts"),
+                }
+            }
+        };
+        compare("fused", &fused)?;
+        x = fused + x;
+        compare("block_out", &x)?;
+    }
+    Ok(())
+}

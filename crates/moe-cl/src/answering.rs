@@ -1,0 +1,104 @@
+//! A learner as a language model that answers for a task, whatever its method.
+
+use std::cell::RefCell;
+
+use burn::tensor::{Bool, Device, Int, Tensor};
+use moe_core::{
+    generate::CausalLm,
+    model::{Decoder, KvCache},
+};
+use moe_lora::{Mix, Mixed};
+
+use crate::{learner::Learner, methods::Method};
+
+/// Who answers: the experts that a method names for a task, or its fallback near that task.
+#[derive(Clone, Copy)]
+pub struct Answerer<'a> {
+    /// The continual method.
+    pub method: &'a dyn Method,
+    /// The task, or the nearest one.
+    pub task: usize,
+    /// Whether the text belongs to no known task. A method without a fallback answers as for the nearest one.
+    pub unknown: bool,
+}
+
+impl<'a> Answerer<'a> {
+    /// For texts of a task.
+    pub fn of(method: &'a dyn Method, task: usize) -> Self {
+        Self {
+            method,
+            task,
+            unknown: false,
+        }
+    }
+
+    /// How `tokens [batch, seq]`, of which `real [batch, seq]` are no padding, are answered by a `learner` off the autodiff device.
+    pub fn mix(
+        &self,
+        base: &Decoder,
+        learner: &Learner,
+        tokens: &Tensor<2, Int>,
+        real: &Tensor<2, Bool>,
+    ) -> Mix {
+        let fallback = match self.unknown {
+            true => self.method.fallback(self.task),
+            false => None,
+        };
+        match fallback {
+            Some(routing) => Mix::Routed(routing),
+            None => self.method.mix(base, learner, self.task, tokens, real),
+        }
+    }
+}
+
+/// The experts that a method names for a task, mixed anew for every prompt: a mix may depend on the text, and then stays what
+/// the prompt made it while the answer is written.
+pub struct Answering<'a> {
+    base: &'a Decoder,
+    learner: &'a Learner,
+    answerer: Answerer<'a>,
+    mixed: RefCell<Option<Mixed<'a>>>,
+}
+
+impl<'a> Answering<'a> {
+    /// `learner` is off the autodiff device; `base` is the frozen one.
+    pub fn new(base: &'a Decoder, learner: &'a Learner, answerer: Answerer<'a>) -> Self {
+        Self {
+            base: learner.trunk(base),
+            learner,
+            answerer,
+            mixed: RefCell::new(None),
+        }
+    }
+}
+
+impl CausalLm for Answering<'_> {
+    fn forward_cached(
+        &self,
+        tokens: Tensor<2, Int>,
+        real: Tensor<2, Bool>,
+        cache: &mut KvCache,
+    ) -> Tensor<3> {
+        let mut mixed = self.mixed.borrow_mut();
+        if cache.is_empty() {
+            let mix = self.answerer.mix(self.base, self.learner, &tokens, &real);
+            *mixed = Some(Mixed::new(self.base, &self.learner.adapters, mix));
+        }
+        mixed
+            .as_ref()
+            .expect("a prompt comes before what follows it")
+            .forward_cached(tokens, real, cache)
+    }
+
+    fn logits(&self, hidden: Tensor<2>) -> Tensor<2> {
+        self.base.logits(hidden)
+    }
+
+    fn num_layers(&self) -> usize {
+        self.base.layers.len()
+    }
+
+    fn device(&self) -> Device {
+        self.base.device()
+    }
+}

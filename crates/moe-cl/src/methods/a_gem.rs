@@ -1,0 +1,204 @@
+//! A-GEM (Chaudhry et al., arXiv 1812.00420): a step that would raise the loss on earlier examples loses the part that does.
+
+use burn::{
+    module::{Module, ModuleVisitor, Param},
+    optim::GradientsParams,
+    tensor::{Device, Tensor},
+};
+use moe_core::model::Decoder;
+use moe_lora::Routing;
+use rand_chacha::ChaCha8Rng;
+
+use super::{
+    Card, Finished, Loss, Method, Reservoir, Setting, Step, rehearsal::rehearsal_loss, routed_loss,
+    with_one_expert,
+};
+use crate::{config::RehearsalConfig, learner::Learner};
+
+/// One expert and a reservoir that its gradients are held against.
+#[derive(Clone, Debug)]
+pub struct AGem {
+    options: RehearsalConfig,
+    reservoir: Reservoir,
+}
+
+impl AGem {
+    /// The method with its options, before its first task.
+    pub fn new(options: RehearsalConfig) -> Self {
+        Self {
+            options,
+            reservoir: Reservoir::default(),
+        }
+    }
+}
+
+/// `⟨a, b⟩` over all parameters of `module` together; a missing gradient is zero.
+pub fn dot(module: &impl Module, a: &GradientsParams, b: &GradientsParams) -> f64 {
+    let mut dot = Dot { a, b, total: None };
+    module.visit(&mut dot);
+    dot.total
+        .map_or(0.0, |total| f64::from(total.into_scalar::<f32>()))
+}
+
+/// `g − (⟨g, r⟩ / ⟨r, r⟩) r` where `⟨g, r⟩ < 0` (equation 11), else `g` as it is; `r` is the `reference` gradient.
+pub fn project(
+    module: &impl Module,
+    gradients: GradientsParams,
+    reference: &GradientsParams,
+) -> GradientsParams {
+    let along = dot(module, &gradients, reference);
+    if along >= 0.0 {
+        return gradients;
+    }
+    let mut subtract = Subtract {
+        gradients,
+        reference,
+        factor: along / dot(module, reference, reference),
+    };
+    module.visit(&mut subtract);
+    subtract.gradients
+}
+
+struct Dot<'a> {
+    a: &'a GradientsParams,
+    b: &'a GradientsParams,
+    total: Option<Tensor<1>>,
+}
+
+impl ModuleVisitor for Dot<'_> {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        if let (Some(a), Some(b)) = (self.a.get::<D>(param.id), self.b.get::<D>(param.id)) {
+            let part = (a * b).sum();
+            self.total = Some(match self.total.take() {
+                Some(total) => total + part,
+                None => part,
+            });
+        }
+    }
+}
+
+struct Subtract<'a> {
+    gradients: GradientsParams,
+    reference: &'a GradientsParams,
+    factor: f64,
+}
+
+impl ModuleVisitor for Subtract<'_> {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        if let Some(reference) = self.reference.get::<D>(param.id) {
+            let part = reference * self.factor;
+            let gradient = match self.gradients.remove::<D>(param.id) {
+                Some(gradient) => gradient - part,
+                None => part.neg(),
+            };
+            self.gradients.register(param.id, gradient);
+        }
+    }
+}
+
+impl Method for AGem {
+    fn name(&self) -> String {
+        format!("a_gem ({})", self.options.budget)
+    }
+
+    fn card(&self) -> Card {
+        Card {
+            what: "one adapter, whose steps never oppose earlier examples",
+            needs: "nothing",
+            stores: "examples, a fixed number in all",
+            source: "arXiv 1812.00420",
+        }
+    }
+
+    fn prepare(
+        &self,
+        _base: &Decoder,
+        learner: Learner,
+        _task: usize,
+        rng: &mut ChaCha8Rng,
+        device: &Device,
+    ) -> Learner {
+        with_one_expert(learner, rng, device)
+    }
+
+    fn routing(&self, _task: usize) -> Routing {
+        Routing::Single(0)
+    }
+
+    fn loss(&self, step: Step<'_>) -> Loss {
+        routed_loss(&step, &Routing::Single(0))
+    }
+
+    fn constrain(&self, gradients: GradientsParams, mut setting: Setting<'_>) -> GradientsParams {
+        let drawn = self
+            .reservoir
+            .draw(self.options.batch_size, &mut setting.rng);
+        let Setting {
+            base,
+            learner,
+            objective,
+            pad,
+            ..
+        } = setting;
+        match rehearsal_loss(base, learner, objective, pad, &drawn) {
+            Some(loss) => {
+                let reference = GradientsParams::from_grads(loss.backward(), learner);
+                project(learner, gradients, &reference)
+            }
+            None => gradients,
+        }
+    }
+
+    fn finish(&mut self, learner: Learner, mut finished: Finished<'_>) -> Learner {
+        for example in finished.examples {
+            let budget = self.options.budget;
+            self.reservoir
+                .offer(finished.task, example, budget, &mut finished.rng);
+        }
+        learner
+    }
+
+    fn memory(&self) -> serde_json::Result<serde_json::Value> {
+        serde_json::to_value(&self.reservoir)
+    }
+
+    fn restore(&mut self, memory: serde_json::Value) -> serde_json::Result<()> {
+        self.reservoir = serde_json::from_value(memory)?;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::{nn::Linear, tensor::Distribution};
+
+    use super::*;
+
+    fn gradients(linear: &Linear, value: Tensor<2>) -> GradientsParams {
+        let mut gradients = GradientsParams::new();
+        gradients.register(linear.weight.id, value);
+        gradients
+    }
+
+    #[test]
+    fn a_projected_step_never_opposes_the_reference() {
+        let device = Device::flex();
+        let linear = Linear {
+            weight: Param::from_tensor(Tensor::zeros([4, 5], &device.clone().autodiff())),
+            bias: None,
+        };
+        let random = || Tensor::<2>::random([4, 5], Distribution::Normal(0.0, 1.0), &device);
+        for _ in 0..50 {
+            let (g, r) = (random(), random());
+            let reference = gradients(&linear, r);
+            let before = dot(&linear, &gradients(&linear, g.clone()), &reference);
+            let projected = project(&linear, gradients(&linear, g.clone()), &reference);
+            let after = dot(&linear, &projected, &reference);
+            assert!(after > -1e-4, "{after}");
+            if before >= 0.0 {
+                let kept = projected.get::<2>(linear.weight.id).expect("registered");
+                assert_eq!(kept.into_data(), g.into_data());
+            }
+        }
+    }
+}

@@ -1,0 +1,167 @@
+//! Elastic weight consolidation (Kirkpatrick et al., arXiv 1612.00796): what mattered to earlier tasks is held where it was.
+
+use burn::{
+    module::Module,
+    optim::GradientsParams,
+    tensor::{Device, Tensor},
+};
+use moe_core::model::Decoder;
+use moe_lora::Routing;
+use rand::{SeedableRng, seq::index};
+use rand_chacha::ChaCha8Rng;
+
+use super::{
+    Card, Finished, Importance, Loss, Method, Step, importance::Anchor, penalty, routed_loss,
+    with_one_expert,
+};
+use crate::{
+    config::{EwcConfig, EwcMode, Objective},
+    data::Batch,
+    learner::Learner,
+};
+
+/// One expert with a spring on every parameter.
+#[derive(Clone, Debug)]
+pub struct Ewc {
+    options: EwcConfig,
+    /// One per finished task, or in online mode one for all.
+    anchors: Vec<Anchor>,
+}
+
+impl Ewc {
+    /// The method with its options, before its first task.
+    pub fn new(options: EwcConfig) -> Self {
+        Self {
+            options,
+            anchors: Vec::new(),
+        }
+    }
+
+    /// Takes the anchor of another finished task.
+    pub fn keep(&mut self, mut anchor: Anchor) {
+        if self.options.mode == EwcMode::Online {
+            for older in self.anchors.drain(..) {
+                anchor.add_decayed(&older, self.options.decay);
+            }
+        }
+        self.anchors.push(anchor);
+    }
+
+    /// `λ Σ_i Σ_k F_ik (θ_k − θ*_ik)²` over the parameters of `module` that are held, shape `[1]`; none where there are none.
+    pub fn penalty(&self, module: &impl Module) -> Option<Tensor<1>> {
+        let parts = self
+            .anchors
+            .iter()
+            .filter_map(|anchor| penalty(module, anchor));
+        let sum = parts.reduce(|sum, part| sum + part)?;
+        Some(sum * self.options.lambda)
+    }
+
+    /// What is held so far: an anchor per task, or in online mode one for all.
+    pub fn anchors(&self) -> &[Anchor] {
+        &self.anchors
+    }
+}
+
+/// Importance of the learner's parameters to `task`, a mean over `batches`. `learner` is on the autodiff device.
+pub fn fisher(
+    base: &Decoder,
+    learner: &Learner,
+    task: usize,
+    objective: Objective,
+    pad: u32,
+    batches: impl IntoIterator<Item = Batch>,
+) -> Importance {
+    let mut importance = Importance::default();
+    for batch in batches {
+        let step = Step {
+            base,
+            learner,
+            batch: &batch,
+            task,
+            objective,
+            pad,
+            dropout: None,
+            rng: ChaCha8Rng::seed_from_u64(0), // draws nothing
+        };
+        let loss = routed_loss(&step, &Routing::Single(0)).total;
+        let gradients = GradientsParams::from_grads(loss.backward(), learner);
+        importance.add(learner, &gradients);
+    }
+    importance
+}
+
+impl Method for Ewc {
+    fn name(&self) -> String {
+        match self.options.mode {
+            EwcMode::Separate => "ewc".into(),
+            EwcMode::Online => "ewc (online)".into(),
+        }
+    }
+
+    fn card(&self) -> Card {
+        Card {
+            what: "one adapter, held where it matters to earlier tasks",
+            needs: "nothing",
+            stores: "two numbers per parameter (online: in all)",
+            source: "arXiv 1612.00796",
+        }
+    }
+
+    fn prepare(
+        &self,
+        _base: &Decoder,
+        learner: Learner,
+        _task: usize,
+        rng: &mut ChaCha8Rng,
+        device: &Device,
+    ) -> Learner {
+        with_one_expert(learner, rng, device)
+    }
+
+    fn routing(&self, _task: usize) -> Routing {
+        Routing::Single(0)
+    }
+
+    /// `L = L_task + λ Σ_i Σ_k F_ik (θ_k − θ*_ik)²` over the parameters that this task trains: heads of earlier tasks have no
+    /// gradient and stay where they are.
+    fn loss(&self, step: Step<'_>) -> Loss {
+        let Step { learner, task, .. } = step;
+        let head = learner.heads.get(task).cloned();
+        let trained = (learner.adapters.clone(), head);
+        let loss = routed_loss(&step, &Routing::Single(0));
+        match self.penalty(&trained) {
+            Some(penalty) => loss.plus(penalty),
+            None => loss,
+        }
+    }
+
+    fn finish(&mut self, learner: Learner, finished: Finished<'_>) -> Learner {
+        let Finished {
+            base,
+            task,
+            examples,
+            objective,
+            pad,
+            mut rng,
+            ..
+        } = finished;
+        let amount = self.options.fisher_examples.min(examples.len());
+        let picked = index::sample(&mut rng, examples.len(), amount);
+        let alone = picked
+            .iter()
+            .map(|index| Batch::new(&[&examples[index]], pad, &base.device().inner()));
+        let importance = fisher(base, &learner, task, objective, pad, alone);
+        self.keep(importance.anchor(&learner));
+        learner
+    }
+
+    fn memory(&self) -> serde_json::Result<serde_json::Value> {
+        serde_json::to_value(&self.anchors)
+    }
+
+    fn restore(&mut self, memory: serde_json::Value) -> serde_json::Result<()> {
+        self.anchors = serde_json::from_value(memory)?;
+        Ok(())
+    }
+}

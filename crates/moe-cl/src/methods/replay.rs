@@ -1,0 +1,88 @@
+//! Experience replay: every batch of the current task goes with examples of earlier tasks, drawn from a reservoir
+//! (Chaudhry et al., arXiv 1902.10486).
+
+use burn::tensor::Device;
+use moe_core::model::Decoder;
+use moe_lora::Routing;
+use rand_chacha::ChaCha8Rng;
+
+use super::{
+    Card, Finished, Loss, Method, Reservoir, Step, rehearsal::rehearsal_loss, routed_loss,
+    with_one_expert,
+};
+use crate::{config::RehearsalConfig, learner::Learner};
+
+/// One expert and a reservoir of examples.
+#[derive(Clone, Debug)]
+pub struct Replay {
+    options: RehearsalConfig,
+    reservoir: Reservoir,
+}
+
+impl Replay {
+    /// The method with its options, before its first task.
+    pub fn new(options: RehearsalConfig) -> Self {
+        Self {
+            options,
+            reservoir: Reservoir::default(),
+        }
+    }
+}
+
+impl Method for Replay {
+    fn name(&self) -> String {
+        format!("replay ({})", self.options.budget)
+    }
+
+    fn card(&self) -> Card {
+        Card {
+            what: "one adapter, trained on earlier examples as well",
+            needs: "nothing",
+            stores: "examples, a fixed number in all",
+            source: "arXiv 1902.10486",
+        }
+    }
+
+    fn prepare(
+        &self,
+        _base: &Decoder,
+        learner: Learner,
+        _task: usize,
+        rng: &mut ChaCha8Rng,
+        device: &Device,
+    ) -> Learner {
+        with_one_expert(learner, rng, device)
+    }
+
+    fn routing(&self, _task: usize) -> Routing {
+        Routing::Single(0)
+    }
+
+    /// `L = L_task + L_replayed`, each the mean over its own batch.
+    fn loss(&self, mut step: Step<'_>) -> Loss {
+        let drawn = self.reservoir.draw(self.options.batch_size, &mut step.rng);
+        let loss = routed_loss(&step, &Routing::Single(0));
+        match rehearsal_loss(step.base, step.learner, step.objective, step.pad, &drawn) {
+            Some(replayed) => loss.plus(replayed),
+            None => loss,
+        }
+    }
+
+    fn finish(&mut self, learner: Learner, mut finished: Finished<'_>) -> Learner {
+        for example in finished.examples {
+            let budget = self.options.budget;
+            self.reservoir
+                .offer(finished.task, example, budget, &mut finished.rng);
+        }
+        learner
+    }
+
+    fn memory(&self) -> serde_json::Result<serde_json::Value> {
+        serde_json::to_value(&self.reservoir)
+    }
+
+    fn restore(&mut self, memory: serde_json::Value) -> serde_json::Result<()> {
+        self.reservoir = serde_json::from_value(memory)?;
+        Ok(())
+    }
+}

@@ -1,0 +1,246 @@
+//! Laws of the methods, each through whole runs.
+
+use burn::tensor::TensorData;
+use moe_cl::{
+    Learner,
+    config::MethodConfig,
+    methods::{Method, method},
+};
+
+use super::*;
+
+/// A setting for every method, and for every option that changes what a method keeps.
+const METHODS: [&str; 20] = [
+    "{name='moe_cl'}",
+    "{name='moe_cl',experts='shared'}",
+    "{name='moe_cl',experts='dedicated'}",
+    "{name='moe_cl',gate='uniform'}",
+    "{name='moe_cl',gate='frozen'}",
+    "{name='moe_cl',gate='shared',adversarial_weight=0}",
+    "{name='moe_cl',mode='paper',experts='shared'}",
+    "{name='sequential'}",
+    "{name='sequential',weights='all'}",
+    "{name='per_task'}",
+    "{name='o_lora'}",
+    "{name='o_lora',test='own'}",
+    "{name='mocl'}",
+    "{name='ewc'}",
+    "{name='ewc',mode='online',decay=0.9}",
+    "{name='lwf'}",
+    "{name='replay',budget=5,batch_size=3}",
+    "{name='a_gem',budget=5,batch_size=3}",
+    "{name='slao'}",
+    "{name='joint'}",
+];
+
+fn setting(method: &str) -> String {
+    format!("method={method}")
+}
+
+/// The learner of the checkpoint after each task. Only the first checkpoint is one of no task, and it is not kept.
+fn after_each_task(out: &Path, base: &Base) -> Vec<Learner> {
+    let kept = checkpoints(out);
+    let ends = &kept[kept.len() - TASKS.len()..];
+    let open = |path: &PathBuf| Trained::open(path, base).expect("a checkpoint");
+    ends.iter()
+        .map(|path| open(path).learner().clone())
+        .collect()
+}
+
+fn run_of(folder: &Path, base: &Base, method: &str) -> (PathBuf, RunResult) {
+    let settings = [&setting(method)[..], "training.checkpoint_every=50"];
+    let experiment = experiment(folder, &settings);
+    let out = folder.join("run");
+    let result = run(&experiment, base, &out, None).expect("a run");
+    (out, result)
+}
+
+/// B on the down projection of an expert in the second layer.
+fn expert(learner: &Learner, index: usize) -> TensorData {
+    let expert = &learner.adapters.banks[1].experts[index];
+    let lora = expert.down.as_ref().expect("a LoRA on down");
+    lora.b.val().into_data()
+}
+
+fn resumes_bit_for_bit(settings: &[&str]) {
+    let folder = tempfile::tempdir().expect("a folder");
+    write_data(folder.path());
+    let base = base();
+    let experiment = experiment(folder.path(), settings);
+    let (whole, broken) = (folder.path().join("whole"), folder.path().join("broken"));
+    let result = run(&experiment, &base, &whole, None).expect("an uninterrupted run");
+    for stop in [5, 7, 13] {
+        assert!(run(&experiment, &base, &broken, Some(stop)).is_err());
+    }
+    let resumed = run(&experiment, &base, &broken, None).expect("the rest of the run");
+    assert_eq!(resumed.matrix, result.matrix, "{settings:?}");
+    assert!(
+        weights(&broken, &base) == weights(&whole, &base),
+        "{settings:?}"
+    );
+}
+
+#[test]
+fn every_method_resumes_to_the_same_weights_bit_for_bit() {
+    for method in METHODS {
+        resumes_bit_for_bit(&[&setting(method), "adapters.dropout=0.1"]);
+    }
+    resumes_bit_for_bit(&["method={name='linear_probe'}"]);
+}
+
+#[test]
+fn methods_that_treat_answers_of_their_own_resume_too() {
+    for method in [
+        "sequential',weights='all",
+        "o_lora",
+        "mocl",
+        "ewc",
+        "lwf",
+        "a_gem",
+    ] {
+        let method = format!("method={{name='{method}'}}");
+        resumes_bit_for_bit(&[&method, "training.objective=instruction"]);
+    }
+}
+
+#[test]
+fn a_finished_run_answers_as_it_did_when_it_was_scored() {
+    for method in ["{name='mocl'}", "{name='o_lora'}", "{name='slao'}"] {
+        let folder = tempfile::tempdir().expect("a folder");
+        write_data(folder.path());
+        let base = base();
+        let (out, result) = run_of(folder.path(), &base, method);
+        let trained = Trained::open(&out, &base).expect("a finished run");
+        let (_, scores) = trained.evaluate(None, &mut StopAt(None)).expect("scores");
+        assert_eq!(
+            Some(&scores.accuracies),
+            result.matrix.rows.last(),
+            "{method}"
+        );
+    }
+}
+
+#[test]
+fn experts_of_other_tasks_do_not_move() {
+    let base = base();
+    for method in [
+        "{name='per_task'}",
+        "{name='o_lora'}",
+        "{name='o_lora',test='own'}",
+        "{name='mocl'}",
+        "{name='moe_cl',experts='dedicated'}",
+    ] {
+        let folder = tempfile::tempdir().expect("a folder");
+        write_data(folder.path());
+        let (out, _) = run_of(folder.path(), &base, method);
+        let after = after_each_task(&out, &base);
+        assert_eq!(expert(&after[0], 0), expert(&after[2], 0), "{method}");
+        assert_eq!(expert(&after[1], 1), expert(&after[2], 1), "{method}");
+        assert_ne!(expert(&after[0], 1), expert(&after[1], 1), "{method}");
+    }
+}
+
+#[test]
+fn joint_training_learns_everything_in_the_first_stage() {
+    let folder = tempfile::tempdir().expect("a folder");
+    write_data(folder.path());
+    let (out, result) = run_of(folder.path(), &base(), "{name='joint'}");
+    let rows = &result.matrix.rows;
+    assert!(rows.len() == 3 && rows[0] == rows[1] && rows[1] == rows[2]);
+    assert_eq!(result.summary.bwt, Some(0.0));
+    // Three tasks of twelve examples, two epochs, batches of four.
+    assert_eq!(result.steps, 18);
+    let log = fs::read_to_string(out.join("events.jsonl")).expect("a log");
+    assert!(log.contains("\"examples\":36") && log.contains("\"examples\":0"));
+}
+
+#[test]
+fn a_linear_probe_has_heads_and_nothing_else() {
+    let folder = tempfile::tempdir().expect("a folder");
+    write_data(folder.path());
+    let base = base();
+    let (out, _) = run_of(folder.path(), &base, "{name='linear_probe'}");
+    let trained = Trained::open(&out, &base).expect("a finished run");
+    assert!(trained.learner().adapters.banks.is_empty());
+    assert_eq!(trained.learner().num_params(), TASKS.len() * 16 * 2);
+    let refused = std::panic::catch_unwind(|| {
+        let settings = [
+            "method={name='linear_probe'}",
+            "training.objective=instruction",
+        ];
+        experiment(folder.path(), &settings)
+    });
+    assert!(refused.is_err());
+}
+
+#[test]
+fn full_fine_tuning_moves_a_copy_and_leaves_the_base() {
+    let folder = tempfile::tempdir().expect("a folder");
+    write_data(folder.path());
+    let base = base();
+    let before = base.decoder.layers[1].feed_forward.down.weight.val();
+    let (out, _) = run_of(folder.path(), &base, "{name='sequential',weights='all'}");
+    let now = base.decoder.layers[1].feed_forward.down.weight.val();
+    assert_eq!(now.into_data(), before.clone().into_data());
+    let trained = Trained::open(&out, &base).expect("a finished run");
+    let decoder = trained.learner().decoder.as_ref().expect("its own decoder");
+    let moved = decoder.layers[1].feed_forward.down.weight.val();
+    assert_ne!(moved.into_data(), before.into_data());
+}
+
+#[test]
+fn without_an_adversary_there_is_no_discriminator_and_no_memory() {
+    let folder = tempfile::tempdir().expect("a folder");
+    write_data(folder.path());
+    let base = base();
+    let (out, result) = run_of(folder.path(), &base, "{name='moe_cl',adversarial_weight=0}");
+    let trained = Trained::open(&out, &base).expect("a finished run");
+    assert!(trained.learner().discriminators.is_empty());
+    // An empty list.
+    assert_eq!(result.method_memory, 2);
+    assert_eq!(result.method, "moe_cl (improved, no discriminator)");
+}
+
+#[test]
+fn a_frozen_gate_moves_with_the_first_task_only() {
+    let folder = tempfile::tempdir().expect("a folder");
+    write_data(folder.path());
+    let base = base();
+    let (out, _) = run_of(folder.path(), &base, "{name='moe_cl',gate='frozen'}");
+    let after = after_each_task(&out, &base);
+    let gate = |learner: &Learner| learner.adapters.banks[0].gates[0].weight.val().into_data();
+    assert_eq!(gate(&after[0]), gate(&after[2]));
+    let still = tempfile::tempdir().expect("a folder");
+    write_data(still.path());
+    let settings = [
+        "method={name='moe_cl',gate='frozen'}",
+        "training.learning_rate=1e-30",
+    ];
+    let out = still.path().join("run");
+    run(&experiment(still.path(), &settings), &base, &out, None).expect("a run");
+    let untrained = gate(Trained::open(&out, &base).expect("a run").learner());
+    assert_ne!(gate(&after[0]), untrained);
+}
+
+#[test]
+fn what_a_method_keeps_is_weighed() {
+    let folder = tempfile::tempdir().expect("a folder");
+    write_data(folder.path());
+    let (_, result) = run_of(folder.path(), &base(), "{name='replay',budget=7}");
+    assert!(result.method_memory > 7 * 20, "{}", result.method_memory);
+    assert_eq!(result.method, "replay (7)");
+}
+
+#[test]
+fn every_method_has_a_name_of_its_own_and_says_what_it_costs() {
+    let all: Vec<Box<dyn Method>> = MethodConfig::all()
+        .iter()
+        .map(|config| method(config, 3))
+        .collect();
+    let mut names: Vec<String> = all.iter().map(|method| method.name()).collect();
+    assert!(names.len() >= 12, "{names:?}");
+    names.sort();
+    names.dedup();
+    assert_eq!(names.len(), all.len());
+    assert!(all.iter().all(|method| !method.card().source.is_empty()));
+}
