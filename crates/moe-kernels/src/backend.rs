@@ -11,16 +11,16 @@ use crate::{attention, linear, moe_ffn, rms_norm, swiglu};
 /// What a back end does by itself. The functions of this crate fall back to Burn's operations for all others.
 #[backend_extension(Flex, Autodiff)]
 pub trait FusedOps: Backend {
-    /// See [`linear`](crate::linear).
+    /// See [`linear()`](fn@crate::linear).
     fn frozen_linear(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self>;
 
-    /// See [`rms_norm`](crate::rms_norm).
+    /// See [`rms_norm()`](fn@crate::rms_norm).
     fn rms_norm(x: FloatTensor<Self>, gamma: FloatTensor<Self>, epsilon: f32) -> FloatTensor<Self>;
 
-    /// See [`swiglu`](crate::swiglu).
+    /// See [`swiglu()`](fn@crate::swiglu).
     fn swiglu(gate: FloatTensor<Self>, up: FloatTensor<Self>) -> FloatTensor<Self>;
 
-    /// See [`attention`](crate::attention).
+    /// See [`attention()`](fn@crate::attention).
     fn attention(
         query: FloatTensor<Self>,
         key: FloatTensor<Self>,
@@ -31,7 +31,7 @@ pub trait FusedOps: Backend {
         shape: AttentionShape,
     ) -> FloatTensor<Self>;
 
-    /// See [`moe_ffn`](crate::moe_ffn).
+    /// See [`moe_ffn()`](fn@crate::moe_ffn).
     #[allow(clippy::too_many_arguments)]
     fn moe_ffn(
         x: FloatTensor<Self>,

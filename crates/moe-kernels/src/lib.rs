@@ -4,10 +4,10 @@
 //! over memory. On the CPU back end (feature `flex`) it runs kernels of its own; anywhere else, and wherever a weight that
 //! is taken for frozen is trained after all, it *is* that composition.
 //!
-//! - [`linear`]: a product with a frozen matrix
-//! - [`rms_norm`], [`swiglu`]
-//! - [`attention`]: rotary, grouped-query, causal attention that keeps no score matrix
-//! - [`moe_ffn`]: the MoE-LoRA feed-forward network as one operation
+//! - [`linear()`]: a product with a frozen matrix
+//! - [`rms_norm()`], [`swiglu()`]
+//! - [`attention()`]: rotary, grouped-query, causal attention that keeps no score matrix
+//! - [`moe_ffn()`]: the MoE-LoRA feed-forward network as one operation
 //! - [`dropout`]: masks that are a function of a key and a place
 //!
 //! Results do not depend on the number of threads.

@@ -62,7 +62,7 @@ impl ExpertBank {
     /// mean_tokens(W₂ h + s B A h)      = W₂ mean_tokens(h) + B mean_tokens(s A h)
     /// ```
     ///
-    /// Where the active experts are alike, that is one operation, [`moe_kernels::moe_ffn`].
+    /// Where the active experts are alike, that is one operation, [`moe_kernels::moe_ffn()`].
     ///
     /// `observe` names what to pool, with each token's share of its row's mean `[batch, seq]`
     /// ([`pool_shares`](crate::pool_shares)).

@@ -7,6 +7,7 @@ use crate::{Adapted, Adapters, Lora, LoraDropout, LoraExpert, Projection, Routin
 
 /// How the experts' answers become one.
 #[derive(Clone, Debug)]
+#[allow(clippy::large_enum_variant, reason = "one value per forward pass")]
 pub enum Mix {
     /// As a routing says, alike for every text.
     Routed(Routing),

@@ -63,7 +63,7 @@ mod tests {
 
     #[test]
     fn identical_methods_differ_by_nothing() {
-        let right = |index: usize| f64::from(u8::from(index % 3 > 0));
+        let right = |index: usize| f64::from(u8::from(!index.is_multiple_of(3)));
         let pairs = vec![(0..50).map(|index| (right(index), right(index))).collect()];
         let difference = paired(&pairs, 1).unwrap();
         assert!(difference.low <= 0.0 && 0.0 <= difference.high);

@@ -50,7 +50,7 @@ pub struct Options {
     /// Folder with the suites' texts [default: as the experiment files say]
     #[arg(long, value_name = "DIR")]
     pub data: Option<PathBuf>,
-    /// Base model: a path, hf:owner/name[@revision] or pypi:package==version#file [default: SmolLM2-135M-Instruct]
+    /// Base model: a path, hf:owner/name@revision or pypi:package==version#file; SmolLM2-135M-Instruct without one
     #[arg(long, value_name = "BASE")]
     pub base: Option<String>,
     /// Change a setting of every run: training.epochs=1; may be repeated

@@ -30,10 +30,10 @@ pub fn write(runs: &[RunData], path: &Path) -> io::Result<()> {
     write_with(runs, "", path)
 }
 
-/// As [`write`], with `sections` of HTML (`<section><h2>…`) of the caller's before the figures.
+/// As [`write()`], with `sections` of HTML (`<section><h2>…`) of the caller's before the figures.
 ///
 /// # Errors
-/// As [`write`].
+/// As [`write()`].
 pub fn write_with(runs: &[RunData], sections: &str, path: &Path) -> io::Result<()> {
     if runs.is_empty() {
         let problem = "a report needs at least one run";
