@@ -36,12 +36,13 @@ enum Task {
         #[arg(default_value = test::FIXTURES)]
         folder: PathBuf,
     },
-    /// Run the benchmarks: model_forward, moe_layer, training_step; or `continual`, which compares methods on streams of tasks
+    /// Run the benchmarks: model_forward, moe_layer, training_step; or a program that measures: `step` (a training step against its
+    /// matrix products), `scale` (the same over tasks, lengths, batches, ranks, layers), `continual` (methods on streams of tasks)
     #[command(disable_help_flag = true)]
     Bench {
         /// Run this one only
         name: Option<String>,
-        /// What `continual` is given; `bench continual --help` lists it
+        /// What such a program is given; `bench continual --help` lists it
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         rest: Vec<String>,
     },
@@ -53,9 +54,10 @@ fn main() -> anyhow::Result<ExitCode> {
     let good = match task {
         Task::Test { stages } => test::run(&stages)?,
         Task::Conformance { folder } => test::conformance_of(&folder)?.is_good(),
-        Task::Bench { name, rest } if name.as_deref() == Some("continual") => {
-            test::continual(&rest)?.is_good()
-        }
+        Task::Bench {
+            name: Some(name),
+            rest,
+        } if test::PROGRAMS.contains(&name.as_str()) => test::measure(&name, &rest)?.is_good(),
         Task::Bench { name, .. } => {
             let names = name
                 .as_deref()

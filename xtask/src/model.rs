@@ -49,6 +49,7 @@ pub fn run() -> anyhow::Result<Counts> {
     let (demo, lines) = Step::program("demo", program("moe-cl", &arguments)).run_and_read()?;
     counts += demo;
     let data = value_after(&lines, "data:").unwrap_or_default();
+    counts += measurements(&base, &data)?;
     for example in examples()? {
         counts += Step::program(
             &format!("example {example}"),
@@ -57,6 +58,30 @@ pub fn run() -> anyhow::Result<Counts> {
         .run()?;
     }
     Ok(counts)
+}
+
+/// The measuring programs, on next to nothing.
+fn measurements(base: &str, data: &str) -> anyhow::Result<Counts> {
+    let step = ["--layers", "1", "--len", "8", "--rounds", "1"];
+    let mut counts = Step::program("bench step", program("step", &step)).run()?;
+    let out = format!("{RUNS}/continual");
+    let mut continual = program("continual", &["--suite", "demo", "--orders", "1"]);
+    continual.args(["--methods", "sequential", "--seeds", "0", "--base", base]);
+    continual.args(["--data", data_root(data), "--out", &out]);
+    for setting in [
+        "data.train_examples=8",
+        "data.dev_examples=8",
+        "data.test_examples=8",
+    ] {
+        continual.args(["--set", setting]);
+    }
+    counts += Step::program("bench continual", continual).run()?;
+    Ok(counts)
+}
+
+/// The demo's data lies in a folder of its own below the root that experiments name.
+fn data_root(data: &str) -> &str {
+    data.strip_suffix("/hutto").unwrap_or(data)
 }
 
 fn fixtures(base: &str) -> anyhow::Result<Counts> {
@@ -113,9 +138,7 @@ fn example_command(name: &str, base: &str, data: &str) -> Command {
     match name {
         "generate" => program(&example, &[base, "What is the capital of France?"]),
         "learn" => {
-            // The demo's data lies in a folder of its own below the root that experiments name.
-            let root = data.strip_suffix("/hutto").unwrap_or(data);
-            let root = format!("data.root={root}");
+            let root = format!("data.root={}", data_root(data));
             let settings = [
                 &root,
                 "data.train_examples=16",

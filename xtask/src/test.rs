@@ -25,18 +25,26 @@ pub fn benches(names: &[&str]) -> Step {
     step
 }
 
-/// Builds and runs the comparison of methods with these arguments.
+/// Programs that measure, with arguments of their own.
+pub const PROGRAMS: [&str; 3] = ["continual", "step", "scale"];
+
+/// Builds and runs one of [`PROGRAMS`] with these arguments.
 ///
 /// # Errors
 /// When a program cannot be started.
-pub fn continual(arguments: &[String]) -> anyhow::Result<Counts> {
+pub fn measure(name: &str, arguments: &[String]) -> anyhow::Result<Counts> {
     let built = Step::cargo("build", &["build", "--release", "--workspace", "--bins"]).run()?;
     if !built.is_good() {
         return Ok(built);
     }
-    let mut command = Command::new(release_folder().join("continual"));
-    command.args(arguments);
-    Step::program("continual", command).run()
+    // `scale` is a sweep of the program `step`.
+    let (program, first) = match name {
+        "scale" => ("step", Some("--scale")),
+        name => (name, None),
+    };
+    let mut command = Command::new(release_folder().join(program));
+    command.args(first).args(arguments);
+    Step::program(name, command).run()
 }
 
 /// A part of the test suite.

@@ -4,3 +4,4 @@ pub mod conformance;
 pub mod continual;
 pub mod lower_bound;
 pub mod shapes;
+pub mod step;

@@ -25,6 +25,18 @@ pub struct Product {
 }
 
 impl Product {
+    /// The factors' sizes, for a table.
+    pub fn shape(&self) -> String {
+        let Self {
+            batch,
+            rows,
+            inner,
+            columns,
+            ..
+        } = self;
+        format!("{batch}x[{rows}x{inner}]x[{inner}x{columns}]")
+    }
+
     /// Floating-point operations of one call.
     pub fn flops(&self) -> f64 {
         2.0 * (self.batch * self.rows * self.inner * self.columns) as f64

@@ -16,6 +16,7 @@ use tracing_subscriber::EnvFilter;
 use commands::Cli;
 
 fn main() -> ExitCode {
+    moe_kernels::keep_freed_memory();
     let cli = Cli::parse();
     log_to_stderr();
     match commands::run(cli) {

@@ -9,6 +9,7 @@
 //! - [`attention()`]: rotary, grouped-query, causal attention that keeps no score matrix
 //! - [`moe_ffn()`]: the MoE-LoRA feed-forward network as one operation
 //! - [`dropout`]: masks that are a function of a key and a place
+//! - [`keep_freed_memory`]: an allocator setting that large tensors want
 //!
 //! Results do not depend on the number of threads.
 
@@ -19,6 +20,7 @@ mod backend;
 mod cpu;
 pub mod dropout;
 mod linear;
+mod memory;
 mod moe_ffn;
 mod rms_norm;
 mod swiglu;
@@ -29,6 +31,7 @@ pub use attention::{AttentionShape, attend, attention, attention_bias, rotate};
 #[cfg(feature = "flex")]
 pub use backend::FusedOps;
 pub use linear::linear;
+pub use memory::keep_freed_memory;
 pub use moe_ffn::{Dropout, Loras, MoeFfn, Observed, moe_ffn};
 pub use rms_norm::rms_norm;
 pub use swiglu::swiglu;

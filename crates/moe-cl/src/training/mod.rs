@@ -18,7 +18,7 @@ pub use evaluate::{Scores, evaluate};
 pub use infer::{Answers, Inference, evaluation_features};
 pub use plan::{Plan, TaskPlan, plan};
 pub use prepare::{fresh_optimizer, prepare, untrained};
-pub use result::RunResult;
+pub use result::{RunResult, peak_memory};
 pub use run::{RunOptions, learn};
 pub use schedule::Schedule;
 pub use step::{Part, StepFigures, StepInput, optimizer_step, trained_parameters};

@@ -72,24 +72,39 @@ impl Attention {
         let query = self.normed(&self.q_norm, query, self.num_heads);
         let key = self.normed(&self.k_norm, key, self.num_kv_heads);
         let Some(cache) = cache else {
-            let shape = AttentionShape {
-                kv_heads: self.num_kv_heads,
-                head_dim: self.head_dim,
-                window: context.window,
-            };
-            let AttentionContext { cos, sin, real, .. } = context.clone();
-            return moe_kernels::attention(query, key, value, cos, sin, real, shape);
+            return self.among_themselves(query, key, value, context);
         };
 
         let [batch, seq, _] = query.dims();
         let split = |x: Tensor<3>, heads| x.reshape([batch, seq, heads, self.head_dim]);
         let cos = context.cos.clone().unsqueeze_dim(2);
         let sin = context.sin.clone().unsqueeze_dim(2);
-        let query = rotate(split(query, self.num_heads), cos.clone(), sin.clone());
-        let key = rotate(split(key, self.num_kv_heads), cos, sin).swap_dims(1, 2);
-        let value = split(value, self.num_kv_heads).swap_dims(1, 2);
-        let (key, value) = cache.append(key, value);
-        attend(query, key, value, context.bias())
+        let turned_key = split(key.clone(), self.num_kv_heads);
+        let turned_key = rotate(turned_key, cos.clone(), sin.clone()).swap_dims(1, 2);
+        let heads_value = split(value.clone(), self.num_kv_heads).swap_dims(1, 2);
+        let (all_keys, all_values) = cache.append(turned_key, heads_value);
+        if context.cached == 0 {
+            return self.among_themselves(query, key, value, context);
+        }
+        let query = rotate(split(query, self.num_heads), cos, sin);
+        attend(query, all_keys, all_values, context.bias())
+    }
+
+    /// Attention of new tokens to new tokens alone.
+    fn among_themselves(
+        &self,
+        query: Tensor<3>,
+        key: Tensor<3>,
+        value: Tensor<3>,
+        context: &AttentionContext,
+    ) -> Tensor<3> {
+        let shape = AttentionShape {
+            kv_heads: self.num_kv_heads,
+            head_dim: self.head_dim,
+            window: context.window,
+        };
+        let AttentionContext { cos, sin, real, .. } = context.clone();
+        moe_kernels::attention(query, key, value, cos, sin, real, shape)
     }
 
     /// `x [batch, seq, heads · head_dim]` with a norm on every head, where the model has one.

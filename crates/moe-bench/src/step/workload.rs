@@ -1,0 +1,186 @@
+use std::hint::black_box;
+use std::path::Path;
+
+use anyhow::Context;
+use burn::module::Module;
+use burn::optim::ModuleOptimizer;
+use burn::tensor::Device;
+use moe_cl::config::Experiment;
+use moe_cl::data::{Batch, Example};
+use moe_cl::methods::{Method, method};
+use moe_cl::training::{StepInput, fresh_optimizer, optimizer_step, prepare};
+use moe_cl::{Answerer, Learner, head};
+use moe_core::config::ModelConfig;
+use moe_core::model::Decoder;
+use moe_lora::Adapters;
+use rand::SeedableRng;
+
+use crate::shapes::smollm2;
+
+const CLASSES: usize = 4;
+
+/// A method on a model of SmolLM2-135M's shapes, with classification heads.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Setting {
+    /// Method in TOML, as in an experiment file.
+    pub method: String,
+    /// Rows.
+    pub batch: usize,
+    /// Tokens of a row, none of them padding.
+    pub len: usize,
+    /// Layers of the model, all of them adapted.
+    pub layers: usize,
+    /// Rank of the LoRAs.
+    pub rank: usize,
+    /// Dropout on the LoRA inputs.
+    pub dropout: f64,
+    /// Tasks learnt so far, the one at work included.
+    pub tasks: usize,
+}
+
+impl Setting {
+    /// The model's settings.
+    pub fn model(&self) -> ModelConfig {
+        smollm2(self.layers)
+    }
+
+    fn experiment(&self) -> anyhow::Result<Experiment> {
+        let Self {
+            method,
+            rank,
+            dropout,
+            batch,
+            ..
+        } = self;
+        let alpha = 2 * rank;
+        let tasks: String = (0..self.tasks)
+            .map(|task| {
+                format!("[[tasks]]\nname = \"task {task}\"\ntrain = \"none\"\ntest = \"none\"\n")
+            })
+            .collect();
+        let text = format!(
+            "name = \"bench\"\nmethod = {{ {method} }}\n[adapters]\nrank = {rank}\nalpha = {alpha}.0\ndropout = {dropout:?}\n\
+             [training]\nobjective = \"heads\"\nbatch_size = {batch}\n{tasks}"
+        );
+        Experiment::parse(&text, Path::new("benchmark"), &[])
+            .context("the settings of the benchmark")
+    }
+}
+
+/// A learner in the middle of its stream, with random weights: time does not depend on what they say.
+pub struct Workload {
+    experiment: Experiment,
+    base: Decoder,
+    method: Box<dyn Method>,
+    task: usize,
+    learner: Learner,
+    optimizer: ModuleOptimizer,
+    examples: Vec<Example>,
+    steps: usize,
+}
+
+impl Workload {
+    /// The learner at its last task.
+    ///
+    /// # Errors
+    /// When the method is none, or the adapters do not fit the model.
+    pub fn new(setting: &Setting, device: &Device) -> anyhow::Result<Self> {
+        let experiment = setting.experiment()?;
+        let base = Decoder::random(&setting.model(), 1, device);
+        let task = setting.tasks - 1;
+        let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(1);
+        let mut learner = Learner::new(Adapters::new(
+            &(&experiment.adapters).into(),
+            base.config(),
+        )?);
+        let d_model = base.config().d_model;
+        learner.heads = (0..=task)
+            .map(|_| head(d_model, CLASSES, &mut rng, &device.clone().autodiff()))
+            .collect();
+        let method = method(&experiment.method, setting.tasks);
+        for task in 0..=task {
+            learner = prepare(method.as_ref(), &experiment, &base, learner, task);
+        }
+        let Setting { batch, len, .. } = *setting;
+        let vocabulary = base.config().vocab_size as u32;
+        let examples = (0..batch)
+            .map(|row| Example {
+                tokens: (0..len)
+                    .map(|index| (17 + 31 * (row * len + index) as u32) % vocabulary)
+                    .collect(),
+                label: Some(row % CLASSES),
+                answer: 0..0,
+            })
+            .collect();
+        Ok(Self {
+            optimizer: fresh_optimizer(&experiment),
+            experiment,
+            base,
+            method,
+            task,
+            learner,
+            examples,
+            steps: 0,
+        })
+    }
+
+    /// Forward, backward and AdamW on the batch.
+    pub fn step(&mut self) {
+        let micro_batches = [self.examples.iter().collect::<Vec<_>>()];
+        self.steps += 1;
+        let input = StepInput {
+            experiment: &self.experiment,
+            base: &self.base,
+            method: self.method.as_ref(),
+            task: self.task,
+            micro_batches: &micro_batches,
+            step: self.steps,
+            learning_rate: 1e-4,
+            pad: 0,
+        };
+        let (learner, figures) = optimizer_step(&input, self.learner.clone(), &mut self.optimizer);
+        black_box(figures.loss);
+        self.learner = learner;
+    }
+
+    /// The class scores of the batch, as an evaluation computes them.
+    pub fn forward(&self) {
+        let learner = self.learner.valid();
+        let examples: Vec<&Example> = self.examples.iter().collect();
+        let batch = Batch::new(&examples, 0, &self.base.device());
+        let answerer = Answerer::of(self.method.as_ref(), self.task);
+        let mix = answerer.mix(&self.base, &learner, &batch.tokens, &batch.real);
+        let hidden =
+            learner
+                .adapters
+                .forward_mixed(&self.base, batch.tokens, batch.real, &mix, None);
+        let last = moe_cl::last_token(hidden, &batch.lengths);
+        black_box(learner.heads[self.task].forward(last).into_data());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_step_of_every_mode_runs() {
+        let setting = Setting {
+            method: r#"name = "moe_cl", mode = "paper""#.into(),
+            batch: 2,
+            len: 5,
+            layers: 1,
+            rank: 2,
+            dropout: 0.1,
+            tasks: 2,
+        };
+        let mut workload = Workload::new(&setting, &Device::flex()).expect("a sound setting");
+        workload.step();
+        workload.forward();
+        let none = Setting {
+            method: r#"name = "none""#.into(),
+            ..setting
+        };
+        assert!(Workload::new(&none, &Device::flex()).is_err());
+    }
+}
