@@ -1,7 +1,5 @@
 //! The MoE-LoRA feed-forward network of one layer as one operation.
 
-#[cfg(feature = "flex")]
-mod backward;
 mod composed;
 #[cfg(feature = "flex")]
 pub(crate) mod cpu;

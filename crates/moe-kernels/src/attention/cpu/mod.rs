@@ -1,0 +1,242 @@
+//! Attention on the CPU, one key head after the other, [`ROWS`] queries at a time.
+
+mod backward;
+mod forward;
+
+use std::ops::Range;
+
+use burn::backend::flex::FlexTensor;
+use rayon::prelude::*;
+
+pub(crate) use self::backward::AttentionBackward;
+use super::AttentionShape;
+use crate::cpu::product::{Matrix, small_product};
+use crate::cpu::tile::ROWS;
+use crate::values::{Values, matrix_dims};
+
+/// What forward and backward read.
+#[derive(Clone, Debug)]
+pub(crate) struct Saved {
+    query: Values,
+    key: Values,
+    value: Values,
+    cos: Values,
+    sin: Values,
+    real: Values,
+    sizes: Sizes,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Sizes {
+    batch: usize,
+    seq: usize,
+    heads: usize,
+    kv_heads: usize,
+    head_dim: usize,
+    window: usize,
+}
+
+/// What the forward pass leaves behind.
+#[derive(Clone, Debug)]
+pub(crate) struct Attended {
+    /// `[batch, seq, heads · head_dim]`.
+    pub(crate) output: FlexTensor,
+    /// `ln Σ exp(score)` of every query, `[batch, heads, seq]`.
+    log_sums: FlexTensor,
+}
+
+/// One key head in one batch row.
+#[derive(Clone, Copy)]
+struct Place {
+    batch: usize,
+    kv_head: usize,
+}
+
+impl Saved {
+    pub(crate) fn new(
+        query: FlexTensor,
+        key: FlexTensor,
+        value: FlexTensor,
+        cos: FlexTensor,
+        sin: FlexTensor,
+        real: FlexTensor,
+        shape: AttentionShape,
+    ) -> Self {
+        let [batch, seq] = matrix_dims(&real);
+        let [_, width] = matrix_dims(&query);
+        Self {
+            query: Values::of(query),
+            key: Values::of(key),
+            value: Values::of(value),
+            cos: Values::of(cos),
+            sin: Values::of(sin),
+            real: Values::of(real),
+            sizes: Sizes {
+                batch,
+                seq,
+                heads: width / shape.head_dim,
+                kv_heads: shape.kv_heads,
+                head_dim: shape.head_dim,
+                window: shape.window.unwrap_or(usize::MAX),
+            },
+        }
+    }
+
+    fn places(&self) -> impl IndexedParallelIterator<Item = Place> {
+        let kv_heads = self.sizes.kv_heads;
+        (0..self.sizes.batch * kv_heads)
+            .into_par_iter()
+            .map(move |index| Place {
+                batch: index / kv_heads,
+                kv_head: index % kv_heads,
+            })
+    }
+
+    fn query_heads(&self, place: Place) -> Range<usize> {
+        let group = self.sizes.heads / self.sizes.kv_heads;
+        place.kv_head * group..(place.kv_head + 1) * group
+    }
+
+    fn query_at(&self, batch: usize, position: usize, head: usize) -> usize {
+        ((batch * self.sizes.seq + position) * self.sizes.heads + head) * self.sizes.head_dim
+    }
+
+    fn key_at(&self, place: Place, position: usize) -> usize {
+        let row = place.batch * self.sizes.seq + position;
+        (row * self.sizes.kv_heads + place.kv_head) * self.sizes.head_dim
+    }
+
+    fn key_row(&self) -> usize {
+        self.sizes.kv_heads * self.sizes.head_dim
+    }
+
+    /// Groups of queries with the keys that one of them sees; groups of padding alone are left out.
+    fn tiles(&self, batch: usize) -> impl Iterator<Item = Tile> {
+        let Sizes { seq, window, .. } = self.sizes;
+        let real = &self.real[batch * seq..][..seq];
+        (0..seq)
+            .step_by(ROWS)
+            .map(move |first| Tile {
+                first,
+                rows: (seq - first).min(ROWS),
+                first_key: (first + 1).saturating_sub(window),
+            })
+            .filter(|tile| {
+                real[tile.first..][..tile.rows]
+                    .iter()
+                    .any(|&real| real > 0.5)
+            })
+    }
+
+    fn real_keys(&self, batch: usize, tile: Tile) -> &[f32] {
+        &self.real[batch * self.sizes.seq + tile.first_key..][..tile.keys()]
+    }
+
+    fn values(&self, place: Place, tile: Tile) -> Matrix<'_> {
+        let from = &self.value[self.key_at(place, tile.first_key)..];
+        Matrix::strided(from, tile.keys(), self.sizes.head_dim, self.key_row())
+    }
+
+    /// `scores [tile rows, tile keys]` from rotated, scaled queries and turned keys `[head_dim, seq]`.
+    fn scores(&self, query: &[f32], key: &[f32], tile: Tile, scores: &mut [f32]) {
+        let Sizes { seq, head_dim, .. } = self.sizes;
+        small_product(
+            Matrix::new(&query[tile.first * head_dim..], tile.rows, head_dim),
+            Matrix::strided(&key[tile.first_key..], head_dim, tile.keys(), seq),
+            None,
+            scores,
+            tile.keys(),
+            false,
+        );
+    }
+
+    /// One head's queries, rotated and divided by √head_dim, `[seq, head_dim]`.
+    fn rotated_query(&self, batch: usize, head: usize) -> Vec<f32> {
+        let Sizes {
+            seq,
+            heads,
+            head_dim,
+            ..
+        } = self.sizes;
+        let rows = gather(
+            &self.query,
+            self.query_at(batch, 0, head),
+            heads * head_dim,
+            seq,
+            head_dim,
+        );
+        self.rotated(batch, rows, (head_dim as f32).powf(-0.5))
+    }
+
+    /// One head's keys, rotated, `[seq, head_dim]`.
+    fn rotated_key(&self, place: Place) -> Vec<f32> {
+        let Sizes { seq, head_dim, .. } = self.sizes;
+        let rows = gather(
+            &self.key,
+            self.key_at(place, 0),
+            self.key_row(),
+            seq,
+            head_dim,
+        );
+        self.rotated(place.batch, rows, 1.0)
+    }
+
+    fn angles(&self, batch: usize, position: usize) -> (&[f32], &[f32]) {
+        let half = self.sizes.head_dim / 2;
+        let at = (batch * self.sizes.seq + position) * half;
+        (&self.cos[at..at + half], &self.sin[at..at + half])
+    }
+
+    fn rotated(&self, batch: usize, mut rows: Vec<f32>, scale: f32) -> Vec<f32> {
+        let head_dim = self.sizes.head_dim;
+        for (position, row) in rows.chunks_exact_mut(head_dim).enumerate() {
+            let (first, second) = row.split_at_mut(head_dim / 2);
+            let (cos, sin) = self.angles(batch, position);
+            for ((x, y), (cos, sin)) in first.iter_mut().zip(second).zip(cos.iter().zip(sin)) {
+                (*x, *y) = ((*x * cos - *y * sin) * scale, (*y * cos + *x * sin) * scale);
+            }
+        }
+        rows
+    }
+
+    /// The rotation's transpose, the way of its gradient.
+    fn rotate_back(&self, batch: usize, position: usize, row: &[f32], scale: f32, out: &mut [f32]) {
+        let half = self.sizes.head_dim / 2;
+        let (cos, sin) = self.angles(batch, position);
+        for i in 0..half {
+            let (x, y) = (row[i], row[half + i]);
+            out[i] = (x * cos[i] + y * sin[i]) * scale;
+            out[half + i] = (y * cos[i] - x * sin[i]) * scale;
+        }
+    }
+}
+
+/// Some queries, and the keys from the first that one of them sees to the last.
+#[derive(Clone, Copy)]
+struct Tile {
+    first: usize,
+    rows: usize,
+    first_key: usize,
+}
+
+impl Tile {
+    fn keys(&self) -> usize {
+        self.first + self.rows - self.first_key
+    }
+
+    /// The columns of the tile that query `row` sees.
+    fn visible(&self, row: usize, window: usize) -> [usize; 2] {
+        let position = self.first + row;
+        let from = (position + 1).saturating_sub(window).max(self.first_key);
+        [from - self.first_key, position + 1 - self.first_key]
+    }
+}
+
+/// `rows` pieces of `width` numbers that begin `step` apart, one after the other.
+fn gather(data: &[f32], at: usize, step: usize, rows: usize, width: usize) -> Vec<f32> {
+    let mut out = Vec::with_capacity(rows * width);
+    for row in 0..rows {
+        out.extend_from_slice(&data[at + row * step..][..width]);
+    }
+    out
+}

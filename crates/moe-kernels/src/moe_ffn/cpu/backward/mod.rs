@@ -1,0 +1,250 @@
+//! Backward pass on the CPU. A block's activations are computed again; its part of the LoRA gradients is summed per batch row, so that
+//! the order of the sums does not depend on the threads.
+
+mod block;
+
+use burn::backend::Flex;
+use burn::backend::autodiff::checkpoint::base::Checkpointer;
+use burn::backend::autodiff::grads::Gradients;
+use burn::backend::autodiff::ops::{Backward, Ops};
+use rayon::prelude::*;
+
+use super::loops::add_scaled;
+use super::{Inputs, Kept, Sizes, Work};
+use crate::cpu::pieces::Pieces;
+use crate::cpu::product::{Matrix, product, transposed};
+use crate::cpu::tile::ROWS;
+use crate::values::{Values, tensor};
+
+#[derive(Debug)]
+pub(crate) struct MoeFfnBackward;
+
+impl Backward<Flex, 8> for MoeFfnBackward {
+    type State = (Inputs, Kept);
+
+    fn backward(
+        self,
+        ops: Ops<Self::State, 8>,
+        grads: &mut Gradients,
+        _checkpointer: &mut Checkpointer,
+    ) {
+        let grad = Values::of(grads.consume::<Flex>(&ops.node));
+        let (inputs, kept) = ops.state;
+        let Sizes {
+            d_model,
+            d_ff,
+            codes,
+            ..
+        } = inputs.sizes;
+        let tokens = inputs.sizes.tokens();
+        let experts = inputs.settings.experts;
+        let below = ops.parents[0].is_some();
+        let Gradient {
+            x,
+            weights,
+            a: [gate_a, up_a, down_a],
+            b: [gate_b, up_b, down_b],
+        } = inputs.backward(&kept, &grad, below);
+        let all = [
+            (x, [tokens, d_model]),
+            (weights, [tokens, experts]),
+            (gate_a, [d_model, codes]),
+            (gate_b, [codes, d_ff]),
+            (up_a, [d_model, codes]),
+            (up_b, [codes, d_ff]),
+            (down_a, [d_ff, codes]),
+            (down_b, [codes, d_model]),
+        ];
+        for (parent, (gradient, shape)) in ops.parents.into_iter().zip(all) {
+            if let Some(parent) = parent {
+                grads.register::<Flex>(parent.id, tensor(gradient, shape));
+            }
+        }
+    }
+}
+
+struct Gradient {
+    /// Empty when nothing below wants it.
+    x: Vec<f32>,
+    weights: Vec<f32>,
+    a: [Vec<f32>; 3],
+    b: [Vec<f32>; 3],
+}
+
+/// The small matrices turned, for products from the right.
+struct Turned {
+    /// A of gate, up and down: `[codes, d_in]`.
+    a: [Vec<f32>; 3],
+    /// B of gate, up and down: `[d_out, codes]`.
+    b: [Vec<f32>; 3],
+}
+
+/// LoRA gradients of one batch row, each `[codes, …]`.
+struct Sums {
+    a: [Vec<f32>; 3],
+    b: [Vec<f32>; 2],
+}
+
+impl Sums {
+    fn new(sizes: &Sizes) -> Self {
+        let Sizes {
+            d_model,
+            d_ff,
+            codes,
+            ..
+        } = *sizes;
+        Self {
+            a: [d_model, d_model, d_ff].map(|width| vec![0.0; codes * width]),
+            b: [0; 2].map(|_| vec![0.0; codes * d_ff]),
+        }
+    }
+
+    fn add(mut self, other: Self) -> Self {
+        let ours = self.a.iter_mut().chain(&mut self.b);
+        for (ours, theirs) in ours.zip(other.a.iter().chain(&other.b)) {
+            add_scaled(theirs, 1.0, ours);
+        }
+        self
+    }
+}
+
+/// Where the blocks write.
+#[derive(Clone, Copy)]
+struct Written<'a> {
+    /// Gradient of the base's gate and up, `[tokens, d_ff]`.
+    sides: [Pieces<'a>; 2],
+    /// The LoRAs' part of the gradient of `x`, `[tokens, d_model]`.
+    x: Pieces<'a>,
+    /// `[tokens, experts]`.
+    weights: Pieces<'a>,
+}
+
+/// What the blocks read.
+struct Read<'a> {
+    kept: &'a Kept,
+    /// Gradient of the mixture that goes into down, pooled rows at the end, `[rows, d_ff]`.
+    hidden: Vec<f32>,
+    /// Gradient of the codes that go into B of down, `[rows, codes]`.
+    mixed: Vec<f32>,
+    turned: Turned,
+    below: bool,
+}
+
+/// Room for one block.
+struct Room {
+    forward: Work,
+    /// Derivative of `h` by gate.
+    slope: Vec<f32>,
+    /// Derivative of `h` by up.
+    silu: Vec<f32>,
+    /// Gradient of `h`, along the mixture and along the pooled output.
+    h: [Vec<f32>; 2],
+    /// Gradient of an expert's gate or up: all of it, and what goes on to `x`.
+    side: [Vec<f32>; 2],
+    /// Gradient of codes, `[ROWS, rank]`: as `side`.
+    code: [Vec<f32>; 2],
+    /// A gradient `[ROWS, d_in]` that came through A.
+    through: Vec<f32>,
+}
+
+impl Room {
+    fn new(inputs: &Inputs) -> Self {
+        let Sizes { d_model, d_ff, .. } = inputs.sizes;
+        let wide = || vec![0.0; ROWS * d_ff];
+        let code = || vec![0.0; ROWS * inputs.settings.rank];
+        Self {
+            forward: Work::new(&inputs.sizes),
+            slope: wide(),
+            silu: wide(),
+            h: [wide(), wide()],
+            side: [wide(), wide()],
+            code: [code(), code()],
+            through: vec![0.0; ROWS * d_ff.max(d_model)],
+        }
+    }
+}
+
+impl Inputs {
+    fn backward(&self, kept: &Kept, grad: &[f32], below: bool) -> Gradient {
+        let Sizes {
+            batch,
+            d_model,
+            d_ff,
+            codes,
+            rows,
+            ..
+        } = self.sizes;
+        let (tokens, experts) = (self.sizes.tokens(), self.settings.experts);
+        let ins = [d_model, d_model, d_ff];
+        let outs = [d_ff, d_ff, d_model];
+        let turned = Turned {
+            a: [0, 1, 2].map(|side| transposed(&self.a[side], ins[side], codes)),
+            b: [0, 1, 2].map(|side| transposed(&self.b[side], codes, outs[side])),
+        };
+        let grad = Matrix::new(grad, rows, d_model);
+        let mut hidden = vec![0.0; rows * d_ff];
+        let down = Matrix::new(&self.base[2], d_ff, d_model);
+        product(grad, down.transposed(), &mut hidden, false);
+        let mut mixed = vec![0.0; rows * codes];
+        product(
+            grad,
+            Matrix::new(&turned.b[2], d_model, codes),
+            &mut mixed,
+            false,
+        );
+        let mut down_b = vec![0.0; codes * d_model];
+        let through = Matrix::new(&kept.mixed, rows, codes).transposed();
+        product(through, grad, &mut down_b, false);
+
+        let mut sides = [0; 2].map(|_| vec![0.0; if below { tokens * d_ff } else { 0 }]);
+        let mut x = vec![0.0; if below { tokens * d_model } else { 0 }];
+        let mut weights = vec![0.0; tokens * experts];
+        let read = Read {
+            kept,
+            hidden,
+            mixed,
+            turned,
+            below,
+        };
+        let written = Written {
+            sides: sides.each_mut().map(|side| Pieces::new(side)),
+            x: Pieces::new(&mut x),
+            weights: Pieces::new(&mut weights),
+        };
+        let sums: Vec<Sums> = (0..batch)
+            .into_par_iter()
+            .map(|batch| {
+                let (mut sums, mut room) = (Sums::new(&self.sizes), Room::new(self));
+                for block in self.blocks(batch) {
+                    for expert in 0..experts {
+                        self.block_backward(expert, block, &read, written, &mut room, &mut sums);
+                    }
+                }
+                sums
+            })
+            .collect();
+        let sums = sums.into_iter().reduce(Sums::add);
+        let Sums {
+            a,
+            b: [gate_b, up_b],
+        } = sums.unwrap_or_else(|| Sums::new(&self.sizes));
+
+        if below {
+            for (side, base) in sides.iter().zip(&self.base) {
+                let base = Matrix::new(base, d_model, d_ff).transposed();
+                product(Matrix::new(side, tokens, d_ff), base, &mut x, true);
+            }
+        }
+        let [gate_a, up_a, down_a] = a;
+        Gradient {
+            x,
+            weights,
+            a: [
+                transposed(&gate_a, codes, d_model),
+                transposed(&up_a, codes, d_model),
+                transposed(&down_a, codes, d_ff),
+            ],
+            b: [gate_b, up_b, down_b],
+        }
+    }
+}

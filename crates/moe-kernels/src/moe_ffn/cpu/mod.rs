@@ -1,0 +1,199 @@
+//! The operation on the CPU: the base's products over all tokens, and between them everything else, [`ROWS`] tokens at a time.
+
+mod backward;
+mod forward;
+mod loops;
+
+use std::ops::Range;
+
+use burn::backend::flex::FlexTensor;
+
+pub(crate) use self::backward::MoeFfnBackward;
+use self::loops::mask_rows;
+use super::MoeFfn;
+use crate::cpu::product::{Matrix, small_product};
+use crate::cpu::tile::ROWS;
+use crate::values::{Values, matrix_dims};
+
+/// The tensors of the operation.
+#[derive(Clone, Debug)]
+pub(crate) struct Inputs {
+    x: Values,
+    weights: Values,
+    /// On gate, up and down: A `[d_in, codes]` and B `[codes, d_out]`.
+    a: [Values; 3],
+    b: [Values; 3],
+    /// Gate, up and down.
+    base: [Values; 3],
+    shares: Values,
+    settings: MoeFfn,
+    sizes: Sizes,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Sizes {
+    batch: usize,
+    seq: usize,
+    d_model: usize,
+    d_ff: usize,
+    /// `experts · rank`.
+    codes: usize,
+    /// Rows of the output: tokens, and a pooled row per batch row when an expert is observed.
+    rows: usize,
+}
+
+impl Sizes {
+    fn tokens(&self) -> usize {
+        self.batch * self.seq
+    }
+}
+
+/// What the backward pass needs of the forward pass.
+#[derive(Clone, Debug)]
+pub(crate) struct Kept {
+    /// The base's gate and up, `[tokens, d_ff]`.
+    base: [Values; 2],
+    /// Scaled codes on gate, up and down, `[tokens, codes]`.
+    codes: [Values; 3],
+    /// What goes through B of down: weighted codes of the tokens, pooled codes of the batch rows, `[rows, codes]`.
+    mixed: Values,
+}
+
+pub(crate) struct Result {
+    /// `[rows, d_model]`.
+    pub(crate) output: FlexTensor,
+    pub(crate) kept: Kept,
+}
+
+/// Some tokens of one batch row.
+#[derive(Clone, Copy)]
+struct Block {
+    batch: usize,
+    /// First token, counted over the whole batch.
+    first: usize,
+    rows: usize,
+}
+
+impl Block {
+    /// The block's part of a tensor with `width` numbers per token.
+    fn part(&self, width: usize) -> Range<usize> {
+        self.first * width..(self.first + self.rows) * width
+    }
+}
+
+impl Inputs {
+    pub(crate) fn new(
+        [x, weights, gate_a, gate_b, up_a, up_b, down_a, down_b]: [FlexTensor; 8],
+        base: [FlexTensor; 3],
+        shares: FlexTensor,
+        settings: MoeFfn,
+    ) -> Self {
+        let ([tokens, d_model], [_, d_ff]) = (matrix_dims(&x), matrix_dims(&base[0]));
+        let [batch, seq] = matrix_dims(&shares);
+        let pooled = if settings.observed.is_some() {
+            batch
+        } else {
+            0
+        };
+        Self {
+            x: Values::of(x),
+            weights: Values::of(weights),
+            a: [gate_a, up_a, down_a].map(Values::of),
+            b: [gate_b, up_b, down_b].map(Values::of),
+            base: base.map(Values::of),
+            shares: Values::of(shares),
+            sizes: Sizes {
+                batch,
+                seq,
+                d_model,
+                d_ff,
+                codes: settings.experts * settings.rank,
+                rows: tokens + pooled,
+            },
+            settings,
+        }
+    }
+
+    /// Blocks of one batch row.
+    fn blocks(&self, batch: usize) -> impl Iterator<Item = Block> + use<> {
+        let seq = self.sizes.seq;
+        (0..seq).step_by(ROWS).map(move |first| Block {
+            batch,
+            first: batch * seq + first,
+            rows: (seq - first).min(ROWS),
+        })
+    }
+
+    /// `x` (a block's rows) under the mask of an expert's projection; `x` itself without dropout.
+    fn dropped<'a>(
+        &self,
+        expert: usize,
+        projection: usize,
+        block: Block,
+        x: &'a [f32],
+        out: &'a mut [f32],
+    ) -> &'a [f32] {
+        let Some(dropout) = &self.settings.dropout else {
+            return x;
+        };
+        let out = &mut out[..x.len()];
+        mask_rows(
+            x,
+            &dropout.masks[expert][projection],
+            block.first,
+            block.rows,
+            out,
+        );
+        out
+    }
+
+    /// Gate and up of one expert for a block into `work.sides`: the base's plus the code through B.
+    fn sides(
+        &self,
+        expert: usize,
+        block: Block,
+        base: [&[f32]; 2],
+        codes: [&[f32]; 2],
+        work: &mut Work,
+    ) {
+        let Sizes {
+            d_ff, codes: width, ..
+        } = self.sizes;
+        let rank = self.settings.rank;
+        let own = expert * rank;
+        for side in [0, 1] {
+            small_product(
+                Matrix::strided(&codes[side][own..], block.rows, rank, width),
+                Matrix::strided(&self.b[side][own * d_ff..], rank, d_ff, d_ff),
+                Some(Matrix::new(&base[side][block.part(d_ff)], block.rows, d_ff)),
+                &mut work.sides[side],
+                d_ff,
+                false,
+            );
+        }
+    }
+}
+
+/// Room for one block, used again for the next.
+struct Work {
+    /// Masked input `[ROWS, d_model]`.
+    x: Vec<f32>,
+    /// An expert's gate and up `[ROWS, d_ff]`.
+    sides: [Vec<f32>; 2],
+    /// `silu(gate) ⊙ up`.
+    h: Vec<f32>,
+    /// `h` under its mask.
+    dropped: Vec<f32>,
+}
+
+impl Work {
+    fn new(sizes: &Sizes) -> Self {
+        let wide = || vec![0.0; ROWS * sizes.d_ff];
+        Self {
+            x: vec![0.0; ROWS * sizes.d_model],
+            sides: [wide(), wide()],
+            h: wide(),
+            dropped: wide(),
+        }
+    }
+}
