@@ -51,6 +51,7 @@ fn compare<const D: usize>(
 }
 
 fn main() {
+    moe_kernels::keep_freed_memory();
     println!(
         "{:<12} {:>12} {:>12} {:>8}",
         "operation", "fused", "composed", "faster"
