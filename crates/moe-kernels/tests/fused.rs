@@ -349,3 +349,32 @@ fn results_are_the_same_bit_for_bit_again() {
     };
     assert_eq!(run(), run());
 }
+
+#[test]
+fn results_do_not_depend_on_the_number_of_threads() {
+    let layer = Layer::new(
+        2,
+        Some(Observed {
+            expert: 0,
+            detached: true,
+        }),
+        Some(0.1),
+    );
+    let (x, weight) = (random([300, 600]), random([600, 200]));
+    let run = || {
+        let leaves = layer.leaves();
+        let (output, pooled) = layer.fused(&leaves);
+        let grads = (output.clone().sum() + pooled.expect("observed").sum()).backward();
+        let grads = leaves.each_ref().map(|leaf| grad(leaf, &grads).into_data());
+        let large = linear(x.clone(), weight.clone()).into_data();
+        (output.into_data(), grads, large)
+    };
+    let with = |threads: usize| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
+        pool.expect("a thread pool").install(run)
+    };
+    let alone = with(1);
+    for threads in [2, 3, 5] {
+        assert_eq!(with(threads), alone, "{threads} threads");
+    }
+}

@@ -1,8 +1,8 @@
 use burn::tensor::{Bool, Device, Int, Tensor};
 use moe_core::generate::CausalLm;
-use moe_core::model::{Decoder, KvCache, rms_norm};
+use moe_core::model::{Decoder, FeedForward, KvCache, rms_norm};
 
-use crate::{Adapters, LoraDropout, Observe, Routing};
+use crate::{Adapters, ExpertBank, LoraDropout, Observe, Routing};
 
 /// Output of [`Adapters::forward`].
 #[derive(Clone, Debug)]
@@ -46,12 +46,47 @@ impl Adapters {
         base: &Decoder,
         tokens: Tensor<2, Int>,
         real: Tensor<2, Bool>,
-        mut cache: Option<&mut KvCache>,
+        cache: Option<&mut KvCache>,
         routing: &Routing,
         observe: Option<&Observe>,
         dropout: Option<&LoraDropout>,
     ) -> Forward {
         let shares = observe.map(|observe| (observe, pool_shares(real.clone())));
+        let (mut pooled, mut gates) = (Vec::new(), Vec::new());
+        let hidden = self.through_layers(
+            base,
+            tokens,
+            real,
+            cache,
+            routing,
+            dropout,
+            |bank, feed_forward, normed| {
+                let mixture = bank.forward(feed_forward, normed, routing, shares.clone(), dropout);
+                pooled.extend(mixture.pooled);
+                gates.extend(mixture.gate);
+                mixture.output
+            },
+        );
+        Forward {
+            hidden,
+            pooled,
+            gates,
+        }
+    }
+
+    /// The loop over the layers, the norm at its end included. `mixture` is the feed-forward network of an adapted layer, from the bank, the base's own
+    /// and the normed input; the experts of `attending` are those whose updates attention has.
+    #[allow(clippy::too_many_arguments)]
+    pub(crate) fn through_layers(
+        &self,
+        base: &Decoder,
+        tokens: Tensor<2, Int>,
+        real: Tensor<2, Bool>,
+        mut cache: Option<&mut KvCache>,
+        attending: &Routing,
+        dropout: Option<&LoraDropout>,
+        mut mixture: impl FnMut(&ExpertBank, &FeedForward, Tensor<3>) -> Tensor<3>,
+    ) -> Tensor<3> {
         let context = match &mut cache {
             Some(cache) => {
                 let cached = cache.len();
@@ -59,7 +94,6 @@ impl Adapters {
             }
             None => base.context(real, 0),
         };
-        let (mut pooled, mut gates) = (Vec::new(), Vec::new());
         let mut banks = self.banks.iter().peekable();
 
         let mut x = base.embed(tokens); // [batch, seq, d_model]
@@ -70,25 +104,12 @@ impl Adapters {
                 continue;
             };
             let normed = rms_norm(&layer.input_norm, x.clone());
-            x = bank.attend(&layer.attention, normed, &context, cache, routing, dropout) + x;
-
+            let attention = &layer.attention;
+            x = bank.attend(attention, normed, &context, cache, attending, dropout) + x;
             let normed = rms_norm(&layer.post_attention_norm, x.clone());
-            let mixture = bank.forward(
-                &layer.feed_forward,
-                normed,
-                routing,
-                shares.clone(),
-                dropout,
-            );
-            x = mixture.output + x;
-            pooled.extend(mixture.pooled);
-            gates.extend(mixture.gate);
+            x = mixture(bank, &layer.feed_forward, normed) + x;
         }
-        Forward {
-            hidden: rms_norm(&base.norm, x),
-            pooled,
-            gates,
-        }
+        rms_norm(&base.norm, x)
     }
 }
 

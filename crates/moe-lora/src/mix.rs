@@ -118,48 +118,33 @@ impl Weighted<'_> {
         base: &Decoder,
         tokens: Tensor<2, Int>,
         real: Tensor<2, Bool>,
-        mut cache: Option<&mut KvCache>,
+        cache: Option<&mut KvCache>,
         dropout: Option<&LoraDropout>,
     ) -> Tensor<3> {
-        let context = match &mut cache {
-            Some(cache) => {
-                let cached = cache.len();
-                base.context(cache.extend(real), cached)
-            }
-            None => base.context(real, 0),
-        };
         let everyone = Routing::Uniform {
             experts: self.experts.to_vec(),
         };
-        let mut banks = adapters.banks.iter().peekable();
-        let mut x = base.embed(tokens); // [batch, seq, d_model]
-        for (index, layer) in base.layers.iter().enumerate() {
-            let cache = cache.as_mut().map(|cache| &mut cache.layers[index]);
-            let Some(bank) = banks.next_if(|bank| bank.layer == index) else {
-                x = layer.forward(x, &context, cache);
-                continue;
-            };
-            let normed = layer.input_norm.forward(x.clone());
-            x = bank.attend(
-                &layer.attention,
-                normed,
-                &context,
-                cache,
-                &everyone,
-                dropout,
-            ) + x;
-
-            let normed = layer.post_attention_norm.forward(x.clone());
-            for (column, &expert) in self.experts.iter().enumerate() {
-                let alone = Routing::Single(expert);
-                let output = bank
-                    .forward(&layer.feed_forward, normed.clone(), &alone, None, dropout)
-                    .output;
-                let weight = self.weights.clone().narrow(1, column, 1); // [batch, 1]
-                x = output * weight.unsqueeze_dim::<3>(2) + x;
-            }
-        }
-        base.norm.forward(x)
+        adapters.through_layers(
+            base,
+            tokens,
+            real,
+            cache,
+            &everyone,
+            dropout,
+            |bank, feed_forward, normed| {
+                let weighed = self.experts.iter().enumerate().map(|(column, &expert)| {
+                    let alone = Routing::Single(expert);
+                    let output = bank
+                        .forward(feed_forward, normed.clone(), &alone, None, dropout)
+                        .output;
+                    let weight = self.weights.clone().narrow(1, column, 1); // [batch, 1]
+                    output * weight.unsqueeze_dim::<3>(2)
+                });
+                weighed
+                    .reduce(|sum, output| sum + output)
+                    .expect("at least one expert is active")
+            },
+        )
     }
 }
 

@@ -73,7 +73,8 @@ pub struct Workload {
     base: Decoder,
     method: Box<dyn Method>,
     task: usize,
-    learner: Learner,
+    /// Always there between two calls.
+    learner: Option<Learner>,
     optimizer: ModuleOptimizer,
     examples: Vec<Example>,
     steps: usize,
@@ -118,7 +119,7 @@ impl Workload {
             base,
             method,
             task,
-            learner,
+            learner: Some(learner),
             examples,
             steps: 0,
         })
@@ -138,14 +139,16 @@ impl Workload {
             learning_rate: 1e-4,
             pad: 0,
         };
-        let (learner, figures) = optimizer_step(&input, self.learner.clone(), &mut self.optimizer);
+        let learner = self.learner.take().expect("a step puts the learner back");
+        let (learner, figures) = optimizer_step(&input, learner, &mut self.optimizer);
         black_box(figures.loss);
-        self.learner = learner;
+        self.learner = Some(learner);
     }
 
     /// The class scores of the batch, as an evaluation computes them.
     pub fn forward(&self) {
-        let learner = self.learner.valid();
+        let learner = self.learner.as_ref().expect("a step puts the learner back");
+        let learner = learner.valid();
         let examples: Vec<&Example> = self.examples.iter().collect();
         let batch = Batch::new(&examples, 0, &self.base.device());
         let answerer = Answerer::of(self.method.as_ref(), self.task);

@@ -8,6 +8,7 @@ use moe_lora::Routing;
 use rand::{Rng, RngExt, seq::index};
 use serde::{Deserialize, Serialize};
 
+use super::Finished;
 use crate::{
     config::Objective,
     data::{Batch, Example},
@@ -33,6 +34,13 @@ pub struct Kept {
 }
 
 impl Reservoir {
+    /// Offers every example of a finished task, in their order.
+    pub fn take(&mut self, mut finished: Finished<'_>, budget: usize) {
+        for example in finished.examples {
+            self.offer(finished.task, example, budget, &mut finished.rng);
+        }
+    }
+
     /// Offers one example; at most `budget` are kept.
     pub fn offer(&mut self, task: usize, example: &Example, budget: usize, rng: &mut impl Rng) {
         self.offered += 1;

@@ -68,12 +68,8 @@ impl Method for Replay {
         }
     }
 
-    fn finish(&mut self, learner: Learner, mut finished: Finished<'_>) -> Learner {
-        for example in finished.examples {
-            let budget = self.options.budget;
-            self.reservoir
-                .offer(finished.task, example, budget, &mut finished.rng);
-        }
+    fn finish(&mut self, learner: Learner, finished: Finished<'_>) -> Learner {
+        self.reservoir.take(finished, self.options.budget);
         learner
     }
 
