@@ -7,7 +7,7 @@ use std::path::Path;
 use burn::module::Module;
 use burn::tensor::{Device, Int, Tensor};
 use moe_cl::config::Experiment;
-use moe_cl::data::Example;
+use moe_cl::data::{Collate, Example};
 use moe_cl::methods::method;
 use moe_cl::training::{StepInput, fresh_optimizer, optimizer_step, prepare};
 use moe_cl::{Learner, head};
@@ -15,7 +15,7 @@ use moe_core::config::ModelConfig;
 use moe_core::device::DeviceChoice;
 use moe_core::generate::{Sampling, generate};
 use moe_core::model::Decoder;
-use moe_lora::{Adapters, Routing};
+use moe_lora::{Adapters, Routing, Texts};
 use rand::SeedableRng;
 
 /// Largest difference between the two back ends, relative to the largest entry.
@@ -147,7 +147,7 @@ fn two_steps(method_table: &str, device: &Device) -> (f64, Vec<Vec<f32>>) {
             micro_batches: &micro_batches,
             step,
             learning_rate: 1e-2,
-            pad: 0,
+            collate: Collate::padding(0),
         };
         let figures;
         (learner, figures) = optimizer_step(&input, learner, &mut optimizer);
@@ -156,16 +156,9 @@ fn two_steps(method_table: &str, device: &Device) -> (f64, Vec<Vec<f32>>) {
     let adapters = learner.valid().adapters;
     let ids = tokens(device);
     let outputs = (0..adapters.num_experts()).map(|expert| {
-        let real = ids.clone().greater_elem(0);
+        let texts = Texts::new(ids.clone(), ids.clone().greater_elem(0));
         let hidden = adapters
-            .forward(
-                &base,
-                ids.clone(),
-                real,
-                &Routing::Single(expert),
-                None,
-                None,
-            )
+            .forward(&base, &texts, &Routing::Single(expert), None, None)
             .hidden;
         values(hidden.slice([0..2, 0..3, 0..32]))
     });

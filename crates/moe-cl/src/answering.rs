@@ -7,7 +7,7 @@ use moe_core::{
     generate::CausalLm,
     model::{Decoder, KvCache},
 };
-use moe_lora::{Mix, Mixed};
+use moe_lora::{Mix, Mixed, Texts};
 
 use crate::{learner::Learner, methods::Method};
 
@@ -32,21 +32,15 @@ impl<'a> Answerer<'a> {
         }
     }
 
-    /// How `tokens [batch, seq]`, of which `real [batch, seq]` are no padding, are answered by a `learner` off the autodiff device.
-    pub fn mix(
-        &self,
-        base: &Decoder,
-        learner: &Learner,
-        tokens: &Tensor<2, Int>,
-        real: &Tensor<2, Bool>,
-    ) -> Mix {
+    /// How `texts` are answered by a `learner` off the autodiff device.
+    pub fn mix(&self, base: &Decoder, learner: &Learner, texts: &Texts) -> Mix {
         let fallback = match self.unknown {
             true => self.method.fallback(self.task),
             false => None,
         };
         match fallback {
             Some(routing) => Mix::Routed(routing),
-            None => self.method.mix(base, learner, self.task, tokens, real),
+            None => self.method.mix(base, learner, self.task, texts),
         }
     }
 }
@@ -81,7 +75,8 @@ impl CausalLm for Answering<'_> {
     ) -> Tensor<3> {
         let mut mixed = self.mixed.borrow_mut();
         if cache.is_empty() {
-            let mix = self.answerer.mix(self.base, self.learner, &tokens, &real);
+            let texts = Texts::new(tokens.clone(), real.clone());
+            let mix = self.answerer.mix(self.base, self.learner, &texts);
             *mixed = Some(Mixed::new(self.base, &self.learner.adapters, mix));
         }
         mixed

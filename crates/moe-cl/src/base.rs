@@ -5,7 +5,12 @@ use std::path::{Path, PathBuf};
 use burn::tensor::Device;
 use moe_core::{chat::ChatTemplate, checkpoint::Checkpoint, model::Decoder, tokenizer::Tokenizer};
 
-use crate::error::Result;
+use crate::{
+    config::Experiment,
+    data::Collate,
+    error::Result,
+    trunk::{Trunk, TrunkCache},
+};
 
 /// A loaded base model.
 pub struct Base {
@@ -17,6 +22,8 @@ pub struct Base {
     pub tokenizer: Tokenizer,
     /// Its chat template, where it has one.
     pub chat: Option<ChatTemplate>,
+    /// What is kept of its lower layers.
+    pub trunk: Option<TrunkCache>,
 }
 
 impl Base {
@@ -42,7 +49,35 @@ impl Base {
             decoder: Decoder::load(&checkpoint, device)?,
             tokenizer,
             chat,
+            trunk: None,
         })
+    }
+
+    /// Keeps below `root` what the layers below the experiment's first expert make of its texts, as `base.trunk_cache_mb` allows;
+    /// nothing where the lowest layer has experts.
+    ///
+    /// # Errors
+    /// When the experiment's layers do not fit the base, or the folder cannot be used.
+    pub fn keep_trunk(&mut self, experiment: &Experiment, root: &Path) -> Result<()> {
+        let adapted = experiment.adapters.layers;
+        let layers = adapted.resolve(self.decoder.config().num_layers)?.start;
+        let budget = experiment.base.trunk_cache_mb * 1_000_000;
+        self.trunk = match (layers, budget) {
+            (0, _) | (_, 0) => None,
+            _ => Some(TrunkCache::open(&self.decoder, layers, root, budget)?),
+        };
+        Ok(())
+    }
+
+    /// How batches of its texts are made.
+    pub fn collate(&self) -> Collate<'_> {
+        Collate {
+            pad: self.pad(),
+            trunk: self.trunk.as_ref().map(|cache| Trunk {
+                decoder: &self.decoder,
+                cache,
+            }),
+        }
     }
 
     /// Token that ends an answer.

@@ -44,6 +44,14 @@ pub enum Error {
         /// What is wrong and what to do.
         problem: String,
     },
+    /// What is kept of the frozen layers cannot be had.
+    #[error("{}: {reason}; `base.trunk_cache_mb = 0` does without this folder", path.display())]
+    TrunkCache {
+        /// The folder.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// The stream has no task of that name.
     #[error("no task '{name}' in this run; it has {known}")]
     UnknownTask {

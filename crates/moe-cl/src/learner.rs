@@ -10,7 +10,7 @@ use moe_gan::Discriminator;
 use moe_lora::Adapters;
 use rand::{Rng, RngExt};
 
-use crate::task_vectors::TaskVectors;
+use crate::{data::Collate, task_vectors::TaskVectors};
 
 /// The trainable part of a continual learner; a frozen base stays outside.
 #[derive(Module, Debug)]
@@ -36,6 +36,14 @@ impl Learner {
             discriminators: Vec::new(),
             task_vectors: None,
             decoder: None,
+        }
+    }
+
+    /// How batches are made for it: what is kept of the frozen base says nothing of a decoder of its own.
+    pub fn collate<'a>(&self, base: Collate<'a>) -> Collate<'a> {
+        match self.decoder {
+            Some(_) => Collate::padding(base.pad),
+            None => base,
         }
     }
 

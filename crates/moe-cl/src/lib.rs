@@ -18,6 +18,7 @@ mod predict;
 mod seeds;
 mod task_vectors;
 pub mod training;
+mod trunk;
 
 pub use answering::{Answerer, Answering};
 pub use base::Base;
@@ -27,3 +28,4 @@ pub use objective::{cross_entropy, last_token, task_loss};
 pub use predict::{class_scores, label_scores, predict};
 pub use seeds::{Purpose, Seeds};
 pub use task_vectors::{TaskVectors, mean_embedding};
+pub use trunk::{Trunk, TrunkCache};

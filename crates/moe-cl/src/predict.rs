@@ -10,7 +10,7 @@ use crate::{
     answering::{Answerer, Answering},
     base::Base,
     config::Objective,
-    data::{Batch, Example},
+    data::Example,
     learner::Learner,
     objective::last_token,
 };
@@ -41,16 +41,11 @@ pub fn class_scores(
     examples: &[&Example],
     answers: &[Vec<u32>],
 ) -> Tensor<2> {
-    let (decoder, pad) = (learner.trunk(&base.decoder), base.pad());
+    let decoder = learner.trunk(&base.decoder);
     match objective {
         Objective::Heads => {
-            let batch = Batch::new(examples, pad, &decoder.device());
-            let mix = answerer.mix(decoder, learner, &batch.tokens, &batch.real);
-            let (tokens, real) = (batch.tokens, batch.real);
-            let hidden = learner
-                .adapters
-                .forward_mixed(decoder, tokens, real, &mix, None);
-            learner.heads[answerer.task].forward(last_token(hidden, &batch.lengths))
+            let features = text_features(base, learner, answerer, examples);
+            learner.heads[answerer.task].forward(features)
         }
         Objective::Instruction => {
             let prompts: Vec<Vec<u32>> = examples
@@ -58,9 +53,27 @@ pub fn class_scores(
                 .map(|example| example.tokens[..example.answer.start].to_vec())
                 .collect();
             let model = Answering::new(decoder, learner, answerer);
-            label_scores(&model, &prompts, answers, pad)
+            label_scores(&model, &prompts, answers, base.pad())
         }
     }
+}
+
+/// What a classification head reads: the hidden state after the norm at each text's last token, `[examples, d_model]`, with the
+/// experts of the answerer. Arguments as for [`predict`].
+pub fn text_features(
+    base: &Base,
+    learner: &Learner,
+    answerer: Answerer<'_>,
+    examples: &[&Example],
+) -> Tensor<2> {
+    let decoder = learner.trunk(&base.decoder);
+    let collate = learner.collate(base.collate());
+    let batch = collate.batch(examples, &decoder.device());
+    let mix = answerer.mix(decoder, learner, &batch.texts);
+    let hidden = learner
+        .adapters
+        .forward_mixed(decoder, &batch.texts, &mix, None);
+    last_token(hidden, &batch.lengths)
 }
 
 /// Log-probability of each whole answer after each prompt, `[prompts, answers]`.

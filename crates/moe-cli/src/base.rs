@@ -50,6 +50,20 @@ pub fn load(
     Ok(Base::load(&path, &device)?)
 }
 
+/// As [`load`], for work that meets the same texts again and again: what the frozen lower layers make of them is kept.
+///
+/// # Errors
+/// As [`load`], and when the cache folder cannot be used.
+pub fn load_to_learn(
+    experiment: &mut Experiment,
+    base: Option<&BaseSource>,
+    device: Option<DeviceChoice>,
+) -> Result<Base> {
+    let mut base = load(experiment, base, device)?;
+    base.keep_trunk(experiment, &Cache::open()?.trunks())?;
+    Ok(base)
+}
+
 /// Opens a device by its name.
 ///
 /// # Errors

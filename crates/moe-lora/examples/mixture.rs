@@ -15,7 +15,7 @@ use moe_core::generate::{Sampling, generate};
 use moe_core::model::Decoder;
 use moe_lora::{
     Adapted, AdapterConfig, Adapters, GateInit, LayerRange, LoraConfig, LoraInit, Projection,
-    Routing,
+    Routing, Texts,
 };
 
 const VOCAB: i64 = 32;
@@ -86,13 +86,14 @@ fn main() -> Result<(), moe_lora::Error> {
     let tokens = rows(&device);
     let [batch, seq] = tokens.dims();
     let real = Tensor::<2, Bool>::full([batch, seq], true, &device);
+    let texts = Texts::new(tokens.clone(), real);
     let next = tokens
         .clone()
         .narrow(1, 1, seq - 1)
         .reshape([batch * (seq - 1), 1]);
     let mut optimizer = AdamWConfig::new().init();
     for step in 0..=150 {
-        let out = adapters.forward(&base, tokens.clone(), real.clone(), &routing, None, None);
+        let out = adapters.forward(&base, &texts, &routing, None, None);
         let hidden = out.hidden.narrow(1, 0, seq - 1).flatten(0, 1);
         let loss = log_softmax(base.logits(hidden), 1)
             .gather(1, next.clone())
@@ -110,7 +111,7 @@ fn main() -> Result<(), moe_lora::Error> {
 
     // Off the autodiff device to evaluate: no graph is recorded.
     let adapters = adapters.valid();
-    let out = adapters.forward(&base, tokens, real, &routing, None, None);
+    let out = adapters.forward(&base, &texts, &routing, None, None);
     for (layer, gates) in out.gates.into_iter().enumerate() {
         let share = gates.narrow(2, 0, 1).mean().into_scalar::<f32>();
         println!("layer {layer}: the shared expert weighs {share:.2} on average");

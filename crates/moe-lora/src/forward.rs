@@ -2,7 +2,7 @@ use burn::tensor::{Bool, Device, Int, Tensor};
 use moe_core::generate::CausalLm;
 use moe_core::model::{Decoder, FeedForward, KvCache, rms_norm};
 
-use crate::{Adapters, ExpertBank, LoraDropout, Observe, Routing};
+use crate::{Adapters, ExpertBank, LoraDropout, Observe, Routing, Texts};
 
 /// Output of [`Adapters::forward`].
 #[derive(Clone, Debug)]
@@ -18,45 +18,41 @@ pub struct Forward {
 }
 
 impl Adapters {
-    /// The base with the active experts, on `tokens [batch, seq]` of which `real [batch, seq]`
-    /// marks those that are no padding.
+    /// The base with the active experts on a batch of texts.
     ///
-    /// Layers below the first bank run on the plain device and record no graph.
+    /// Layers below the first bank run on the plain device and record no graph; where the texts bring their output, they
+    /// do not run at all.
     ///
     /// # Panics
     ///
-    /// When `routing` names an expert or gate that is not there, or the observed expert is not
-    /// active.
+    /// When `routing` names an expert or gate that is not there, the observed expert is not active, or the texts bring the
+    /// output of a layer that is adapted.
     pub fn forward(
         &self,
         base: &Decoder,
-        tokens: Tensor<2, Int>,
-        real: Tensor<2, Bool>,
+        texts: &Texts,
         routing: &Routing,
         observe: Option<&Observe>,
         dropout: Option<&LoraDropout>,
     ) -> Forward {
-        self.run(base, tokens, real, None, routing, observe, dropout)
+        self.run(base, texts, None, routing, observe, dropout)
     }
 
-    // What `forward` takes, and the cache of `forward_cached`.
-    #[allow(clippy::too_many_arguments)]
+    /// As [`Self::forward`], for texts that may follow those in a cache.
     fn run(
         &self,
         base: &Decoder,
-        tokens: Tensor<2, Int>,
-        real: Tensor<2, Bool>,
+        texts: &Texts,
         cache: Option<&mut KvCache>,
         routing: &Routing,
         observe: Option<&Observe>,
         dropout: Option<&LoraDropout>,
     ) -> Forward {
-        let shares = observe.map(|observe| (observe, pool_shares(real.clone())));
+        let shares = observe.map(|observe| (observe, pool_shares(texts.real.clone())));
         let (mut pooled, mut gates) = (Vec::new(), Vec::new());
         let hidden = self.through_layers(
             base,
-            tokens,
-            real,
+            texts,
             cache,
             routing,
             dropout,
@@ -76,17 +72,16 @@ impl Adapters {
 
     /// The loop over the layers, the norm at its end included. `mixture` is the feed-forward network of an adapted layer, from the bank, the base's own
     /// and the normed input; the experts of `attending` are those whose updates attention has.
-    #[allow(clippy::too_many_arguments)]
     pub(crate) fn through_layers(
         &self,
         base: &Decoder,
-        tokens: Tensor<2, Int>,
-        real: Tensor<2, Bool>,
+        texts: &Texts,
         mut cache: Option<&mut KvCache>,
         attending: &Routing,
         dropout: Option<&LoraDropout>,
         mut mixture: impl FnMut(&ExpertBank, &FeedForward, Tensor<3>) -> Tensor<3>,
     ) -> Tensor<3> {
+        let real = texts.real.clone();
         let context = match &mut cache {
             Some(cache) => {
                 let cached = cache.len();
@@ -94,10 +89,19 @@ impl Adapters {
             }
             None => base.context(real, 0),
         };
+        // A cache wants the keys and values of every layer.
+        let known = texts.states.as_ref().filter(|_| cache.is_none());
+        let (start, mut x) = match known {
+            Some(states) => (states.layers, states.x.clone()),
+            None => (0, base.embed(texts.tokens.clone())), // [batch, seq, d_model]
+        };
         let mut banks = self.banks.iter().peekable();
+        assert!(
+            banks.peek().is_none_or(|bank| bank.layer >= start),
+            "the texts bring the output of an adapted layer"
+        );
 
-        let mut x = base.embed(tokens); // [batch, seq, d_model]
-        for (index, layer) in base.layers.iter().enumerate() {
+        for (index, layer) in base.layers.iter().enumerate().skip(start) {
             let cache = cache.as_mut().map(|cache| &mut cache.layers[index]);
             let Some(bank) = banks.next_if(|bank| bank.layer == index) else {
                 x = layer.forward(x, &context, cache);
@@ -163,8 +167,9 @@ impl CausalLm for Adapted<'_> {
             adapters,
             routing,
         } = self;
+        let texts = Texts::new(tokens, real);
         adapters
-            .run(base, tokens, real, Some(cache), routing, None, None)
+            .run(base, &texts, Some(cache), routing, None, None)
             .hidden
     }
 
@@ -189,7 +194,7 @@ mod tests {
     use moe_core::generate::{Sampling, generate};
 
     use super::*;
-    use crate::{GateInit, LayerRange, Projection, tiny};
+    use crate::{GateInit, LayerRange, Projection, States, tiny};
 
     const OBSERVE: Observe = Observe {
         expert: 0,
@@ -217,10 +222,14 @@ mod tests {
         (base, adapters)
     }
 
-    fn forward(base: &Decoder, adapters: &Adapters, routing: &Routing) -> Forward {
+    fn texts(base: &Decoder) -> Texts {
         let (tokens, real) = tiny::batch(&base.device());
+        Texts::new(tokens, real)
+    }
+
+    fn forward(base: &Decoder, adapters: &Adapters, routing: &Routing) -> Forward {
         let observe = matches!(routing, Routing::Gated { .. }).then_some(&OBSERVE);
-        adapters.forward(base, tokens, real, routing, observe, None)
+        adapters.forward(base, &texts(base), routing, observe, None)
     }
 
     #[test]
@@ -244,18 +253,11 @@ mod tests {
         let (base, mut adapters) = setup(LayerRange::All);
         tiny::train_by_hand(&mut adapters);
         let adapters = adapters.valid();
-        let (tokens, real) = tiny::batch(&base.device());
-        let padded = adapters.forward(
-            &base,
-            tokens.clone(),
-            real.clone(),
-            &gated(),
-            Some(&OBSERVE),
-            None,
-        );
+        let Texts { tokens, real, .. } = texts(&base);
+        let padded = forward(&base, &adapters, &gated());
         let cut = |x: Tensor<3>| x.slice([1..2, 0..3]).into_data();
-        let (tokens, real) = (tokens.slice([1..2, 0..3]), real.slice([1..2, 0..3]));
-        let alone = adapters.forward(&base, tokens, real, &gated(), Some(&OBSERVE), None);
+        let texts = Texts::new(tokens.slice([1..2, 0..3]), real.slice([1..2, 0..3]));
+        let alone = adapters.forward(&base, &texts, &gated(), Some(&OBSERVE), None);
         let tolerance = Tolerance::<f32>::rel_abs(1e-4, 1e-5);
         alone
             .hidden
@@ -282,6 +284,35 @@ mod tests {
         out.hidden
             .into_data()
             .assert_approx_eq::<f32>(&valid, tolerance);
+    }
+
+    #[test]
+    fn known_states_take_the_place_of_the_layers_that_make_them() {
+        let (base, mut adapters) = setup(LayerRange::Last(1));
+        tiny::train_by_hand(&mut adapters);
+        let adapters = adapters.valid();
+        let whole = forward(&base, &adapters, &gated());
+        for layers in 0..=2 {
+            let mut texts = texts(&base);
+            let x = base.states(texts.tokens.clone(), texts.real.clone(), layers);
+            texts.states = Some(States { layers, x });
+            let out = adapters.forward(&base, &texts, &gated(), Some(&OBSERVE), None);
+            assert_eq!(out.hidden.into_data(), whole.hidden.clone().into_data());
+            assert_eq!(
+                out.pooled[0].clone().into_data(),
+                whole.pooled[0].clone().into_data()
+            );
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "an adapted layer")]
+    fn states_of_an_adapted_layer_are_refused() {
+        let (base, adapters) = setup(LayerRange::Last(2));
+        let mut texts = texts(&base);
+        let x = base.states(texts.tokens.clone(), texts.real.clone(), 2);
+        texts.states = Some(States { layers: 2, x });
+        adapters.forward(&base, &texts, &gated(), None, None);
     }
 
     #[test]
@@ -320,7 +351,7 @@ mod tests {
         let routing = gated();
         let model = Adapted::new(&base, &adapters, &routing);
         let (tokens, real) = tiny::batch(&base.device());
-        let whole = adapters.forward(&base, tokens.clone(), real.clone(), &routing, None, None);
+        let whole = adapters.forward(&base, &texts(&base), &routing, None, None);
 
         let mut cache = KvCache::new(model.num_layers());
         let steps = (0..5).map(|at| {

@@ -23,6 +23,7 @@ mod lora;
 mod mix;
 mod routing;
 mod stacked;
+mod texts;
 #[cfg(test)]
 mod tiny;
 
@@ -37,3 +38,4 @@ pub use gate::{GateInit, TokenGate};
 pub use lora::Lora;
 pub use mix::{Mix, Mixed};
 pub use routing::Routing;
+pub use texts::{States, Texts};

@@ -3,7 +3,7 @@ use burn::tensor::{Bool, Device, Int, Tensor};
 use moe_core::generate::CausalLm;
 use moe_core::model::{Decoder, KvCache};
 
-use crate::{Adapted, Adapters, Lora, LoraDropout, LoraExpert, Projection, Routing};
+use crate::{Adapted, Adapters, Lora, LoraDropout, LoraExpert, Projection, Routing, Texts};
 
 /// How the experts' answers become one.
 #[derive(Clone, Debug)]
@@ -23,8 +23,7 @@ pub enum Mix {
 }
 
 impl Adapters {
-    /// The base with the mixed experts on `tokens [batch, seq]`, of which `real [batch, seq]` marks those that are no
-    /// padding: final hidden states after the norm, `[batch, seq, d_model]`.
+    /// The base with the mixed experts on a batch of texts: final hidden states after the norm, `[batch, seq, d_model]`.
     ///
     /// A weighted mix evaluates one feed-forward network per expert. On attention projections every active expert's
     /// update is added with weight one, as with any routing.
@@ -35,24 +34,20 @@ impl Adapters {
     pub fn forward_mixed(
         &self,
         base: &Decoder,
-        tokens: Tensor<2, Int>,
-        real: Tensor<2, Bool>,
+        texts: &Texts,
         mix: &Mix,
         dropout: Option<&LoraDropout>,
     ) -> Tensor<3> {
         match mix {
-            Mix::Routed(routing) => {
-                self.forward(base, tokens, real, routing, None, dropout)
-                    .hidden
-            }
+            Mix::Routed(routing) => self.forward(base, texts, routing, None, dropout).hidden,
             Mix::Summed(experts) => {
                 self.summed(experts)
-                    .forward(base, tokens, real, &Routing::Single(0), None, dropout)
+                    .forward(base, texts, &Routing::Single(0), None, dropout)
                     .hidden
             }
             Mix::Weighted { experts, weights } => {
                 let weighted = Weighted { experts, weights };
-                weighted.forward(self, base, tokens, real, None, dropout)
+                weighted.forward(self, base, texts, None, dropout)
             }
         }
     }
@@ -116,8 +111,7 @@ impl Weighted<'_> {
         &self,
         adapters: &Adapters,
         base: &Decoder,
-        tokens: Tensor<2, Int>,
-        real: Tensor<2, Bool>,
+        texts: &Texts,
         cache: Option<&mut KvCache>,
         dropout: Option<&LoraDropout>,
     ) -> Tensor<3> {
@@ -126,8 +120,7 @@ impl Weighted<'_> {
         };
         adapters.through_layers(
             base,
-            tokens,
-            real,
+            texts,
             cache,
             &everyone,
             dropout,
@@ -192,7 +185,8 @@ impl CausalLm for Mixed<'_> {
             }
             Mix::Weighted { experts, weights } => {
                 let weighted = Weighted { experts, weights };
-                weighted.forward(&self.adapters, self.base, tokens, real, Some(cache), None)
+                let texts = Texts::new(tokens, real);
+                weighted.forward(&self.adapters, self.base, &texts, Some(cache), None)
             }
             Mix::Summed(_) => unreachable!("`new` has summed the experts"),
         }
@@ -232,7 +226,7 @@ mod tests {
 
     fn hidden(base: &Decoder, adapters: &Adapters, mix: &Mix) -> Tensor<3> {
         let (tokens, real) = tiny::batch(&base.device());
-        adapters.forward_mixed(base, tokens, real, mix, None)
+        adapters.forward_mixed(base, &Texts::new(tokens, real), mix, None)
     }
 
     #[test]
@@ -285,7 +279,8 @@ mod tests {
         let weights = Tensor::from_data([[0.7, 0.3], [0.1, 0.9]], &base.device());
         let experts = vec![0, 2];
         for mix in [Mix::Summed(vec![0, 2]), Mix::Weighted { experts, weights }] {
-            let whole = adapters.forward_mixed(&base, tokens.clone(), real.clone(), &mix, None);
+            let texts = Texts::new(tokens.clone(), real.clone());
+            let whole = adapters.forward_mixed(&base, &texts, &mix, None);
             let model = Mixed::new(&base, &adapters, mix);
             let mut cache = KvCache::new(model.num_layers());
             let part = |from: usize, count: usize, cache: &mut KvCache| {

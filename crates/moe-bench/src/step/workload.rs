@@ -6,7 +6,7 @@ use burn::module::Module;
 use burn::optim::ModuleOptimizer;
 use burn::tensor::Device;
 use moe_cl::config::Experiment;
-use moe_cl::data::{Batch, Example};
+use moe_cl::data::{Batch, Collate, Example};
 use moe_cl::methods::{Method, method};
 use moe_cl::training::{StepInput, fresh_optimizer, optimizer_step, prepare};
 use moe_cl::{Answerer, Learner, head};
@@ -137,7 +137,7 @@ impl Workload {
             micro_batches: &micro_batches,
             step: self.steps,
             learning_rate: 1e-4,
-            pad: 0,
+            collate: Collate::padding(0),
         };
         let learner = self.learner.take().expect("a step puts the learner back");
         let (learner, figures) = optimizer_step(&input, learner, &mut self.optimizer);
@@ -152,11 +152,10 @@ impl Workload {
         let examples: Vec<&Example> = self.examples.iter().collect();
         let batch = Batch::new(&examples, 0, &self.base.device());
         let answerer = Answerer::of(self.method.as_ref(), self.task);
-        let mix = answerer.mix(&self.base, &learner, &batch.tokens, &batch.real);
-        let hidden =
-            learner
-                .adapters
-                .forward_mixed(&self.base, batch.tokens, batch.real, &mix, None);
+        let mix = answerer.mix(&self.base, &learner, &batch.texts);
+        let hidden = learner
+            .adapters
+            .forward_mixed(&self.base, &batch.texts, &mix, None);
         let last = moe_cl::last_token(hidden, &batch.lengths);
         black_box(learner.heads[self.task].forward(last).into_data());
     }

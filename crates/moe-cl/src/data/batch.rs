@@ -2,12 +2,16 @@
 
 use burn::{
     data::dataloader::batcher::Batcher,
-    tensor::{Bool, Device, Int, Tensor, TensorData},
+    tensor::{Device, Tensor, TensorData},
 };
+use moe_lora::Texts;
 use rand::seq::SliceRandom;
 
 use super::Example;
-use crate::seeds::{Purpose, Seeds};
+use crate::{
+    seeds::{Purpose, Seeds},
+    trunk::Trunk,
+};
 
 /// Batches whose texts are sorted by length together: more of them pad less and mix less.
 const BATCHES_PER_BUCKET: usize = 16;
@@ -15,10 +19,8 @@ const BATCHES_PER_BUCKET: usize = 16;
 /// Examples as tensors, padded on the right to the longest.
 #[derive(Clone, Debug)]
 pub struct Batch {
-    /// `[batch, seq]`.
-    pub tokens: Tensor<2, Int>,
-    /// `[batch, seq]`, true where a token is no padding.
-    pub real: Tensor<2, Bool>,
+    /// The texts, `[batch, seq]`.
+    pub texts: Texts,
     /// Tokens of each example without padding, `batch` numbers.
     pub lengths: Vec<usize>,
     /// Class of each example; empty unless every example has one.
@@ -64,8 +66,10 @@ impl Batch {
             }
         }
         Self {
-            tokens: Tensor::from_data(TensorData::new(tokens, [rows, seq]), device),
-            real: Tensor::from_data(TensorData::new(real, [rows, seq]), device),
+            texts: Texts::new(
+                Tensor::from_data(TensorData::new(tokens, [rows, seq]), device),
+                Tensor::from_data(TensorData::new(real, [rows, seq]), device),
+            ),
             real_tokens: lengths.iter().sum(),
             labels: examples
                 .iter()
@@ -79,16 +83,39 @@ impl Batch {
     }
 }
 
-/// Pads the examples that a `burn` data loader hands out.
-#[derive(Clone, Copy, Debug, derive_new::new)]
-pub struct Padding {
+/// How examples become batches, for the methods and for a `burn` data loader.
+#[derive(Clone, Copy, Debug)]
+pub struct Collate<'a> {
     /// Token that fills the short rows.
     pub pad: u32,
+    /// The frozen lower layers, where what they make of the texts is kept.
+    pub trunk: Option<Trunk<'a>>,
 }
 
-impl Batcher<Example, Batch> for Padding {
+impl Collate<'_> {
+    /// Batches without anything known of the texts.
+    pub fn padding(pad: u32) -> Self {
+        Self { pad, trunk: None }
+    }
+
+    /// Puts examples together on `device`, with the states of the trunk where there is one.
+    ///
+    /// # Panics
+    /// As [`Batch::new`].
+    pub fn batch(&self, examples: &[&Example], device: &Device) -> Batch {
+        let mut batch = Batch::new(examples, self.pad, device);
+        if let Some(trunk) = &self.trunk {
+            let [_rows, seq] = batch.texts.tokens.dims();
+            let texts: Vec<&[u32]> = examples.iter().map(|it| &it.tokens[..]).collect();
+            batch.texts.states = Some(trunk.states(&texts, seq, device));
+        }
+        batch
+    }
+}
+
+impl Batcher<Example, Batch> for Collate<'static> {
     fn batch(&self, examples: Vec<Example>, device: &Device) -> Batch {
-        Batch::new(&examples.iter().collect::<Vec<_>>(), self.pad, device)
+        Collate::batch(self, &examples.iter().collect::<Vec<_>>(), device)
     }
 }
 
@@ -172,13 +199,13 @@ mod tests {
             example(&[8], 0..0, Some(0)),
         );
         let batch = Batch::new(&[&long, &short], 0, &Device::flex());
-        let real: Vec<bool> = batch.real.into_data().iter::<bool>().collect();
+        let real: Vec<bool> = batch.texts.real.into_data().iter::<bool>().collect();
         assert_eq!(real, [true, true, true, true, false, false]);
         assert_eq!(
             (batch.real_tokens, batch.lengths, batch.labels),
             (4, vec![3, 1], vec![1, 0])
         );
-        let tokens: Vec<i64> = batch.tokens.into_data().iter::<i64>().collect();
+        let tokens: Vec<i64> = batch.texts.tokens.into_data().iter::<i64>().collect();
         assert_eq!(tokens, [5, 6, 7, 8, 0, 0]);
     }
 
@@ -188,7 +215,8 @@ mod tests {
             example(&[5, 6, 7], 1..3, None),
             example(&[8, 9], 1..2, Some(0)),
         );
-        let batch = Padding::new(0).batch(vec![first, second], &Device::flex());
+        let collate: &dyn Batcher<_, Batch> = &Collate::padding(0);
+        let batch = collate.batch(vec![first, second], &Device::flex());
         assert_eq!(
             (batch.answer_positions, batch.answer_tokens),
             (vec![0, 1, 3], vec![6, 7, 9])

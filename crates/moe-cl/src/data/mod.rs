@@ -14,7 +14,7 @@ mod task;
 
 pub use burn_dataset::Dataset;
 
-pub use batch::{Batch, Padding, epoch_batches};
+pub use batch::{Batch, Collate, epoch_batches};
 pub use encode::{Encoder, Example};
 pub use error::{DataError, Place};
 pub use jsonl::{Row, read, rows};

@@ -137,10 +137,10 @@ impl Method for AGem {
             base,
             learner,
             objective,
-            pad,
+            collate,
             ..
         } = setting;
-        match rehearsal_loss(base, learner, objective, pad, &drawn) {
+        match rehearsal_loss(base, learner, objective, collate, &drawn) {
             Some(loss) => {
                 let reference = GradientsParams::from_grads(loss.backward(), learner);
                 project(learner, gradients, &reference)

@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     config::{EwcConfig, EwcMode, Objective},
-    data::Batch,
+    data::{Batch, Collate},
     learner::Learner,
 };
 
@@ -69,7 +69,6 @@ pub fn fisher(
     learner: &Learner,
     task: usize,
     objective: Objective,
-    pad: u32,
     batches: impl IntoIterator<Item = Batch>,
 ) -> Importance {
     let mut importance = Importance::default();
@@ -80,7 +79,8 @@ pub fn fisher(
             batch: &batch,
             task,
             objective,
-            pad,
+            // Reads no further batch.
+            collate: Collate::padding(0),
             dropout: None,
             rng: ChaCha8Rng::seed_from_u64(0), // draws nothing
         };
@@ -142,7 +142,7 @@ impl Method for Ewc {
             task,
             examples,
             objective,
-            pad,
+            collate,
             mut rng,
             ..
         } = finished;
@@ -150,8 +150,8 @@ impl Method for Ewc {
         let picked = index::sample(&mut rng, examples.len(), amount);
         let alone = picked
             .iter()
-            .map(|index| Batch::new(&[&examples[index]], pad, &base.device().inner()));
-        let importance = fisher(base, &learner, task, objective, pad, alone);
+            .map(|index| collate.batch(&[&examples[index]], &base.device().inner()));
+        let importance = fisher(base, &learner, task, objective, alone);
         self.keep(importance.anchor(&learner));
         learner
     }

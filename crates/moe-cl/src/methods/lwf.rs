@@ -83,8 +83,7 @@ impl Method for Lwf {
             .adapters
             .forward(
                 base,
-                batch.tokens.clone(),
-                batch.real.clone(),
+                &batch.texts,
                 &Routing::Single(STUDENT),
                 None,
                 step.dropout.as_ref(),
@@ -97,14 +96,7 @@ impl Method for Lwf {
         let old = learner
             .adapters
             .valid()
-            .forward(
-                base,
-                batch.tokens.clone(),
-                batch.real.clone(),
-                &Routing::Single(TEACHER),
-                None,
-                None,
-            )
+            .forward(base, &batch.texts, &Routing::Single(TEACHER), None, None)
             .hidden;
         let temperature = self.options.temperature;
         let held = match step.objective {

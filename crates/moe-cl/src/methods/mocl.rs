@@ -1,8 +1,8 @@
 //! MoCL (arXiv 2404.00228): an adapter per task; a text is answered by all of them, weighed by its likeness to their tasks.
 
-use burn::tensor::{Bool, Device, Int, Tensor};
+use burn::tensor::{Device, Tensor};
 use moe_core::model::Decoder;
-use moe_lora::{Mix, Routing};
+use moe_lora::{Mix, Routing, Texts};
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 
@@ -43,14 +43,13 @@ impl Mocl {
         base: &Decoder,
         learner: &Learner,
         task: usize,
-        tokens: &Tensor<2, Int>,
-        real: &Tensor<2, Bool>,
+        texts: &Texts,
     ) -> (Tensor<2>, Mix) {
         let vectors = learner
             .task_vectors
             .as_ref()
             .expect("`prepare` adds task vectors");
-        let mean = mean_embedding(base.embed(tokens.clone()), real.clone());
+        let mean = mean_embedding(base.embed(texts.tokens.clone()), texts.real.clone());
         let cosines = vectors.cosines(mean);
         let experts = self.active(task);
         let weights = TaskVectors::weights(cosines.clone(), &experts);
@@ -94,15 +93,8 @@ impl Method for Mocl {
         Routing::Single(task)
     }
 
-    fn mix(
-        &self,
-        base: &Decoder,
-        learner: &Learner,
-        task: usize,
-        tokens: &Tensor<2, Int>,
-        real: &Tensor<2, Bool>,
-    ) -> Mix {
-        self.weigh(base, learner, task, tokens, real).1
+    fn mix(&self, base: &Decoder, learner: &Learner, task: usize, texts: &Texts) -> Mix {
+        self.weigh(base, learner, task, texts).1
     }
 
     /// `L = L_task + mean(1 − cos(q, v_t))`: the vector and the texts of its task draw each other near.
@@ -114,11 +106,10 @@ impl Method for Mocl {
             task,
             ..
         } = step;
-        let (cosines, mix) = self.weigh(base, learner, task, &batch.tokens, &batch.real);
+        let (cosines, mix) = self.weigh(base, learner, task, &batch.texts);
         let hidden = learner.adapters.with_others_frozen(task).forward_mixed(
             base,
-            batch.tokens.clone(),
-            batch.real.clone(),
+            &batch.texts,
             &mix,
             step.dropout.as_ref(),
         );

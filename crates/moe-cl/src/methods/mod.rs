@@ -22,10 +22,10 @@ use std::ops::Range;
 
 use burn::{
     optim::GradientsParams,
-    tensor::{Bool, Device, Int, Tensor},
+    tensor::{Device, Tensor},
 };
 use moe_core::model::Decoder;
-use moe_lora::{LoraDropout, Mix, Routing};
+use moe_lora::{LoraDropout, Mix, Routing, Texts};
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 
@@ -47,8 +47,8 @@ pub use sequential::Sequential;
 pub use slao::Slao;
 
 use crate::{
-    config::{MethodConfig, Objective},
-    data::{Batch, Example},
+    config::{HeadStart, MethodConfig, Objective},
+    data::{Batch, Collate, Example},
     learner::Learner,
 };
 
@@ -64,8 +64,8 @@ pub struct Step<'a> {
     pub task: usize,
     /// How labels are predicted.
     pub objective: Objective,
-    /// Token that fills the short rows of further batches.
-    pub pad: u32,
+    /// How further batches are made.
+    pub collate: Collate<'a>,
     /// The LoRA dropout of this step; none where it is off.
     pub dropout: Option<LoraDropout>,
     /// Draws of the method itself.
@@ -80,8 +80,8 @@ pub struct Setting<'a> {
     pub learner: &'a Learner,
     /// How labels are predicted.
     pub objective: Objective,
-    /// Token that fills short rows.
-    pub pad: u32,
+    /// How batches are made.
+    pub collate: Collate<'a>,
     /// Draws of the method itself.
     pub rng: ChaCha8Rng,
 }
@@ -98,8 +98,8 @@ pub struct Finished<'a> {
     pub objective: Objective,
     /// Texts per batch.
     pub batch_size: usize,
-    /// Token that fills short rows.
-    pub pad: u32,
+    /// How batches are made.
+    pub collate: Collate<'a>,
     /// Draws of the method itself.
     pub rng: ChaCha8Rng,
 }
@@ -173,17 +173,14 @@ pub trait Method {
         self.routing(task)
     }
 
-    /// How `tokens [batch, seq]`, of which `real [batch, seq]` are no padding, are answered for `task` by a `learner` off the
-    /// autodiff device.
-    fn mix(
-        &self,
-        _base: &Decoder,
-        _learner: &Learner,
-        task: usize,
-        _tokens: &Tensor<2, Int>,
-        _real: &Tensor<2, Bool>,
-    ) -> Mix {
+    /// How `texts` are answered for `task` by a `learner` off the autodiff device.
+    fn mix(&self, _base: &Decoder, _learner: &Learner, task: usize, _texts: &Texts) -> Mix {
         Mix::Routed(self.routing(task))
+    }
+
+    /// Where a task's classification head starts, unless the experiment says otherwise.
+    fn head_start(&self) -> HeadStart {
+        HeadStart::Random
     }
 
     /// Tasks whose data are learnt in the stage of `task`, of a stream of `tasks`: that task alone, where the method is a continual one.
@@ -243,8 +240,7 @@ pub fn method(config: &MethodConfig, tasks: usize) -> Box<dyn Method> {
 fn routed_loss(step: &Step<'_>, routing: &Routing) -> Loss {
     let forward = step.learner.adapters.forward(
         step.base,
-        step.batch.tokens.clone(),
-        step.batch.real.clone(),
+        &step.batch.texts,
         routing,
         None,
         step.dropout.as_ref(),

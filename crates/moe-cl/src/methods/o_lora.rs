@@ -1,8 +1,8 @@
 //! O-LoRA (arXiv 2310.14152): every task learns in a low-rank subspace orthogonal to those of the tasks before it.
 
-use burn::tensor::{Bool, Device, Int, Tensor};
+use burn::tensor::{Device, Tensor};
 use moe_core::model::Decoder;
-use moe_lora::{Adapters, Lora, Mix, Projection, Routing};
+use moe_lora::{Adapters, Lora, Mix, Projection, Routing, Texts};
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 
@@ -88,14 +88,7 @@ impl Method for OLora {
         Routing::Single(task)
     }
 
-    fn mix(
-        &self,
-        _base: &Decoder,
-        learner: &Learner,
-        task: usize,
-        _tokens: &Tensor<2, Int>,
-        _real: &Tensor<2, Bool>,
-    ) -> Mix {
+    fn mix(&self, _base: &Decoder, learner: &Learner, task: usize, _texts: &Texts) -> Mix {
         self.active(task, learner.adapters.num_experts())
     }
 
@@ -104,8 +97,7 @@ impl Method for OLora {
         let Step { learner, task, .. } = step;
         let hidden = learner.adapters.with_others_frozen(task).forward_mixed(
             step.base,
-            step.batch.tokens.clone(),
-            step.batch.real.clone(),
+            &step.batch.texts,
             &self.active(task, task + 1),
             step.dropout.as_ref(),
         );

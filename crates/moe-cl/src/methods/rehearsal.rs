@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::Finished;
 use crate::{
     config::Objective,
-    data::{Batch, Example},
+    data::{Collate, Example},
     learner::Learner,
     objective::task_loss,
 };
@@ -76,7 +76,7 @@ pub(super) fn rehearsal_loss(
     base: &Decoder,
     learner: &Learner,
     objective: Objective,
-    pad: u32,
+    collate: Collate<'_>,
     drawn: &[&Kept],
 ) -> Option<Tensor<1>> {
     let mut by_task: BTreeMap<usize, Vec<&Example>> = BTreeMap::new();
@@ -84,12 +84,11 @@ pub(super) fn rehearsal_loss(
         by_task.entry(kept.task).or_default().push(&kept.example);
     }
     let parts = by_task.into_iter().map(|(task, examples)| {
-        let batch = Batch::new(&examples, pad, &base.device().inner());
-        let (tokens, real) = (batch.tokens.clone(), batch.real.clone());
+        let batch = collate.batch(&examples, &base.device().inner());
         let routing = Routing::Single(0);
         let forward = learner
             .adapters
-            .forward(base, tokens, real, &routing, None, None);
+            .forward(base, &batch.texts, &routing, None, None);
         let share = examples.len() as f64 / drawn.len() as f64;
         task_loss(objective, base, learner, task, forward.hidden, &batch) * share
     });

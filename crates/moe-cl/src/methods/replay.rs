@@ -62,7 +62,13 @@ impl Method for Replay {
     fn loss(&self, mut step: Step<'_>) -> Loss {
         let drawn = self.reservoir.draw(self.options.batch_size, &mut step.rng);
         let loss = routed_loss(&step, &Routing::Single(0));
-        match rehearsal_loss(step.base, step.learner, step.objective, step.pad, &drawn) {
+        match rehearsal_loss(
+            step.base,
+            step.learner,
+            step.objective,
+            step.collate,
+            &drawn,
+        ) {
             Some(replayed) => loss.plus(replayed),
             None => loss,
         }

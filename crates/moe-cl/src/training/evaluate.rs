@@ -8,7 +8,7 @@ use crate::{
     answering::Answerer,
     base::Base,
     config::Experiment,
-    data::{Batch, Example},
+    data::Example,
     error::Result,
     events::{Event, Recorder},
     learner::Learner,
@@ -100,12 +100,12 @@ pub fn gate_share(
     if texts.is_empty() {
         return None;
     }
-    let batch = Batch::new(&texts, base.pad(), &base.decoder.device());
-    let real = batch.real.clone().float();
+    let collate = learner.collate(base.collate());
+    let batch = collate.batch(&texts, &base.decoder.device());
+    let real = batch.texts.real.clone().float();
     let forward = learner.adapters.forward(
         learner.trunk(&base.decoder),
-        batch.tokens,
-        batch.real,
+        &batch.texts,
         &method.routing(index),
         None,
         None,

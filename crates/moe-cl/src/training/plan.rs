@@ -92,7 +92,7 @@ pub fn plan(experiment: &Experiment, base: &Base) -> Result<Plan> {
                 micro_batches: &micro_batches,
                 step: 1,
                 learning_rate: experiment.training.learning_rate,
-                pad: base.pad(),
+                collate: base.collate(),
             };
             let start = Instant::now();
             let (_, figures) =

@@ -12,7 +12,7 @@ use rand::Rng;
 
 use crate::{
     config::{Experiment, Objective},
-    data::{Batch, Example},
+    data::{Collate, Example},
     learner::Learner,
     methods::{Method, Setting, Step},
     seeds::{Purpose, Seeds},
@@ -35,8 +35,8 @@ pub struct StepInput<'a> {
     pub step: usize,
     /// Learning rate of this step.
     pub learning_rate: f64,
-    /// Token that fills short rows.
-    pub pad: u32,
+    /// How batches are made.
+    pub collate: Collate<'a>,
 }
 
 /// Figures of one optimiser step, means over its micro-batches.
@@ -70,8 +70,9 @@ pub fn optimizer_step(
         micro_batches,
         step,
         learning_rate,
-        pad,
+        collate,
     } = *input;
+    let collate = learner.collate(collate);
     let training = &experiment.training;
     let seeds = Seeds(experiment.seed);
     let share = 1.0 / micro_batches.len() as f64;
@@ -81,14 +82,14 @@ pub fn optimizer_step(
     let (mut loss, mut real_tokens) = (0.0, 0);
     let (mut discriminator_loss, mut discriminator_accuracy) = (None, None);
     for (part, examples) in micro_batches.iter().enumerate() {
-        let batch = Batch::new(examples, pad, &device);
+        let batch = collate.batch(examples, &device);
         let losses = method.loss(Step {
             base: learner.trunk(base),
             learner: &learner,
             batch: &batch,
             task,
             objective: training.objective,
-            pad,
+            collate,
             dropout: (experiment.adapters.dropout > 0.0).then(|| {
                 LoraDropout::new(
                     experiment.adapters.dropout,
@@ -114,7 +115,7 @@ pub fn optimizer_step(
         base: learner.trunk(base),
         learner: &learner,
         objective: training.objective,
-        pad,
+        collate,
         rng: seeds.rng(Purpose::Rehearsal, step, 0),
     };
     let mut gradients = method.constrain(accumulated.grads(), setting);

@@ -50,6 +50,7 @@ fn base() -> Base {
         tokenizer: Tokenizer::from_json(tokenizer.to_string().as_bytes())
             .expect("a valid tokenizer"),
         chat: None,
+        trunk: None,
     }
 }
 
@@ -188,6 +189,58 @@ fn a_stopped_run_resumes_to_the_same_weights_bit_for_bit() {
             );
         }
     }
+}
+
+#[test]
+fn a_kept_trunk_changes_nothing_between_runs_and_resumes() {
+    let folder = tempfile::tempdir().expect("a folder");
+    write_data(folder.path());
+    for method in ["moe_cl", "replay", "lwf", "ewc", "linear_probe"] {
+        let settings = [
+            &format!("method.name={method}")[..],
+            "adapters.layers=last:1",
+        ];
+        let experiment = experiment(folder.path(), &settings);
+        let mut base = base();
+        base.keep_trunk(&experiment, &folder.path().join("trunks"))
+            .expect("a cache");
+        let out = |name: &str| folder.path().join(format!("{method}-{name}"));
+        // Nothing kept; everything kept; broken off, with what was kept gone in between.
+        let cold = run(&experiment, &base, &out("cold"), None).expect("a run");
+        let warm = run(&experiment, &base, &out("warm"), None).expect("a run");
+        assert!(run(&experiment, &base, &out("broken"), Some(7)).is_err());
+        fs::remove_dir_all(folder.path().join("trunks")).expect("the cache");
+        base.keep_trunk(&experiment, &folder.path().join("trunks"))
+            .expect("a cache");
+        let resumed = run(&experiment, &base, &out("broken"), None).expect("the rest");
+        for (name, result) in [("warm", warm), ("broken", resumed)] {
+            assert_eq!(result.matrix, cold.matrix, "{method}, {name}");
+            assert!(
+                weights(&out(name), &base) == weights(&out("cold"), &base),
+                "{method}, {name}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_trunk_of_its_own_is_not_taken_for_the_frozen_one() {
+    let folder = tempfile::tempdir().expect("a folder");
+    write_data(folder.path());
+    let settings = [
+        "method={name='sequential',weights='all'}",
+        "adapters.layers=last:1",
+    ];
+    let experiment = experiment(folder.path(), &settings);
+    let mut base = base();
+    let plain = run(&experiment, &base, &folder.path().join("plain"), None).expect("a run");
+    base.keep_trunk(&experiment, &folder.path().join("trunks"))
+        .expect("a cache");
+    let kept = run(&experiment, &base, &folder.path().join("kept"), None).expect("a run");
+    assert_eq!(plain.matrix, kept.matrix);
+    assert!(
+        weights(&folder.path().join("plain"), &base) == weights(&folder.path().join("kept"), &base)
+    );
 }
 
 #[test]

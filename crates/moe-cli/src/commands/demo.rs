@@ -72,7 +72,7 @@ impl Contestant {
 pub fn run(arguments: &Arguments, device: Option<DeviceChoice>) -> Result<()> {
     let mut experiment = Experiment::parse(EXPERIMENT, Path::new("demo.toml"), &[])?;
     experiment.base.source = smollm2().to_string();
-    let base = base::load(&mut experiment, arguments.base.as_ref(), device)?;
+    let base = base::load_to_learn(&mut experiment, arguments.base.as_ref(), device)?;
     let data = prepare()?;
     writeln!(
         stdout(),

@@ -49,7 +49,7 @@ pub fn run(arguments: &Arguments, device: Option<DeviceChoice>) -> Result<()> {
         .or(arguments.checkpoint.as_ref())
         .expect("clap requires one of them");
     let mut experiment = Trained::experiment(path)?;
-    let base = base::load(&mut experiment, arguments.base.as_ref(), device)?;
+    let base = base::load_to_learn(&mut experiment, arguments.base.as_ref(), device)?;
     let mut trained = Trained::open(path, &base)?;
     if let Some(split) = arguments.split {
         trained.experiment.evaluation.split = match split {

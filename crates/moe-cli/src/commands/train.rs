@@ -45,7 +45,7 @@ pub struct Arguments {
 /// Trains, writes the run's report and prints its table.
 pub fn run(arguments: &Arguments, device: Option<DeviceChoice>) -> Result<()> {
     let mut experiment = Experiment::load(&arguments.config, &arguments.set)?;
-    let base = base::load(&mut experiment, arguments.base.as_ref(), device)?;
+    let base = base::load_to_learn(&mut experiment, arguments.base.as_ref(), device)?;
     if arguments.dry_run {
         return Ok(writeln!(stdout(), "{}", plan(&experiment, &base)?)?);
     }

@@ -5,7 +5,29 @@ use burn::tensor::{Bool, Int, Tensor};
 use super::{Decoder, rms_norm};
 
 impl Decoder {
-    /// What layer `layers` would attend to: the output of the first `layers` layers, through the norm that follows them.
+    /// The output of the first `layers` layers, before any norm.
+    ///
+    /// `tokens [batch, seq]`, `real [batch, seq]` (true = real token) → `[batch, seq, d_model]`.
+    /// Rows of padding positions hold finite numbers without meaning.
+    ///
+    /// # Panics
+    ///
+    /// When the decoder has fewer layers.
+    pub fn states(
+        &self,
+        tokens: Tensor<2, Int>,
+        real: Tensor<2, Bool>,
+        layers: usize,
+    ) -> Tensor<3> {
+        let context = self.context(real, 0);
+        let mut x = self.embed(tokens);
+        for layer in &self.layers[..layers] {
+            x = layer.forward(x, &context, None);
+        }
+        x
+    }
+
+    /// What layer `layers` would attend to: [`Self::states`] through the norm that follows them.
     ///
     /// `tokens [batch, seq]`, `real [batch, seq]` (true = real token) → `[batch, seq, d_model]`. After all layers
     /// this is [`Self::forward`]. Rows of padding positions hold finite numbers without meaning.
@@ -14,11 +36,7 @@ impl Decoder {
     ///
     /// When the decoder has fewer layers.
     pub fn trunk(&self, tokens: Tensor<2, Int>, real: Tensor<2, Bool>, layers: usize) -> Tensor<3> {
-        let context = self.context(real, 0);
-        let mut x = self.embed(tokens);
-        for layer in &self.layers[..layers] {
-            x = layer.forward(x, &context, None);
-        }
+        let x = self.states(tokens, real, layers);
         let norm = self
             .layers
             .get(layers)

@@ -17,6 +17,7 @@ pub const CACHE_VARIABLE: &str = "MOE_CL_CACHE";
 /// ```text
 /// downloads/            archives as pip leaves them; an archive put here by hand is used as if it had been downloaded
 /// pypi/<name>-<version>/<path inside the archive>
+/// trunks/<fingerprint>/ states of texts after the frozen layers below the first expert
 /// verified/<sha256>     which file was last found to have that hash (length, time, path), so that it is hashed once
 /// ```
 /// Files appear under their final name only when they are complete.
@@ -51,6 +52,11 @@ impl Cache {
     /// The folder itself.
     pub fn root(&self) -> &Path {
         &self.root
+    }
+
+    /// The folder for what the frozen layers of bases make of texts.
+    pub fn trunks(&self) -> PathBuf {
+        self.root.join("trunks")
     }
 
     /// The folder for archives as they are downloaded; the user may put one there by hand.
@@ -118,7 +124,7 @@ fn sha256_of(path: &Path) -> io::Result<String> {
 }
 
 /// Bytes as lower-case hexadecimal.
-pub(crate) fn hex(bytes: &[u8]) -> String {
+pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 

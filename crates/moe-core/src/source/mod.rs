@@ -14,7 +14,7 @@ use std::fmt;
 use std::path::{Component, Path, PathBuf};
 use std::str::FromStr;
 
-pub use cache::{CACHE_VARIABLE, Cache};
+pub use cache::{CACHE_VARIABLE, Cache, hex};
 pub use error::{Result, SourceError};
 pub use hub::Hub;
 pub use pip::{Distribution, Pip};

@@ -24,10 +24,16 @@ pub fn compare(
     mix: &Mix,
     tolerance: Tolerance,
 ) -> anyhow::Result<()> {
-    let real: Vec<bool> = batch.real.clone().into_data().iter::<bool>().collect();
+    let real: Vec<bool> = batch
+        .texts
+        .real
+        .clone()
+        .into_data()
+        .iter::<bool>()
+        .collect();
     let base = &model.base;
-    let context = base.context(batch.real.clone(), 0);
-    let mut x = base.embed(batch.tokens.clone());
+    let context = base.context(batch.texts.real.clone(), 0);
+    let mut x = base.embed(batch.texts.tokens.clone());
     for (index, layer) in base.layers.iter().enumerate() {
         let mut compare = |name: &str, got: &Tensor<3>| -> anyhow::Result<()> {
             let name = format!("act.layers.{index}.{name}");

@@ -7,6 +7,7 @@ use burn::optim::GradientsParams;
 use burn::tensor::{Device, Tensor, TensorData};
 use moe_cl::config::{EwcConfig, EwcMode};
 use moe_cl::cross_entropy;
+use moe_cl::data::Collate;
 use moe_cl::methods::{Ewc, Importance, Method, Step, fisher};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
@@ -206,7 +207,7 @@ pub fn decoder(check: &mut Check, case: &Case, tensors: &Tensors) -> anyhow::Res
         batches.push(batch(case, tensors, "old.", Some(rows))?.0);
     }
     let (train, objective) = batch(case, tensors, "train.", None)?;
-    let importance = fisher(&model.base, &model.learner, 0, objective, 0, batches);
+    let importance = fisher(&model.base, &model.learner, 0, objective, batches);
     method.keep(importance.anchor(&model.learner));
     let anchor = method.anchors().last().context("an anchor was just kept")?;
     for name in names(tensors, "old.importance.") {
@@ -230,7 +231,7 @@ pub fn decoder(check: &mut Check, case: &Case, tensors: &Tensors) -> anyhow::Res
         batch: &train,
         task: 0,
         objective,
-        pad: 0,
+        collate: Collate::padding(0),
         dropout: None,
         rng: ChaCha8Rng::seed_from_u64(0),
     });

@@ -8,7 +8,9 @@ use moe_cl::config::Objective;
 use moe_cl::data::Batch;
 use moe_cl::{Learner, TaskVectors};
 use moe_core::model::Decoder;
-use moe_lora::{AdapterConfig, Adapters, LayerRange, Lora, LoraConfig, LoraExpert, LoraInit};
+use moe_lora::{
+    AdapterConfig, Adapters, LayerRange, Lora, LoraConfig, LoraExpert, LoraInit, Texts,
+};
 
 use super::super::case::Case;
 use super::super::device::{cpu, floats};
@@ -215,8 +217,10 @@ pub fn batch(
     };
     let shape = [rows.len(), seq];
     let batch = Batch {
-        tokens: Tensor::from_data(TensorData::new(ids, shape), &device),
-        real: Tensor::from_data(TensorData::new(real, shape), &device),
+        texts: Texts::new(
+            Tensor::from_data(TensorData::new(ids, shape), &device),
+            Tensor::from_data(TensorData::new(real, shape), &device),
+        ),
         real_tokens: lengths.iter().sum(),
         lengths,
         labels: match classes {

@@ -4,7 +4,7 @@ use anyhow::Context;
 use burn::module::Module;
 use burn::tensor::{Int, Tensor, TensorData};
 use moe_cl::config::{OLoraConfig, OLoraTest, SequentialConfig, Weights};
-use moe_cl::data::Batch;
+use moe_cl::data::{Batch, Collate};
 use moe_cl::mean_embedding;
 use moe_cl::methods::{Method, Mocl, OLora, PerTask, Sequential, Step, overlap};
 use moe_lora::Mix;
@@ -74,23 +74,25 @@ pub fn compare(
     }
     let base = model.base.clone();
     let decoder = learner.trunk(&base);
-    let mix = method.mix(decoder, &learner, task, &batch.tokens, &batch.real);
+    let mix = method.mix(decoder, &learner, task, &batch.texts);
     let mix = off_graph(mix);
 
     let forward = case.tolerance("forward")?;
     let plain = learner.valid();
-    let hidden = plain.adapters.forward_mixed(
-        plain.trunk(&model.base),
-        batch.tokens.clone(),
-        batch.real.clone(),
-        &mix,
-        None,
-    );
+    let hidden = plain
+        .adapters
+        .forward_mixed(plain.trunk(&model.base), &batch.texts, &mix, None);
     let logits = match plain.heads.first() {
         Some(head) => head.forward(flat(hidden)),
         None => plain.trunk(&model.base).logits(flat(hidden)),
     };
-    let real: Vec<bool> = batch.real.clone().into_data().iter::<bool>().collect();
+    let real: Vec<bool> = batch
+        .texts
+        .real
+        .clone()
+        .into_data()
+        .iter::<bool>()
+        .collect();
     let logits = values(logits);
     let width = logits.len() / real.len();
     let want = tensors.f32("logits")?;
@@ -109,7 +111,7 @@ pub fn compare(
         batch: &batch,
         task,
         objective,
-        pad: 0,
+        collate: Collate::padding(0),
         dropout: None,
         rng: ChaCha8Rng::seed_from_u64(0),
     });
@@ -226,17 +228,14 @@ fn likeness(
         return Ok(());
     }
     let forward = case.tolerance("forward")?;
-    let mean = mean_embedding(model.base.embed(batch.tokens.clone()), batch.real.clone());
+    let mean = mean_embedding(
+        model.base.embed(batch.texts.tokens.clone()),
+        batch.texts.real.clone(),
+    );
     let name = "mocl.mean_embedding";
     check.close(name, &values(mean), &tensors.f32(name)?, forward);
     let method = Mocl::after(learnt.to_vec());
-    let (cosines, mix) = method.weigh(
-        &model.base,
-        &model.learner,
-        current,
-        &batch.tokens,
-        &batch.real,
-    );
+    let (cosines, mix) = method.weigh(&model.base, &model.learner, current, &batch.texts);
     let [_, tasks] = cosines.dims();
     let unlikeness = 1.0
         - f64::from(

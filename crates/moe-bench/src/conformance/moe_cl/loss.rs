@@ -4,7 +4,7 @@ use anyhow::Context;
 use burn::tensor::{Int, Tensor, TensorData};
 use moe_cl::cross_entropy;
 use moe_gan::{DiscriminatorLoss, adversarial_loss};
-use moe_lora::{Observe, Routing};
+use moe_lora::{Observe, Routing, Texts};
 
 use super::super::case::Case;
 use super::super::check::{Check, Tolerance};
@@ -60,8 +60,10 @@ impl Losses {
         let [batch, seq] = tensors.dims::<2>(&ids)?;
         let forward = learner.adapters.forward(
             base,
-            tokens(tensors, &ids, &device)?,
-            mask(tensors, &real, &device)?,
+            &Texts::new(
+                tokens(tensors, &ids, &device)?,
+                mask(tensors, &real, &device)?,
+            ),
             &routing(task),
             Some(&OBSERVE),
             dropout.as_ref(),

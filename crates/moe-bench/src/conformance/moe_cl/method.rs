@@ -3,8 +3,9 @@
 use burn::tensor::Tensor;
 use moe_cl::Learner;
 use moe_cl::config::{DiscriminatorLoss, Mode, MoeClConfig, Objective};
-use moe_cl::data::Batch;
+use moe_cl::data::{Batch, Collate};
 use moe_cl::methods::{Method, MoeCl, Step};
+use moe_lora::Texts;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
@@ -56,7 +57,7 @@ pub fn compare(
         batch: &batch,
         task: task - 1,
         objective,
-        pad: 0,
+        collate: Collate::padding(0),
         dropout: model.dropout.clone(),
         rng: ChaCha8Rng::seed_from_u64(0),
     });
@@ -116,8 +117,10 @@ fn batch(tensors: &Tensors, model: &Model) -> anyhow::Result<(Batch, Objective)>
         next_tokens(&labels, seq)
     };
     let batch = Batch {
-        tokens: tokens(tensors, "tokens", &device)?,
-        real: mask(tensors, "attention_mask", &device)?,
+        texts: Texts::new(
+            tokens(tensors, "tokens", &device)?,
+            mask(tensors, "attention_mask", &device)?,
+        ),
         real_tokens: lengths.iter().sum(),
         lengths,
         labels: if classes {

@@ -12,8 +12,8 @@ use rand_chacha::ChaCha8Rng;
 
 use super::{Card, Finished, Loss, Method, Step};
 use crate::{
-    config::{DiscriminatorLoss, Experts, Gate, Mode, MoeClConfig, SharedExpert},
-    data::{Batch, Example},
+    config::{DiscriminatorLoss, Experts, Gate, HeadStart, Mode, MoeClConfig, SharedExpert},
+    data::Example,
     learner::Learner,
     objective::task_loss,
 };
@@ -191,6 +191,13 @@ impl Method for MoeCl {
         has_shared.then(|| Routing::Single(self.shared(task)))
     }
 
+    fn head_start(&self) -> HeadStart {
+        match self.options.mode {
+            Mode::Paper => HeadStart::Random,
+            Mode::Improved => HeadStart::Ridge,
+        }
+    }
+
     fn trained(&self, task: usize) -> Routing {
         match self.routing(task) {
             // The experts alone.
@@ -228,8 +235,7 @@ impl Method for MoeCl {
         }
         let forward = adapters.forward(
             base,
-            batch.tokens.clone(),
-            batch.real.clone(),
+            &batch.texts,
             &self.routing(task),
             adversarial.then_some(&observe),
             dropout.as_ref(),
@@ -258,7 +264,7 @@ impl Method for MoeCl {
             task,
             examples,
             batch_size,
-            pad,
+            collate,
             ..
         } = finished;
         let observe = Observe {
@@ -272,15 +278,8 @@ impl Method for MoeCl {
             .resize_with(adapters.banks.len(), || FeatureMemory::new(d_model));
         for chunk in examples.chunks(batch_size).take(BATCHES_TO_REMEMBER) {
             let examples: Vec<&Example> = chunk.iter().collect();
-            let batch = Batch::new(&examples, pad, &base.device());
-            let forward = adapters.forward(
-                base,
-                batch.tokens,
-                batch.real,
-                &routing,
-                Some(&observe),
-                None,
-            );
+            let batch = collate.batch(&examples, &base.device());
+            let forward = adapters.forward(base, &batch.texts, &routing, Some(&observe), None);
             for (memory, pooled) in self.memory.iter_mut().zip(forward.pooled) {
                 memory.observe(task, pooled);
             }

@@ -5,10 +5,11 @@ mod take_step;
 
 use std::{collections::BTreeMap, ops::Range, path::PathBuf};
 
-use burn::optim::ModuleOptimizer;
+use burn::{module::Module, optim::ModuleOptimizer, tensor::Tensor};
 
 use super::{
     evaluate::{Scores, evaluate, gate_share},
+    head_start::ridge_head,
     infer::{Answers, Inference, evaluation_features},
     prepare::{fresh_optimizer, prepare, untrained},
     result::{RunResult, peak_memory},
@@ -17,8 +18,9 @@ use super::{
     stream::{StageStep, Task, stage_steps},
 };
 use crate::{
+    answering::Answerer,
     base::Base,
-    config::Experiment,
+    config::{Experiment, HeadStart, Objective},
     error::Result,
     events::{Event, Recorder},
     learner::Learner,
@@ -26,6 +28,7 @@ use crate::{
     metrics::AccuracyMatrix,
     router::{Matrix, TaskRouter, pooled_features},
     seeds::{Purpose, Seeds},
+    trunk::TrunkCache,
 };
 
 /// A run in progress.
@@ -130,11 +133,12 @@ impl<'a> Run<'a> {
     pub(in crate::training) fn learn_task(&mut self) -> Result<()> {
         let index = self.progress.task;
         let steps = self.steps(index);
+        let learnt = self.method.stage(index, self.tasks.len());
         if self.progress.step_in_task == 0 {
             self.learner = self.prepare(self.learner.clone(), index);
             self.optimizer = fresh_optimizer(self.experiment);
+            self.start_heads(learnt.clone());
         }
-        let learnt = self.method.stage(index, self.tasks.len());
         self.record(Event::TaskStarted {
             task: index,
             name: self.tasks[index].name.clone(),
@@ -157,6 +161,26 @@ impl<'a> Run<'a> {
             }
         }
         self.finish_task(index)
+    }
+
+    /// Puts the heads of the tasks `learnt` where their training starts.
+    fn start_heads(&mut self, learnt: Range<usize>) {
+        let training = &self.experiment.training;
+        let start = training.head_start.unwrap_or(self.method.head_start());
+        if training.objective == Objective::Instruction || start == HeadStart::Random {
+            return;
+        }
+        let learner = self.learner.valid();
+        for task in learnt {
+            let answerer = Answerer::of(self.method.as_ref(), task);
+            let texts = self.experiment.evaluation.batch_size;
+            let weight = ridge_head(self.base, &learner, answerer, &self.tasks[task], texts);
+            let head = &mut self.learner.heads[task];
+            head.weight = head
+                .weight
+                .clone()
+                .map(|old| Tensor::from_data(weight.clone(), &old.device()).require_grad());
+        }
     }
 
     /// Optimiser steps of a stage.
@@ -186,7 +210,7 @@ impl<'a> Run<'a> {
                 examples: &self.tasks[index].train,
                 objective: self.experiment.training.objective,
                 batch_size: self.experiment.training.batch_size,
-                pad: self.base.pad(),
+                collate: learner.collate(self.base.collate()),
                 rng: Seeds(self.experiment.seed).rng(Purpose::Memory, index, 0),
             },
         );
@@ -220,6 +244,10 @@ impl<'a> Run<'a> {
         match after {
             0 => self.progress.matrix.baseline = scores.accuracies.clone(),
             _ => self.progress.matrix.rows.push(scores.accuracies.clone()),
+        }
+        if let Some(message) = self.base.trunk.as_ref().and_then(TrunkCache::failure) {
+            let message = message.to_owned();
+            self.record(Event::Warning { message })?;
         }
         self.record(Event::Evaluated {
             after,

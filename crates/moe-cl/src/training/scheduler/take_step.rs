@@ -42,7 +42,7 @@ impl Run<'_> {
             micro_batches: &examples,
             step,
             learning_rate,
-            pad: self.base.pad(),
+            collate: self.base.collate(),
         };
         let (learner, figures) = optimizer_step(&input, self.learner.clone(), &mut self.optimizer);
         if !figures.loss.is_finite() || !figures.gradient_norm.is_finite() {

@@ -1,0 +1,32 @@
+use burn::tensor::{Bool, Int, Tensor};
+
+/// A batch of texts, as base and experts read them.
+#[derive(Clone, Debug)]
+pub struct Texts {
+    /// `[batch, seq]`.
+    pub tokens: Tensor<2, Int>,
+    /// `[batch, seq]`, true where a token is no padding.
+    pub real: Tensor<2, Bool>,
+    /// What the lowest layers make of the tokens, where that is known already: they do not run again.
+    pub states: Option<States>,
+}
+
+/// The output of a decoder's first layers ([`Decoder::states`](moe_core::model::Decoder::states)).
+#[derive(Clone, Debug)]
+pub struct States {
+    /// Number of layers; none of them is adapted.
+    pub layers: usize,
+    /// `[batch, seq, d_model]`, finite at padding.
+    pub x: Tensor<3>,
+}
+
+impl Texts {
+    /// Texts of which nothing is known but their tokens, `tokens [batch, seq]` and `real [batch, seq]`.
+    pub fn new(tokens: Tensor<2, Int>, real: Tensor<2, Bool>) -> Self {
+        Self {
+            tokens,
+            real,
+            states: None,
+        }
+    }
+}
