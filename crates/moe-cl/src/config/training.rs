@@ -22,6 +22,8 @@ pub enum Objective {
 pub enum HeadStart {
     /// At small random weights.
     Random,
+    /// At zero: all labels begin equally probable.
+    Zeros,
     /// At the ridge regression of the labels on the features that the task starts with.
     Ridge,
 }
@@ -51,6 +53,10 @@ pub struct TrainingConfig {
     pub accumulation: usize,
     /// Largest learning rate of AdamW.
     pub learning_rate: f64,
+    /// Largest learning rate of the classification heads, whose inputs are hundreds of times larger than what an expert reads.
+    /// Absent: that of everything else.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub head_learning_rate: Option<f64>,
     /// Shape of the learning rate over each task's steps, after the warm-up.
     pub schedule: Schedule,
     /// Share of each task's steps, in [0, 1), during which the learning rate grows from 0.
@@ -75,6 +81,7 @@ impl Default for TrainingConfig {
             batch_size: 8,
             accumulation: 1,
             learning_rate: 1e-3,
+            head_learning_rate: None,
             schedule: Schedule::Constant,
             warmup_ratio: 0.0,
             clip_norm: None,

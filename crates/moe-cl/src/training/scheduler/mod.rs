@@ -174,12 +174,15 @@ impl<'a> Run<'a> {
         for task in learnt {
             let answerer = Answerer::of(self.method.as_ref(), task);
             let texts = self.experiment.evaluation.batch_size;
-            let weight = ridge_head(self.base, &learner, answerer, &self.tasks[task], texts);
-            let head = &mut self.learner.heads[task];
-            head.weight = head
-                .weight
-                .clone()
-                .map(|old| Tensor::from_data(weight.clone(), &old.device()).require_grad());
+            let ridge = || ridge_head(self.base, &learner, answerer, &self.tasks[task], texts);
+            let head = &self.learner.heads[task].weight;
+            let old = head.val().detach();
+            let start = match start {
+                HeadStart::Ridge => Tensor::from_data(ridge(), &old.device()),
+                _ => old.zeros_like(),
+            };
+            let head = head.clone().map(|_| start.clone().require_grad());
+            self.learner.heads[task].weight = head;
         }
     }
 
