@@ -7,7 +7,7 @@ use moe_core::{
     generate::CausalLm,
     model::{Decoder, KvCache},
 };
-use moe_lora::{Mix, Mixed, Texts};
+use moe_lora::{Mix, Mixed, Routing, Texts};
 
 use crate::{learner::Learner, methods::Method};
 
@@ -51,7 +51,14 @@ pub struct Answering<'a> {
     base: &'a Decoder,
     learner: &'a Learner,
     answerer: Answerer<'a>,
-    mixed: RefCell<Option<Mixed<'a>>>,
+    folds: bool,
+    model: RefCell<Option<Model<'a>>>,
+}
+
+/// What a prompt has made of the mix.
+enum Model<'a> {
+    Mixed(Mixed<'a>),
+    Folded(Decoder),
 }
 
 impl<'a> Answering<'a> {
@@ -61,7 +68,30 @@ impl<'a> Answering<'a> {
             base: learner.trunk(base),
             learner,
             answerer,
-            mixed: RefCell::new(None),
+            folds: false,
+            model: RefCell::new(None),
+        }
+    }
+
+    /// Folds the experts into the base at every prompt, where the mix is one matrix (a single expert, or a sum of updates).
+    /// That pays where many tokens are written after a prompt.
+    pub fn folded(self) -> Self {
+        Self {
+            folds: true,
+            ..self
+        }
+    }
+
+    fn model(&self, mix: Mix) -> Model<'a> {
+        let adapters = &self.learner.adapters;
+        match mix {
+            Mix::Routed(Routing::Single(expert)) if self.folds => {
+                Model::Folded(adapters.merge(self.base, expert))
+            }
+            Mix::Summed(experts) if self.folds => {
+                Model::Folded(adapters.summed(&experts).merge(self.base, 0))
+            }
+            mix => Model::Mixed(Mixed::new(self.base, adapters, mix)),
         }
     }
 }
@@ -73,16 +103,19 @@ impl CausalLm for Answering<'_> {
         real: Tensor<2, Bool>,
         cache: &mut KvCache,
     ) -> Tensor<3> {
-        let mut mixed = self.mixed.borrow_mut();
+        let mut model = self.model.borrow_mut();
         if cache.is_empty() {
             let texts = Texts::new(tokens.clone(), real.clone());
             let mix = self.answerer.mix(self.base, self.learner, &texts);
-            *mixed = Some(Mixed::new(self.base, &self.learner.adapters, mix));
+            *model = Some(self.model(mix));
         }
-        mixed
+        match model
             .as_ref()
             .expect("a prompt comes before what follows it")
-            .forward_cached(tokens, real, cache)
+        {
+            Model::Mixed(mixed) => mixed.forward_cached(tokens, real, cache),
+            Model::Folded(decoder) => decoder.forward_cached(tokens, real, cache),
+        }
     }
 
     fn logits(&self, hidden: Tensor<2>) -> Tensor<2> {

@@ -20,6 +20,7 @@ mod forward;
 mod gate;
 mod hidden;
 mod lora;
+mod merge;
 mod mix;
 mod routing;
 mod stacked;

@@ -12,9 +12,10 @@ use burn::{
     tensor::{Device, Tensor},
 };
 use moe_cl::{
-    Base, Error,
+    Answering, Base, Error,
     config::Experiment,
     events::{Event, Recorder},
+    label_scores,
     training::{RunOptions, RunResult, Trained, learn},
 };
 use moe_core::{config::ModelConfig, model::Decoder, tokenizer::Tokenizer};
@@ -386,5 +387,34 @@ fn the_task_need_not_be_given() {
         assert_eq!(routed.expect("a task").task, 2);
         let has_shared = trained.has_fallback(0);
         assert_eq!(has_shared, method == "moe_cl");
+    }
+}
+
+#[test]
+fn an_expert_folded_into_the_base_writes_what_it_wrote_beside_it() {
+    let folder = tempfile::tempdir().expect("a folder");
+    write_data(folder.path());
+    let base = base();
+    for method in ["sequential", "per_task", "o_lora", "mocl", "moe_cl"] {
+        let settings = [
+            &format!("method.name={method}")[..],
+            "training.objective=instruction",
+        ];
+        let experiment = experiment(folder.path(), &settings);
+        let out = folder.path().join(method);
+        run(&experiment, &base, &out, None).expect("a run");
+        let trained = Trained::open(&out, &base).expect("a trained learner");
+        let prompts = [vec![8, 2, 10], vec![9, 4]];
+        for task in 0..TASKS.len() {
+            let scores = |model: Answering<'_>| -> Vec<f32> {
+                let scores = label_scores(&model, &prompts, &[vec![14, 1], vec![15]], 0);
+                scores.into_data().iter().collect()
+            };
+            let beside = scores(trained.model(task, false));
+            let folded = scores(trained.model(task, false).folded());
+            for (a, b) in beside.iter().zip(&folded) {
+                assert!((a - b).abs() < 1e-4, "{method}: {beside:?} {folded:?}");
+            }
+        }
     }
 }

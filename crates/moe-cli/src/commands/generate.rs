@@ -73,7 +73,7 @@ pub fn run(arguments: &Arguments, device: Option<DeviceChoice>) -> Result<()> {
         instruction: experiment.tasks[index].instruction.as_deref(),
         labels: &trained.labels[index],
     });
-    let model = trained.model(index, shared);
+    let model = trained.model(index, shared).folded();
     match experiment.training.objective {
         Objective::Instruction => answer(arguments, &base, &model, question),
         Objective::Heads => {

@@ -1,0 +1,83 @@
+//! An expert folded into the base, where no gate chooses.
+
+use burn::module::Param;
+use burn::nn::Linear;
+use moe_core::model::{Decoder, DecoderLayer};
+
+use crate::{Adapters, ExpertBank, LoraExpert, Projection};
+
+impl Adapters {
+    /// The base with expert `expert` folded into its matrices, `W + scaling · A B`: a plain decoder that answers as
+    /// [`Routing::Single`](crate::Routing::Single) of that expert does, at the speed of the base. A matrix keeps its precision.
+    ///
+    /// A mixture of several experts is no matrix: their networks are not linear, and a gate weighs every token anew.
+    /// The matrices that change are copies; all others are shared with `base`.
+    ///
+    /// # Panics
+    ///
+    /// When there is no such expert, or the adapters are on an autodiff device.
+    pub fn merge(&self, base: &Decoder, expert: usize) -> Decoder {
+        let mut merged = base.clone();
+        for ExpertBank { layer, experts, .. } in &self.banks {
+            fold(&mut merged.layers[*layer], &experts[expert]);
+        }
+        merged
+    }
+}
+
+fn fold(layer: &mut DecoderLayer, expert: &LoraExpert) {
+    let (attention, ffn) = (&mut layer.attention, &mut layer.feed_forward);
+    let places: [(Projection, &mut Linear); 7] = [
+        (Projection::Query, &mut attention.query),
+        (Projection::Key, &mut attention.key),
+        (Projection::Value, &mut attention.value),
+        (Projection::Output, &mut attention.output),
+        (Projection::Gate, &mut ffn.gate),
+        (Projection::Up, &mut ffn.up),
+        (Projection::Down, &mut ffn.down),
+    ];
+    for (projection, linear) in places {
+        if let Some(lora) = expert.lora(projection) {
+            let delta = lora.delta();
+            let weight = linear.weight.val();
+            let kept = weight.dtype();
+            let sum = weight.cast(delta.dtype()) + delta;
+            linear.weight = Param::initialized(linear.weight.id, sum.cast(kept));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::module::Module;
+    use burn::tensor::{Device, Tolerance};
+
+    use super::*;
+    use crate::{LayerRange, Routing, Texts, tiny};
+
+    #[test]
+    fn a_merged_base_answers_as_the_expert_does() {
+        let device = Device::flex();
+        let base = Decoder::random(&tiny::model(), 3, &device);
+        let config = tiny::config(&Projection::ALL, LayerRange::Last(2));
+        let mut adapters = Adapters::new(&config, base.config()).unwrap();
+        for seed in 0..2 {
+            adapters.push_expert(seed, &device.clone().autodiff());
+        }
+        tiny::train_by_hand(&mut adapters);
+        let adapters = adapters.valid();
+        let (tokens, real) = tiny::batch(&device);
+        let texts = Texts::new(tokens.clone(), real.clone());
+        let before = base.forward(tokens.clone(), real.clone()).into_data();
+        for expert in 0..2 {
+            let routing = Routing::Single(expert);
+            let want = adapters.forward(&base, &texts, &routing, None, None);
+            let merged = adapters.merge(&base, expert);
+            let got = merged.forward(tokens.clone(), real.clone()).into_data();
+            got.assert_approx_eq::<f32>(&want.hidden.into_data(), Tolerance::rel_abs(1e-4, 1e-5));
+            assert_ne!(got, before);
+        }
+        // The base itself is as it was.
+        assert_eq!(base.forward(tokens, real).into_data(), before);
+    }
+}
