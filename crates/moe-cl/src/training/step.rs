@@ -162,8 +162,16 @@ impl Part {
     }
 }
 
+/// The discriminators, which train where there are tasks to tell apart.
+pub fn discriminators(learner: &Learner) -> Vec<Part> {
+    let of_layers = learner.discriminators.iter().enumerate();
+    of_layers
+        .map(|(layer, it)| Part::new(format!("discriminators.{layer}"), it))
+        .collect()
+}
+
 /// The parts that a task trains: the experts and the gate of `trained` ([`Method::trained`]), its head, and what else of the
-/// learner is trained with every task. Discriminators are not listed: they train only where there are tasks to tell apart.
+/// learner is trained with every task. [`discriminators`] are not listed.
 pub fn trained_parameters(
     learner: &Learner,
     trained: &Routing,

@@ -8,7 +8,7 @@ use crate::{
     error::{Error, Result},
     events::Event,
     training::{
-        step::{StepFigures, StepInput, optimizer_step, trained_parameters},
+        step::{StepFigures, StepInput, discriminators, optimizer_step, trained_parameters},
         stream::StageStep,
     },
 };
@@ -78,7 +78,11 @@ impl Run<'_> {
     fn check_gradients(&self, index: usize, figures: &StepFigures) -> Result<()> {
         let trained = self.method.trained(index);
         let objective = self.experiment.training.objective;
-        let missing: Vec<String> = trained_parameters(&self.learner, &trained, objective, index)
+        let mut parts = trained_parameters(&self.learner, &trained, objective, index);
+        if figures.discriminator_loss.is_some() {
+            parts.extend(discriminators(&self.learner));
+        }
+        let missing: Vec<String> = parts
             .into_iter()
             .filter(|part| !part.ids.iter().all(|id| figures.with_gradient.contains(id)))
             .map(|part| part.name)
