@@ -5,6 +5,7 @@ pub mod data;
 pub mod events;
 pub mod metrics;
 pub mod recorders;
+pub mod probes;
 pub mod report;
 pub mod router;
 
