@@ -243,7 +243,10 @@ mod tests {
         let server = Server::with(&[(PLACE, &[7; 5000])]).fails(PLACE, &[CutAfter(1000); 3]);
         let address = server.start();
         let error = fetch(&address, &path).unwrap_err();
-        assert!(error.to_string().contains("did not arrive whole"), "{error}");
+        assert!(
+            error.to_string().contains("did not arrive whole"),
+            "{error}"
+        );
         assert!(!path.exists());
         fetch(&address, &path).unwrap();
         assert_eq!(fs::read(&path).unwrap(), [7; 5000]);
@@ -255,7 +258,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("data.csv");
         let error = fetch(&Server::default().start(), &path).unwrap_err();
-        assert!(error.to_string().ends_with("is not there (any more)"), "{error}");
+        assert!(
+            error.to_string().ends_with("is not there (any more)"),
+            "{error}"
+        );
         let error = fetch("http://127.0.0.1:9", &path).unwrap_err();
         assert!(error.to_string().contains("cannot be reached"), "{error}");
         let server = Server::with(&[(PLACE, b"x")]).fails(PLACE, &[Status500, Status500]);
