@@ -18,7 +18,7 @@ mod replay;
 mod sequential;
 mod slao;
 
-use std::ops::Range;
+use std::{io, ops::Range};
 
 use burn::{
     optim::GradientsParams,
@@ -204,19 +204,19 @@ pub trait Method {
         learner
     }
 
-    /// What [`Method::finish`] kept besides the learner, for checkpoints.
+    /// What [`Method::finish`] kept besides the learner, for checkpoints; empty where it kept nothing.
     ///
     /// # Errors
-    /// When it cannot be written as JSON.
-    fn memory(&self) -> serde_json::Result<serde_json::Value> {
-        Ok(serde_json::Value::Null)
+    /// When it cannot be written.
+    fn memory(&self) -> io::Result<Vec<u8>> {
+        Ok(Vec::new())
     }
 
     /// Puts back what [`Method::memory`] gave.
     ///
     /// # Errors
-    /// When the value is not of the form that this method writes.
-    fn restore(&mut self, _memory: serde_json::Value) -> serde_json::Result<()> {
+    /// When the bytes are not of the form that this method writes.
+    fn restore(&mut self, _memory: &[u8]) -> io::Result<()> {
         Ok(())
     }
 }

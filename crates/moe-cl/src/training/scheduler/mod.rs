@@ -74,7 +74,6 @@ impl<'a> Run<'a> {
                 },
                 inferred: Vec::new(),
                 answers: Vec::new(),
-                memory: serde_json::Value::Null,
                 real_tokens: 0,
                 training_seconds: 0.0,
             },
