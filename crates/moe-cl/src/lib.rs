@@ -4,8 +4,8 @@ pub mod config;
 pub mod data;
 pub mod events;
 pub mod metrics;
-pub mod recorders;
 pub mod probes;
+pub mod recorders;
 pub mod report;
 pub mod router;
 

@@ -41,9 +41,7 @@ impl Abilities {
         Ok(Self {
             before: probes.measure(&base.decoder, base.pad()),
             tasks: (0..trained.learnt).map(|task| after(task, false)).collect(),
-            unknown: trained
-                .has_fallback(nearest)
-                .then(|| after(nearest, true)),
+            unknown: trained.has_fallback(nearest).then(|| after(nearest, true)),
         })
     }
 

@@ -139,12 +139,10 @@ fn kept_bytes(folder: &Path) -> Option<f64> {
         .collect();
     checkpoints.sort();
     let size = |checkpoint: &PathBuf| -> Option<f64> {
-        let files = ["learner.bpk", "router.bin", "memory.bin", "state.json"];
-        let bytes =
-            files.map(|file| std::fs::metadata(checkpoint.join(file)).map(|file| file.len()));
-        bytes
-            .into_iter()
-            .try_fold(0.0, |sum, bytes| Some(sum + bytes.ok()? as f64))
+        let files = std::fs::read_dir(checkpoint).ok()?.flatten();
+        let kept = files.filter(|file| file.file_name() != "optimizer.bpk");
+        let bytes = kept.map(|file| Some(file.metadata().ok()?.len() as f64));
+        bytes.sum()
     };
     Some(size(checkpoints.last()?)? - size(checkpoints.first()?)?)
 }

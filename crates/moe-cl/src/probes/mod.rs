@@ -45,7 +45,7 @@ impl Probes {
     /// # Errors
     /// When the tokenizer refuses a text.
     pub fn new(tokenizer: &Tokenizer, window: usize) -> Result<Self> {
-        let encode = |text: &str| tokenizer.encode(&format!("{BEFORE}{text}"), true);
+        let encode = |text: &str| tokenizer.encode_text(&format!("{BEFORE}{text}"), true);
         // What follows `start` in `whole`: a token that spans the border counts as following.
         let after = |start: &str, whole: &str| -> Result<Sequence> {
             let (start, tokens) = (encode(start)?, encode(whole)?);
@@ -164,14 +164,21 @@ mod tests {
     #[test]
     fn every_row_has_its_columns_and_stands_once() {
         for (table, columns) in [(EVERYDAY, 3), (GRAMMAR, 2)] {
-            let lines: Vec<&str> = table.lines().filter(|line| !line.starts_with('#')).collect();
+            let lines: Vec<&str> = table
+                .lines()
+                .filter(|line| !line.starts_with('#'))
+                .collect();
             let once: BTreeSet<&&str> = lines.iter().collect();
             assert!(lines.len() >= 80 && once.len() == lines.len());
             for line in lines {
                 let cells: Vec<&str> = line.split('\t').collect();
                 assert_eq!(cells.len(), columns, "{line}");
                 assert_ne!(cells[columns - 2], cells[columns - 1], "{line}");
-                assert!(cells.iter().all(|cell| !cell.is_empty() && *cell == cell.trim()));
+                assert!(
+                    cells
+                        .iter()
+                        .all(|cell| !cell.is_empty() && *cell == cell.trim())
+                );
             }
         }
         assert!((600..=1000).contains(&HELD_TEXT.split_whitespace().count()));
@@ -201,7 +208,9 @@ mod tests {
             .collect();
         assert_eq!(judged, tokens);
         let first = &probes.everyday[0];
-        let end = tokenizer.decode(&first.tokens[first.from..], false).unwrap();
+        let end = tokenizer
+            .decode(&first.tokens[first.from..], false)
+            .unwrap();
         assert_eq!(end.replace(' ', ""), "warm");
     }
 }
