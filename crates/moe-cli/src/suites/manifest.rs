@@ -268,6 +268,9 @@ mod tests {
     fn a_name_of_no_suite_is_answered_with_those_that_there_are() {
         let error = Manifest::open("mtl6").unwrap_err();
         let text = crate::failure::message(&error);
-        assert!(text.contains("mtl6") && text.contains("mtl5, moderation"), "{text}");
+        assert!(
+            text.contains("mtl6") && text.contains("mtl5, moderation"),
+            "{text}"
+        );
     }
 }

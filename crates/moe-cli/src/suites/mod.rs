@@ -93,7 +93,10 @@ pub fn make(
         (false, None) => Standing::ByRule,
         (false, Some(_)) => Standing::Differ,
     };
-    Ok(made(contents.map(|content| content.lines().count()), standing))
+    Ok(made(
+        contents.map(|content| content.lines().count()),
+        standing,
+    ))
 }
 
 /// The rows of the files below `root`, where they are those of the manifest.
@@ -108,7 +111,12 @@ fn there(task: &Task, root: &Path) -> Option<[usize; 3]> {
 
 impl fmt::Display for Made {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { task, rows, licence, .. } = self;
+        let Self {
+            task,
+            rows,
+            licence,
+            ..
+        } = self;
         let [train, dev, test] = rows;
         let standing = match self.standing {
             Standing::There => "already there, as the manifest says (SHA-256)",

@@ -59,10 +59,7 @@ struct Place<'a> {
 
 impl<'a> Place<'a> {
     fn of(task: &'a Task) -> Result<Self> {
-        let named = [
-            ("github", "https://github.com/"),
-            ("hf", "hf:datasets/"),
-        ];
+        let named = [("github", "https://github.com/"), ("hf", "hf:datasets/")];
         let (hub, repo) = named
             .iter()
             .find_map(|(hub, start)| Some((*hub, task.source.strip_prefix(start)?)))
@@ -94,7 +91,9 @@ impl<'a> Place<'a> {
     /// Where it is kept; what is put there by hand is used as if it had been fetched.
     fn folder(&self, cache: &Cache) -> PathBuf {
         let root = cache.downloads().join(self.hub);
-        self.repo.split('/').fold(root, |path, part| path.join(part))
+        self.repo
+            .split('/')
+            .fold(root, |path, part| path.join(part))
     }
 
     fn file(&self, origins: &Origins, path: &str) -> String {
@@ -144,7 +143,10 @@ pub fn fetch(
     }
     let mut files = Files::new();
     for name in &task.files {
-        let path = get(&place.file(origins, name), folder.join(place.commit).join(name))?;
+        let path = get(
+            &place.file(origins, name),
+            folder.join(place.commit).join(name),
+        )?;
         let bytes = fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
         files.insert(name.clone(), bytes);
     }

@@ -77,7 +77,10 @@ fn json(name: &str, text: &str, read: &Read) -> Result<Vec<Pair>> {
             .with_context(|| format!("{name}, record {}: no text under {key:?}", index + 1))
     };
     let pair = |(index, row): (usize, &Map<String, Value>)| {
-        Ok((field(index, row, &read.text)?, field(index, row, &read.label)?))
+        Ok((
+            field(index, row, &read.text)?,
+            field(index, row, &read.label)?,
+        ))
     };
     rows.iter().enumerate().map(pair).collect()
 }
@@ -143,7 +146,10 @@ struct Names<'a>(BTreeMap<String, &'a str>);
 impl<'a> Names<'a> {
     fn of(task: &'a Task) -> Self {
         let known = &task.read.labels;
-        let same = task.labels.iter().map(|label| (fold(label), label.as_str()));
+        let same = task
+            .labels
+            .iter()
+            .map(|label| (fold(label), label.as_str()));
         let other = known.iter().map(|(from, to)| (fold(from), to.as_str()));
         Self(match known.is_empty() {
             true => same.collect(),
@@ -196,7 +202,10 @@ mod tests {
             ]
         );
         let error = lines(&task, "ID,TEXT,CLASS\n").unwrap_err().to_string();
-        assert!(error.contains("no column \"CONTENT\" but ID, TEXT, CLASS"), "{error}");
+        assert!(
+            error.contains("no column \"CONTENT\" but ID, TEXT, CLASS"),
+            "{error}"
+        );
     }
 
     #[test]
@@ -216,13 +225,19 @@ mod tests {
         let labels = r#"["Entertainment & Music", "Sports"]"#;
         let tabbed = task(r#"{ format = "lines" }"#, labels);
         assert_eq!(
-            lines(&tabbed, "a\\nb  c\tentertainment and Music\nd\tsports\ne\tother\n").unwrap(),
+            lines(
+                &tabbed,
+                "a\\nb  c\tentertainment and Music\nd\tsports\ne\tother\n"
+            )
+            .unwrap(),
             [
                 r#"{"text": "a\\nb  c", "label": "Entertainment & Music"}"#,
                 r#"{"text": "d", "label": "Sports"}"#
             ]
         );
-        let error = lines(&tabbed, "a\tsports\nno label\n").unwrap_err().to_string();
+        let error = lines(&tabbed, "a\tsports\nno label\n")
+            .unwrap_err()
+            .to_string();
         assert!(error.starts_with("a:2:"), "{error}");
     }
 

@@ -18,11 +18,7 @@ pub type Contents = [String; 3];
 ///
 /// # Errors
 /// When the source does not have one of them.
-pub fn by_rows(
-    task: &Task,
-    lines: &[Line],
-    chosen: &BTreeMap<String, String>,
-) -> Result<Contents> {
+pub fn by_rows(task: &Task, lines: &[Line], chosen: &BTreeMap<String, String>) -> Result<Contents> {
     let hashes: Vec<String> = lines.iter().map(|line| digits(&line.json)).collect();
     let known: HashMap<&str, &Line> = hashes.iter().map(String::as_str).zip(lines).collect();
     let mut contents = Contents::default();
@@ -103,7 +99,8 @@ mod tests {
     /// The suites' files, where they are at hand, are what the rows beside the manifests name.
     #[test]
     fn the_rows_that_come_along_are_those_of_the_files() {
-        let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/datasets");
+        let root =
+            std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/datasets");
         if !root.is_dir() {
             eprintln!("SKIP: no files at {}", root.display());
             return;

@@ -49,7 +49,10 @@ fn origins(address: &str) -> Origins {
 /// Twenty texts of two labels, one of them twice.
 fn csv() -> String {
     let rows = (0..20).map(|i| format!("{i},\"text {i}, quoted\",{}\n", i % 2));
-    format!("id,text,class\n{}20,\"text 3, quoted\",1\n", rows.collect::<String>())
+    format!(
+        "id,text,class\n{}20,\"text 3, quoted\",1\n",
+        rows.collect::<String>()
+    )
 }
 
 fn archive(members: &[(&str, &str)]) -> Vec<u8> {
@@ -110,7 +113,13 @@ fn hubs() -> BTreeMap<String, Vec<u8>> {
     ])
 }
 
-fn make_all(name: &str, root: &Path, cache: &Cache, address: &str, resample: bool) -> Vec<Result<Made>> {
+fn make_all(
+    name: &str,
+    root: &Path,
+    cache: &Cache,
+    address: &str,
+    resample: bool,
+) -> Vec<Result<Made>> {
     let manifest = Manifest::open(name).unwrap();
     let web = Web::new().unwrap();
     let origins = origins(address);
@@ -142,7 +151,11 @@ fn every_kind_of_source_is_fetched_once_and_split_by_the_rule() {
     all.dedup();
     assert_eq!(all.len(), 20, "every text once, in one split");
     assert!(all.contains(&r#"{"text": "text 7, quoted", "label": "bad"}"#.to_string()));
-    assert_eq!(lines(&root.join("s/many/test.jsonl")).len(), 2, "the third label is no label");
+    assert_eq!(
+        lines(&root.join("s/many/test.jsonl")).len(),
+        2,
+        "the third label is no label"
+    );
 
     // The same again, of what is in the cache; the hub is gone.
     let again = dir.path().join("again");
@@ -165,7 +178,12 @@ fn rows_named_by_hash_give_the_same_bytes_and_others_are_told() {
     };
     let hash = |i| split::sha256(line(i).as_bytes())[..10].to_string();
     let rows = |train: &str| {
-        let raw = format!("[raw]\ntrain = \"{train}\"\ndev = \"{}\"\ntest = \"{} {}\"\n", hash(5), hash(9), hash(2));
+        let raw = format!(
+            "[raw]\ntrain = \"{train}\"\ndev = \"{}\"\ntest = \"{} {}\"\n",
+            hash(5),
+            hash(9),
+            hash(2)
+        );
         fs::write(dir.path().join("own.rows.toml"), raw).unwrap();
     };
     rows(&hash(11));
@@ -177,17 +195,26 @@ fn rows_named_by_hash_give_the_same_bytes_and_others_are_told() {
     );
     let root = dir.path().join("data");
     // Train and dev have no hash in this manifest, so that they are not known to be the same.
-    let made = make_all(&name, &root, &cache, &address, false).remove(0).unwrap();
+    let made = make_all(&name, &root, &cache, &address, false)
+        .remove(0)
+        .unwrap();
     assert_eq!((made.standing, made.rows), (Standing::Differ, [1, 1, 2]));
     assert!(made.to_string().contains("DIFFERS"), "{made}");
     assert_eq!(lines(&root.join("s/raw/test.jsonl")), [line(9), line(2)]);
 
     rows("0123456789");
-    let error = make_all(&name, &root, &cache, &address, false).remove(0).unwrap_err();
+    let error = make_all(&name, &root, &cache, &address, false)
+        .remove(0)
+        .unwrap_err();
     let text = crate::failure::message(&error);
-    assert!(text.contains("1 of the 1 rows of raw/train are not in its source"), "{text}");
+    assert!(
+        text.contains("1 of the 1 rows of raw/train are not in its source"),
+        "{text}"
+    );
     assert!(text.contains("--resample"), "{text}");
-    let made = make_all(&name, &root, &cache, &address, true).remove(0).unwrap();
+    let made = make_all(&name, &root, &cache, &address, true)
+        .remove(0)
+        .unwrap();
     assert_eq!(made.standing, Standing::ByRule);
     assert!(made.to_string().contains("NOT the files"), "{made}");
 }
@@ -201,7 +228,10 @@ fn a_source_that_cannot_be_had_says_what_to_put_where() {
     let text = crate::failure::message(&made.remove(0).unwrap_err());
     let place = cache.downloads().join("github/o/raw/c0ffee/d/a.csv");
     assert!(text.contains("no source for raw"), "{text}");
-    assert!(text.contains("http://127.0.0.1:9/o/raw/raw/c0ffee/d/a.csv"), "{text}");
+    assert!(
+        text.contains("http://127.0.0.1:9/o/raw/raw/c0ffee/d/a.csv"),
+        "{text}"
+    );
     assert!(text.contains(&place.display().to_string()), "{text}");
 
     fs::create_dir_all(place.parent().unwrap()).unwrap();
