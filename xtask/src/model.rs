@@ -67,7 +67,14 @@ fn measurements(base: &str, data: &str) -> anyhow::Result<Counts> {
     let out = format!("{RUNS}/continual");
     let mut continual = program("continual", &["--suite", "demo", "--orders", "1"]);
     continual.args(["--methods", "sequential", "--seeds", "0", "--base", base]);
-    continual.args(["--data", data_root(data), "--out", &out]);
+    continual.args([
+        "--data",
+        data_root(data),
+        "--out",
+        &out,
+        "--step-tasks",
+        "1",
+    ]);
     for setting in [
         "data.train_examples=8",
         "data.dev_examples=8",

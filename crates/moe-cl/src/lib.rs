@@ -4,6 +4,7 @@ pub mod config;
 pub mod data;
 pub mod events;
 pub mod metrics;
+pub mod probes;
 pub mod recorders;
 pub mod report;
 pub mod router;

@@ -6,6 +6,7 @@ mod demo_data;
 mod download;
 mod failure;
 mod progress;
+mod suites;
 
 use std::io::{self, IsTerminal};
 use std::process::ExitCode;

@@ -236,6 +236,76 @@ fn a_model_comes_from_the_endpoint_and_into_the_cache_that_the_environment_names
     assert_eq!(inspect("1").0, Some(0), "from the cache");
 }
 
+/// A manifest of one task whose texts are `texts.txt` of `source`.
+fn manifest(folder: &Path, source: &str) {
+    let split = |name: &str| format!("{name} = {{ file = \"own/t/{name}.jsonl\", rows = 2 }}\n");
+    let text = format!(
+        "suite = \"own\"\n[[tasks]]\nname = \"t\"\nsource = \"{source}\"\ncommit = \"c0ffee\"\nfiles = [\"d/texts.txt\"]\n\
+         read = {{ format = \"lines\" }}\nlicence = \"MIT\"\nlabels = [\"good\", \"bad\"]\n{}{}{}",
+        split("train"),
+        split("dev"),
+        split("test")
+    );
+    fs::write(folder.join("own.toml"), text).unwrap();
+}
+
+#[test]
+fn a_suite_comes_from_the_hubs_that_the_environment_names() {
+    let home = tempfile::tempdir().unwrap();
+    let files = home.path().join("files");
+    fs::create_dir_all(&files).unwrap();
+    let lines = (0..6).map(|i| format!("text {i}\t{}\n", ["good", "bad"][i % 2]));
+    fs::write(files.join("texts.txt"), lines.collect::<String>()).unwrap();
+    let address = hub(files);
+    for (source, variable) in [
+        ("https://github.com/tiny/texts", "MOE_CL_GITHUB"),
+        ("hf:datasets/tiny/texts", "HF_ENDPOINT"),
+    ] {
+        manifest(home.path(), source);
+        let out = home.path().join(variable);
+        let mut command = moe_cl(home.path());
+        command
+            .args(["data", "fetch", "own.toml", "--out"])
+            .arg(&out);
+        let (status, said, err) = run(command.env(variable, &address));
+        assert_eq!(status, Some(0), "{err}");
+        assert!(said.contains("own/t: train 2, dev 2, test 2"), "{said}");
+        assert!(
+            said.contains("NOT the files that docs/RESULTS.md speaks of"),
+            "{said}"
+        );
+        let made = out.join("own/t/train.jsonl");
+        let (status, said, _) = run(moe_cl(home.path()).args(["data", "check"]).arg(made));
+        assert_eq!(status, Some(0));
+        assert!(said.contains("2 records, 0 refused"), "{said}");
+    }
+}
+
+#[test]
+fn a_suite_that_cannot_be_had_says_for_every_task_what_to_put_where() {
+    let home = tempfile::tempdir().unwrap();
+    let mut command = moe_cl(home.path());
+    command.env("MOE_CL_GITHUB", "http://127.0.0.1:9");
+    let (status, _, err) = run(command.args(["data", "fetch", "moderation"]));
+    assert_eq!(status, Some(1));
+    for task in [
+        "youtube_spam",
+        "twitter_offensive",
+        "forum_hate",
+        "social_toxicity",
+    ] {
+        assert!(err.contains(&format!("no source for {task}")), "{err}");
+    }
+    let place = home
+        .path()
+        .join("cache/downloads/github/Vicomtech/hate-speech-dataset");
+    assert!(err.contains(&place.display().to_string()), "{err}");
+    assert!(err.contains("MOE_CL_GITHUB"), "{err}");
+    let (status, _, err) = run(moe_cl(home.path()).args(["data", "fetch", "mtl6"]));
+    assert_eq!(status, Some(1));
+    assert!(err.contains("known are mtl5, moderation"), "{err}");
+}
+
 #[test]
 fn a_good_data_file_passes_and_a_bad_one_names_its_line() {
     let home = tempfile::tempdir().unwrap();

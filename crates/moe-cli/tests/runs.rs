@@ -283,3 +283,40 @@ fn every_method_trains_reports_and_is_scored_again() {
         assert!(scored.contains("mean of the 2 learnt"), "{scored}");
     }
 }
+
+/// `train --tui` on a terminal of its own, as `script` of util-linux gives one.
+#[cfg(target_os = "linux")]
+#[test]
+fn the_dashboard_takes_a_terminal_and_gives_it_back() {
+    if Command::new("script").arg("--version").output().is_err() {
+        eprintln!("SKIP: there is no `script` to make a terminal with");
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    write_base(&dir.path().join("base"));
+    write_experiment(dir.path());
+    let line = format!(
+        "stty rows 40 cols 120; exec '{}' train --config killed.toml --base base --out watched --set training.epochs=2 --tui",
+        env!("CARGO_BIN_EXE_moe-cl")
+    );
+    let output = Command::new("timeout")
+        .args(["60", "script", "--quiet", "--return", "--command", &line])
+        .arg("/dev/null")
+        .current_dir(dir.path())
+        .env("TERM", "xterm-256color")
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{}: {said}", output.status);
+    let (_, shown) = said
+        .split_once("\u{1b}[?1049h")
+        .expect("the screen is taken");
+    let (shown, after) = shown.split_once("\u{1b}[?1049l").expect("and given back");
+    assert!(shown.contains("Loss"), "{shown}");
+    assert!(
+        after.contains("AvgAcc"),
+        "the table comes after it: {after}"
+    );
+    assert!(dir.path().join("watched/result.json").is_file());
+}

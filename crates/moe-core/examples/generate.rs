@@ -21,15 +21,18 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     let config = checkpoint.config();
     let spelling = |id: Option<u32>| id.and_then(|id| tokenizer.token(id)).unwrap_or_default();
-    let text = match checkpoint.chat_template() {
+    let prompt = match checkpoint.chat_template() {
         Some(source) => {
             let eos = config.eos_token_ids.first().copied();
-            ChatTemplate::new(source, &spelling(config.bos_token_id), &spelling(eos))?
-                .render(&[Message::new("user", question)], true)?
+            ChatTemplate::new(source, &spelling(config.bos_token_id), &spelling(eos))?.encode(
+                &[Message::new("user", question)],
+                true,
+                &tokenizer,
+            )?
         }
-        None => question,
+        None => tokenizer.encode_text(&question, false)?,
     };
-    let prompts = [tokenizer.encode(&text, false)?];
+    let prompts = [prompt];
     let answers = generate(
         &model,
         &prompts,

@@ -8,7 +8,7 @@ use std::{
 use anyhow::Context;
 use moe_cl::config::Experiment;
 
-use super::{Options, Outcome, Run, stripping, suite::with_root};
+use super::{Options, Outcome, Run, ability, stripping, suite::with_root};
 
 /// A method as it is named on the command line: `name`, or `name:key=value:key=value` with options of its `[method]` table.
 ///
@@ -34,6 +34,26 @@ impl Method {
         self.0.split(':').next().unwrap_or(&self.0)
     }
 
+    /// The `[method]` table in TOML, without its brackets: a value that is neither number, truth value, list nor quoted is a text.
+    pub(super) fn toml(&self) -> String {
+        let mut parts = self.0.split(':');
+        let name = format!("name = {:?}", parts.next().unwrap_or_default());
+        let options = parts.map(|option| {
+            let (key, value) = option.split_once('=').unwrap_or((option, ""));
+            let is_text = value.parse::<f64>().is_err()
+                && value.parse::<bool>().is_err()
+                && !value.starts_with(['"', '\'', '[']);
+            match is_text {
+                true => format!("{key} = {value:?}"),
+                false => format!("{key} = {value}"),
+            }
+        });
+        std::iter::once(name)
+            .chain(options)
+            .collect::<Vec<_>>()
+            .join(", ")
+    }
+
     /// The overrides of an experiment that choose this method.
     fn sets(&self) -> Vec<String> {
         let name = format!("method={{name={:?}}}", self.name());
@@ -44,7 +64,7 @@ impl Method {
     }
 
     /// Name of its folder.
-    fn folder(&self) -> String {
+    pub(super) fn folder(&self) -> String {
         self.0
             .replace(|c: char| !c.is_alphanumeric() && c != '_' && c != '.', "-")
     }
@@ -134,6 +154,7 @@ impl Cell {
         let experiment = self.experiment(options)?;
         let settings = std::fs::read_to_string(folder.join("config.toml")).ok();
         let finished = folder.join("result.json").is_file()
+            && folder.join(ability::FILE).is_file()
             && (!options.suite.has_stripping() || folder.join(stripping::FILE).is_file());
         if finished && settings.as_ref() == Some(&experiment.to_toml()) {
             return Ok(());
@@ -158,6 +179,10 @@ mod tests {
                 "method.mode=paper",
                 "method.adversarial_weight=0.2"
             ]
+        );
+        assert_eq!(
+            method.toml(),
+            r#"name = "moe_cl", mode = "paper", adversarial_weight = 0.2"#
         );
         assert_eq!(method.folder(), "moe_cl-mode-paper-adversarial_weight-0.2");
     }

@@ -2,7 +2,7 @@
 
 use moe_cl::metrics::mean_open_set_auroc;
 
-use super::Outcome;
+use super::{Outcome, ability::Abilities};
 
 /// What some figures compare a run with: other methods on the same order with the same seed.
 #[derive(Clone, Debug, Default)]
@@ -20,6 +20,8 @@ pub enum Part {
     Given,
     /// It is inferred.
     Inferred,
+    /// What the model can do besides the tasks.
+    Ability,
     /// What it costs.
     Cost,
 }
@@ -39,7 +41,7 @@ pub struct Figure {
 }
 
 /// Every figure, in the order of the columns.
-pub const FIGURES: [Figure; 17] = [
+pub const FIGURES: [Figure; 26] = [
     Figure {
         name: "AvgAcc",
         meaning: "mean accuracy over all tasks after the last one",
@@ -129,6 +131,69 @@ pub const FIGURES: [Figure; 17] = [
         format: share,
     },
     Figure {
+        name: "Perplexity, base",
+        meaning: "of the held text; less is better: the base before the first task",
+        part: Part::Ability,
+        value: |run, _| Some(ability(run)?.before.perplexity),
+        format: |value| format!("{value:.2}"),
+    },
+    Figure {
+        name: "Perplexity, task",
+        meaning: "the same after the last task, answered as each task is, mean over the tasks",
+        part: Part::Ability,
+        value: |run, _| ability(run)?.mean(|ability| ability.perplexity),
+        format: |value| format!("{value:.2}"),
+    },
+    Figure {
+        name: "Perplexity, unknown",
+        meaning: "the same, answered as a text of no known task is",
+        part: Part::Ability,
+        value: |run, _| Some(ability(run)?.unknown?.perplexity),
+        format: |value| format!("{value:.2}"),
+    },
+    Figure {
+        name: "Everyday, base",
+        meaning: "share of everyday sentences whose right end is more probable than a wrong one; chance is 0.5: the base before the first task",
+        part: Part::Ability,
+        value: |run, _| Some(ability(run)?.before.everyday),
+        format: share,
+    },
+    Figure {
+        name: "Everyday, task",
+        meaning: "the same after the last task, answered as each task is, mean over the tasks",
+        part: Part::Ability,
+        value: |run, _| ability(run)?.mean(|ability| ability.everyday),
+        format: share,
+    },
+    Figure {
+        name: "Everyday, unknown",
+        meaning: "the same, answered as a text of no known task is",
+        part: Part::Ability,
+        value: |run, _| Some(ability(run)?.unknown?.everyday),
+        format: share,
+    },
+    Figure {
+        name: "Grammar, base",
+        meaning: "share of pairs of sentences of which the well-formed one is more probable; chance is 0.5: the base before the first task",
+        part: Part::Ability,
+        value: |run, _| Some(ability(run)?.before.grammar),
+        format: share,
+    },
+    Figure {
+        name: "Grammar, task",
+        meaning: "the same after the last task, answered as each task is, mean over the tasks",
+        part: Part::Ability,
+        value: |run, _| ability(run)?.mean(|ability| ability.grammar),
+        format: share,
+    },
+    Figure {
+        name: "Grammar, unknown",
+        meaning: "the same, answered as a text of no known task is",
+        part: Part::Ability,
+        value: |run, _| Some(ability(run)?.unknown?.grammar),
+        format: share,
+    },
+    Figure {
         name: "Trained / task",
         meaning: "parameters that move while a task is learnt, mean over the tasks",
         part: Part::Cost,
@@ -164,6 +229,10 @@ pub const FIGURES: [Figure; 17] = [
         format: |bytes| format!("{:.2} GB", bytes / 1e9),
     },
 ];
+
+fn ability(run: &Outcome) -> Option<&Abilities> {
+    run.ability.as_ref()
+}
 
 /// Mean of `a − b` over the tasks; none where one is missing.
 fn less(a: &[Option<f64>], b: &[Option<f64>]) -> Option<f64> {

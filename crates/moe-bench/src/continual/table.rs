@@ -9,6 +9,7 @@ use super::{
     Options, Outcome, Run,
     bootstrap::{Difference, paired},
     figures::{FIGURES, References},
+    steps::StepTimes,
     stripping::{Strip, TARGETS},
 };
 
@@ -25,6 +26,8 @@ pub struct Table<'a> {
     pub differences: Vec<Pair>,
     /// A row per method and task, where stripping rates were measured.
     pub stripping: Vec<StrippedTask>,
+    /// A row per method: the time of its steps.
+    pub steps: Vec<StepTimes>,
     /// The runs behind it, failed ones included.
     pub runs: &'a [Run],
 }
@@ -81,7 +84,7 @@ pub struct StrippedTask {
 
 impl<'a> Table<'a> {
     /// Puts the runs of a comparison together.
-    pub fn new(options: &Options, runs: &'a [Run]) -> Self {
+    pub fn new(options: &Options, runs: &'a [Run], steps: Vec<StepTimes>) -> Self {
         let mut methods: Vec<&str> = Vec::new();
         for run in runs {
             if !methods.contains(&run.method.as_str()) {
@@ -107,6 +110,7 @@ impl<'a> Table<'a> {
                 .iter()
                 .flat_map(|method| stripped(&of(method)))
                 .collect(),
+            steps,
             runs,
         }
     }

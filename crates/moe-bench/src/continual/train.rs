@@ -18,7 +18,10 @@ use moe_core::{
     source::{BaseSource, Cache, fetch_default, smollm2},
 };
 
-use super::stripping::{self, Course, strip};
+use super::{
+    ability::{self, Abilities},
+    stripping::{self, Course, strip},
+};
 
 /// Trains `experiment` in `folder` by starting this program again as its [`child`]; a run that was broken off goes on.
 ///
@@ -70,6 +73,11 @@ pub fn child(folder: &Path, with_stripping: bool) -> anyhow::Result<()> {
     base.keep_trunk(&experiment, &Cache::open()?.trunks())?;
     let options = RunOptions::new(folder.into(), true);
     learn(&experiment, &base, &options, &mut Lines)?;
+    let path = folder.join(ability::FILE);
+    if !path.is_file() {
+        let abilities = Abilities::measure(folder, &base)?;
+        moe_core::atomic::write_file(&path, &serde_json::to_vec(&abilities)?)?;
+    }
     if with_stripping {
         let courses = courses(folder, &base)?;
         let path = folder.join(stripping::FILE);

@@ -24,7 +24,7 @@ pub use error::{ConfigError, Place};
 pub use experiment::{BaseConfig, DataConfig, Experiment, TaskConfig};
 pub use method::{DiscriminatorLoss, Experts, Gate, MethodConfig, Mode, MoeClConfig, SharedExpert};
 pub use router::RouterConfig;
-pub use training::{EvaluationConfig, HeadStart, Objective, Split, TrainingConfig};
+pub use training::{EvaluationConfig, Objective, Split, TrainingConfig};
 
 #[cfg(test)]
 mod tests {

@@ -44,12 +44,6 @@ pub(super) fn first_nonsense(experiment: &Experiment) -> Option<(String, String)
             "must be above 0 and finite",
         ),
         (
-            "training.head_learning_rate",
-            training.head_learning_rate.unwrap_or(1.0),
-            positive,
-            "must be above 0 and finite; leave it out for `training.learning_rate`",
-        ),
-        (
             "training.clip_norm",
             training.clip_norm.unwrap_or(1.0),
             positive,

@@ -16,18 +16,6 @@ pub enum Objective {
     Instruction,
 }
 
-/// Where a task's classification head starts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum HeadStart {
-    /// At small random weights.
-    Random,
-    /// At zero: all labels begin equally probable.
-    Zeros,
-    /// At the ridge regression of the labels on the features that the task starts with.
-    Ridge,
-}
-
 /// The part of a task's data that scores are measured on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
@@ -53,10 +41,6 @@ pub struct TrainingConfig {
     pub accumulation: usize,
     /// Largest learning rate of AdamW.
     pub learning_rate: f64,
-    /// Largest learning rate of the classification heads, whose inputs are hundreds of times larger than what an expert reads.
-    /// Absent: that of everything else.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub head_learning_rate: Option<f64>,
     /// Shape of the learning rate over each task's steps, after the warm-up.
     pub schedule: Schedule,
     /// Share of each task's steps, in [0, 1), during which the learning rate grows from 0.
@@ -64,9 +48,6 @@ pub struct TrainingConfig {
     /// Largest norm of all gradients together; larger ones are scaled down to it. Absent: no clipping.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub clip_norm: Option<f64>,
-    /// Where a task's classification head starts. Absent: as the method has it (ridge for improved MoE-CL, random for others).
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub head_start: Option<HeadStart>,
     /// Decoupled weight decay of AdamW.
     pub weight_decay: f64,
     /// Optimiser steps between two checkpoints.
@@ -81,11 +62,9 @@ impl Default for TrainingConfig {
             batch_size: 8,
             accumulation: 1,
             learning_rate: 1e-3,
-            head_learning_rate: None,
             schedule: Schedule::Constant,
             warmup_ratio: 0.0,
             clip_norm: None,
-            head_start: None,
             weight_decay: 0.01,
             checkpoint_every: 50,
         }

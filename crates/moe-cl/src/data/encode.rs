@@ -155,7 +155,7 @@ impl<'a> Encoder<'a> {
         task: &TaskData,
     ) -> Result<Vec<u32>, DataError> {
         self.tokenizer
-            .encode(text, add_special)
+            .encode_text(text, add_special)
             .map_err(|error| DataError::Encoding {
                 task: task.name.clone(),
                 error,
@@ -266,13 +266,11 @@ impl<'a> Encoder<'a> {
         let messages: Vec<Message> = earlier
             .chain([Message::new(Role::User.name(), last)])
             .collect();
-        let rendered = chat
-            .render(&messages, true)
+        chat.encode(&messages, true, self.tokenizer)
             .map_err(|error| DataError::Encoding {
                 task: task.name.clone(),
                 error,
-            })?;
-        self.tokens(&rendered, false, task)
+            })
     }
 }
 
@@ -292,7 +290,7 @@ mod tests {
     use burn_dataset::{InMemDataset, transform::SelectionDataset};
 
     use super::*;
-    use crate::data::prompt_text;
+    use crate::data::prompt_tokens;
 
     const WORDS: [&str; 14] = [
         "?",
@@ -447,8 +445,7 @@ mod tests {
                 .encode_all(&records(&[("one", "yes")]), &task)
                 .unwrap();
             let instruction = task.instruction.as_deref();
-            let (text, special) = prompt_text(chat, instruction, &task.labels, "one").unwrap();
-            let prompt = tokenizer.encode(&text, special).unwrap();
+            let prompt = prompt_tokens(&tokenizer, chat, instruction, &task.labels, "one").unwrap();
             assert_eq!(prompt, learnt[0].tokens[..learnt[0].answer.start]);
         }
     }

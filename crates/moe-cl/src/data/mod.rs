@@ -18,7 +18,7 @@ pub use batch::{Batch, Collate, epoch_batches};
 pub use encode::{Encoder, Example};
 pub use error::{DataError, Place};
 pub use jsonl::{Row, read, rows};
-pub use question::prompt_text;
+pub use question::prompt_tokens;
 pub use record::{Format, Record, Role, Turn};
 pub use report::DataReport;
 pub use task::{Records, TaskData};

@@ -1,6 +1,9 @@
 //! How a task asks about a text.
 
-use moe_core::chat::{ChatTemplate, Message};
+use moe_core::{
+    chat::{ChatTemplate, Message},
+    tokenizer::Tokenizer,
+};
 
 use super::{Record, Role, TaskData, Turn};
 
@@ -58,25 +61,26 @@ fn frame(instruction: Option<&str>, labels: &[String]) -> (String, String) {
     (before, after)
 }
 
-/// The prompt of a text that is in no file, as training writes it for a task with that `instruction` and those `labels`;
-/// the flag tells whether the tokenizer adds its special tokens, which a chat template writes itself.
+/// The prompt of a text that is in no file, as training writes it for a task with that `instruction` and those `labels`.
 ///
 /// # Errors
-/// When the template refuses the text.
-pub fn prompt_text(
+/// When the template or the tokenizer refuses the text.
+pub fn prompt_tokens(
+    tokenizer: &Tokenizer,
     chat: Option<&ChatTemplate>,
     instruction: Option<&str>,
     labels: &[String],
     text: &str,
-) -> moe_core::Result<(String, bool)> {
+) -> moe_core::Result<Vec<u32>> {
     let (before, after) = frame(instruction, labels);
     let mark = if labels.is_empty() { "" } else { TEXT };
     let question = format!("{before}{mark}{text}{after}");
     match chat {
-        Some(chat) => Ok((
-            chat.render(&[Message::new(Role::User.name(), question)], true)?,
-            false,
-        )),
-        None => Ok((question + ANSWER, true)),
+        Some(chat) => chat.encode(
+            &[Message::new(Role::User.name(), question)],
+            true,
+            tokenizer,
+        ),
+        None => tokenizer.encode_text(&(question + ANSWER), true),
     }
 }

@@ -64,7 +64,7 @@ impl DataReport {
             if let Some(tokenizer) = tokenizer {
                 let encoded =
                     tokenizer
-                        .encode(&text, true)
+                        .encode_text(&text, true)
                         .map_err(|error| DataError::Encoding {
                             task: path.display().to_string(),
                             error,

@@ -11,4 +11,6 @@ pub struct Card {
     pub stores: &'static str,
     /// Where it comes from.
     pub source: &'static str,
+    /// The defaults of what weighs its protection, and where they come from; empty where there is nothing to weigh.
+    pub strength: &'static str,
 }

@@ -1,5 +1,7 @@
 //! Elastic weight consolidation (Kirkpatrick et al., arXiv 1612.00796): what mattered to earlier tasks is held where it was.
 
+use std::io;
+
 use burn::{
     module::Module,
     optim::GradientsParams,
@@ -105,6 +107,7 @@ impl Method for Ewc {
             needs: "nothing",
             stores: "two numbers per parameter (online: in all)",
             source: "arXiv 1612.00796",
+            strength: "lambda 100 without the paper's ½ (its 200); no value is published for LoRA, the literature tunes it per benchmark; not tuned here",
         }
     }
 
@@ -156,12 +159,20 @@ impl Method for Ewc {
         learner
     }
 
-    fn memory(&self) -> serde_json::Result<serde_json::Value> {
-        serde_json::to_value(&self.anchors)
+    /// The anchors one after another, in their binary form.
+    fn memory(&self) -> io::Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        for anchor in &self.anchors {
+            anchor.write(&mut bytes);
+        }
+        Ok(bytes)
     }
 
-    fn restore(&mut self, memory: serde_json::Value) -> serde_json::Result<()> {
-        self.anchors = serde_json::from_value(memory)?;
+    fn restore(&mut self, mut memory: &[u8]) -> io::Result<()> {
+        self.anchors.clear();
+        while !memory.is_empty() {
+            self.anchors.push(Anchor::read(&mut memory)?);
+        }
         Ok(())
     }
 }

@@ -1,13 +1,12 @@
 //! How much each parameter matters to a task: the diagonal of the empirical Fisher information, and the penalty made of it.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, io};
 
 use burn::{
     module::{Module, ModuleVisitor, Param, ParamId},
     optim::GradientsParams,
     tensor::{Tensor, TensorData},
 };
-use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
 
 /// Mean of squared gradients over batches. With one example per batch this is the usual diagonal of the empirical Fisher
 /// information, with the true labels; with larger batches it is not.
@@ -35,7 +34,7 @@ impl Importance {
         let batches = self.batches.max(1) as f64;
         let parameters = self.squares.into_iter().filter_map(|(id, squares)| {
             let value = values.0.remove(&id)?;
-            let importance = Numbers(read(squares / batches));
+            let importance = read(squares / batches);
             Some((id, Held { importance, value }))
         });
         Anchor {
@@ -45,16 +44,16 @@ impl Importance {
 }
 
 /// What a module was when a task ended, and how much each number mattered to it.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Anchor {
     /// By parameter id.
     parameters: BTreeMap<u64, Held>,
 }
 
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq)]
 struct Held {
-    importance: Numbers,
-    value: Numbers,
+    importance: Vec<f32>,
+    value: Vec<f32>,
 }
 
 impl Anchor {
@@ -63,13 +62,12 @@ impl Anchor {
         for (id, older_held) in &older.parameters {
             match self.parameters.get_mut(id) {
                 Some(held) => {
-                    let pairs = held.importance.0.iter_mut().zip(&older_held.importance.0);
+                    let pairs = held.importance.iter_mut().zip(&older_held.importance);
                     pairs.for_each(|(new, old)| *new += decay as f32 * old);
                 }
                 None => {
                     let mut held = older_held.clone();
                     held.importance
-                        .0
                         .iter_mut()
                         .for_each(|old| *old *= decay as f32);
                     self.parameters.insert(*id, held);
@@ -81,7 +79,36 @@ impl Anchor {
     /// Importance of a parameter, flat; none where it had no gradient.
     pub fn importance(&self, id: ParamId) -> Option<&[f32]> {
         let held = self.parameters.get(&id.val())?;
-        Some(&held.importance.0)
+        Some(&held.importance)
+    }
+
+    /// Appends it: the number of parameters, then each one's id and length, its importances and its values; integers of 64 bits and
+    /// numbers of 32, little end first.
+    pub(super) fn write(&self, bytes: &mut Vec<u8>) {
+        let integer = |bytes: &mut Vec<u8>, value: u64| bytes.extend(value.to_le_bytes());
+        integer(bytes, self.parameters.len() as u64);
+        for (id, held) in &self.parameters {
+            integer(bytes, *id);
+            integer(bytes, held.value.len() as u64);
+            for number in held.importance.iter().chain(&held.value) {
+                bytes.extend(number.to_le_bytes());
+            }
+        }
+    }
+
+    /// Takes one off the front of `bytes`.
+    ///
+    /// # Errors
+    /// When they end too soon.
+    pub(super) fn read(bytes: &mut &[u8]) -> io::Result<Self> {
+        let mut parameters = BTreeMap::new();
+        for _ in 0..integer(bytes)? {
+            let (id, count) = (integer(bytes)?, integer(bytes)?);
+            let importance = numbers(bytes, count)?;
+            let value = numbers(bytes, count)?;
+            parameters.insert(id, Held { importance, value });
+        }
+        Ok(Self { parameters })
     }
 }
 
@@ -114,12 +141,11 @@ impl ModuleVisitor for Squares<'_> {
     }
 }
 
-struct Values(BTreeMap<u64, Numbers>);
+struct Values(BTreeMap<u64, Vec<f32>>);
 
 impl ModuleVisitor for Values {
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        self.0
-            .insert(param.id.val(), Numbers(read(flat(param.val()))));
+        self.0.insert(param.id.val(), read(flat(param.val())));
     }
 }
 
@@ -135,9 +161,8 @@ impl ModuleVisitor for Penalty<'_> {
         };
         let value = flat(param.val());
         let device = value.device().inner();
-        let constant = |numbers: &Numbers| {
-            let count = numbers.0.len();
-            Tensor::<1>::from_data(TensorData::new(numbers.0.clone(), [count]), &device)
+        let constant = |numbers: &[f32]| {
+            Tensor::<1>::from_data(TensorData::new(numbers.to_vec(), [numbers.len()]), &device)
         };
         let moved = value - constant(&held.value);
         let part = (moved.square() * constant(&held.importance)).sum();
@@ -157,31 +182,29 @@ fn read(x: Tensor<1>) -> Vec<f32> {
     x.into_data().iter::<f32>().collect()
 }
 
-/// Numbers that are written as the eight hexadecimal digits of their bits: exact, and one JSON value instead of millions.
-#[derive(Clone, Debug, PartialEq)]
-struct Numbers(Vec<f32>);
-
-impl Serialize for Numbers {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        use std::fmt::Write;
-        let mut text = String::with_capacity(8 * self.0.len());
-        for number in &self.0 {
-            write!(text, "{:08x}", number.to_bits()).map_err(serde::ser::Error::custom)?;
-        }
-        serializer.serialize_str(&text)
-    }
+fn integer(bytes: &mut &[u8]) -> io::Result<u64> {
+    let (first, rest) = bytes.split_first_chunk().ok_or_else(too_short)?;
+    *bytes = rest;
+    Ok(u64::from_le_bytes(*first))
 }
 
-impl<'de> Deserialize<'de> for Numbers {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        let numbers = text.as_bytes().chunks(8).map(|digits| {
-            let digits = str::from_utf8(digits).map_err(D::Error::custom)?;
-            let bits = u32::from_str_radix(digits, 16).map_err(D::Error::custom)?;
-            Ok(f32::from_bits(bits))
-        });
-        numbers.collect::<Result<_, _>>().map(Self)
-    }
+fn numbers(bytes: &mut &[u8], count: u64) -> io::Result<Vec<f32>> {
+    let length = usize::try_from(count)
+        .ok()
+        .and_then(|count| count.checked_mul(size_of::<f32>()));
+    let (own, rest) = length
+        .and_then(|length| bytes.split_at_checked(length))
+        .ok_or_else(too_short)?;
+    *bytes = rest;
+    let (words, _) = own.as_chunks();
+    Ok(words.iter().map(|word| f32::from_le_bytes(*word)).collect())
+}
+
+fn too_short() -> io::Error {
+    io::Error::new(
+        io::ErrorKind::UnexpectedEof,
+        "the anchors end in the middle of one",
+    )
 }
 
 #[cfg(test)]
@@ -219,15 +242,24 @@ mod tests {
     }
 
     #[test]
-    fn anchors_survive_json_bit_for_bit() {
-        let anchor = anchor(&linear());
-        let text = serde_json::to_string(&anchor).expect("plain text");
-        let read: Anchor = serde_json::from_str(&text).expect("what was written");
-        assert_eq!(read, anchor);
-        let value = serde_json::to_value(&anchor).expect("plain text");
+    fn anchors_survive_their_binary_form_bit_for_bit_and_never_in_part() {
+        let anchors = [anchor(&linear()), anchor(&linear())];
+        let mut bytes = Vec::new();
+        anchors.iter().for_each(|anchor| anchor.write(&mut bytes));
         assert_eq!(
-            serde_json::from_value::<Anchor>(value).expect("as written"),
-            anchor
+            bytes.len(),
+            2 * (8 + 16 + 2 * 4 * 4),
+            "8 bytes a parameter and little more"
         );
+        let mut rest = bytes.as_slice();
+        for anchor in &anchors {
+            assert_eq!(Anchor::read(&mut rest).expect("what was written"), *anchor);
+        }
+        assert!(rest.is_empty());
+        for length in 0..bytes.len() / 2 {
+            assert!(Anchor::read(&mut &bytes[..length]).is_err());
+        }
+        let lies = [1u64, 7, u64::MAX].map(u64::to_le_bytes).concat();
+        assert!(Anchor::read(&mut lies.as_slice()).is_err());
     }
 }

@@ -26,6 +26,7 @@ impl Method for Joint {
             needs: "nothing",
             stores: "nothing, but trains on all data at once",
             source: "baseline",
+            strength: "",
         }
     }
 

@@ -23,6 +23,7 @@ impl Method for LinearProbe {
             needs: "nothing besides the head",
             stores: "nothing",
             source: "baseline (Alain & Bengio, arXiv 1610.01644)",
+            strength: "",
         }
     }
 

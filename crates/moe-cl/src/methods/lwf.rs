@@ -44,6 +44,7 @@ impl Method for Lwf {
             needs: "nothing",
             stores: "nothing (one copy of the expert in all)",
             source: "arXiv 1606.09282",
+            strength: "lambda 1, temperature 2, as published",
         }
     }
 

@@ -1,5 +1,7 @@
 //! MoCL (arXiv 2404.00228): an adapter per task; a text is answered by all of them, weighed by its likeness to their tasks.
 
+use std::io;
+
 use burn::tensor::{Device, Tensor};
 use moe_core::model::Decoder;
 use moe_lora::{Mix, Routing, Texts};
@@ -68,6 +70,7 @@ impl Method for Mocl {
             needs: "nothing, but evaluates every adapter",
             stores: "an expert, a vector",
             source: "arXiv 2404.00228",
+            strength: "",
         }
     }
 
@@ -122,12 +125,12 @@ impl Method for Mocl {
         learner
     }
 
-    fn memory(&self) -> serde_json::Result<serde_json::Value> {
-        serde_json::to_value(&self.learnt)
+    fn memory(&self) -> io::Result<Vec<u8>> {
+        Ok(serde_json::to_vec(&self.learnt)?)
     }
 
-    fn restore(&mut self, memory: serde_json::Value) -> serde_json::Result<()> {
-        self.learnt = serde_json::from_value(memory)?;
+    fn restore(&mut self, memory: &[u8]) -> io::Result<()> {
+        self.learnt = serde_json::from_slice(memory)?;
         Ok(())
     }
 }

@@ -18,7 +18,7 @@ mod replay;
 mod sequential;
 mod slao;
 
-use std::ops::Range;
+use std::{io, ops::Range};
 
 use burn::{
     optim::GradientsParams,
@@ -47,7 +47,7 @@ pub use sequential::Sequential;
 pub use slao::Slao;
 
 use crate::{
-    config::{HeadStart, MethodConfig, Objective},
+    config::{MethodConfig, Objective},
     data::{Batch, Collate, Example},
     learner::Learner,
 };
@@ -178,11 +178,6 @@ pub trait Method {
         Mix::Routed(self.routing(task))
     }
 
-    /// Where a task's classification head starts, unless the experiment says otherwise.
-    fn head_start(&self) -> HeadStart {
-        HeadStart::Random
-    }
-
     /// Tasks whose data are learnt in the stage of `task`, of a stream of `tasks`: that task alone, where the method is a continual one.
     fn stage(&self, task: usize, _tasks: usize) -> Range<usize> {
         task..task + 1
@@ -201,19 +196,19 @@ pub trait Method {
         learner
     }
 
-    /// What [`Method::finish`] kept besides the learner, for checkpoints.
+    /// What [`Method::finish`] kept besides the learner, for checkpoints; empty where it kept nothing.
     ///
     /// # Errors
-    /// When it cannot be written as JSON.
-    fn memory(&self) -> serde_json::Result<serde_json::Value> {
-        Ok(serde_json::Value::Null)
+    /// When it cannot be written.
+    fn memory(&self) -> io::Result<Vec<u8>> {
+        Ok(Vec::new())
     }
 
     /// Puts back what [`Method::memory`] gave.
     ///
     /// # Errors
-    /// When the value is not of the form that this method writes.
-    fn restore(&mut self, _memory: serde_json::Value) -> serde_json::Result<()> {
+    /// When the bytes are not of the form that this method writes.
+    fn restore(&mut self, _memory: &[u8]) -> io::Result<()> {
         Ok(())
     }
 }

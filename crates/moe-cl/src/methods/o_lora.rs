@@ -69,6 +69,7 @@ impl Method for OLora {
             needs: "nothing (summed), task id (own)",
             stores: "an expert",
             source: "arXiv 2310.14152",
+            strength: "lambda 0.5, as in its authors' scripts for these tasks (there on the sum of absolute inner products, here as in the paper on their squares); not tuned here",
         }
     }
 

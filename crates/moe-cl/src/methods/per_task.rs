@@ -24,6 +24,7 @@ impl Method for PerTask {
             needs: "task id",
             stores: "an expert",
             source: "baseline",
+            strength: "",
         }
     }
 

@@ -38,6 +38,7 @@ impl Method for Sequential {
             needs: "nothing",
             stores: "nothing",
             source: "baseline",
+            strength: "",
         }
     }
 

@@ -29,6 +29,7 @@ impl Method for Slao {
             needs: "nothing",
             stores: "nothing (two experts in all)",
             source: "arXiv 2512.23017",
+            strength: "",
         }
     }
 

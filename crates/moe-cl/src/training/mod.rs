@@ -1,7 +1,6 @@
 //! The continual-learning scheduler: tasks arrive one after another, each is learnt, then all are evaluated.
 
 mod evaluate;
-mod head_start;
 mod infer;
 pub mod optimizer;
 mod plan;

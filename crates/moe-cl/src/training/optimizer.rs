@@ -51,16 +51,6 @@ pub fn clip_by_global_norm<M: Module>(
     scale.gradients
 }
 
-/// Moves the gradients of `module`'s parameters out of `gradients`.
-pub fn take_gradients<M: Module>(module: &M, gradients: &mut GradientsParams) -> GradientsParams {
-    let mut taking = Taking {
-        from: gradients,
-        taken: GradientsParams::new(),
-    };
-    module.visit(&mut taking);
-    taking.taken
-}
-
 /// Ids of the parameters of `module` that have a gradient.
 pub fn with_gradient<M: Module>(module: &M, gradients: &GradientsParams) -> HashSet<ParamId> {
     let mut present = Present {
@@ -98,19 +88,6 @@ impl ModuleVisitor for Scale {
         if let Some(gradient) = self.gradients.remove::<D>(param.id) {
             self.gradients
                 .register(param.id, gradient.mul_scalar(self.coefficient));
-        }
-    }
-}
-
-struct Taking<'a> {
-    from: &'a mut GradientsParams,
-    taken: GradientsParams,
-}
-
-impl ModuleVisitor for Taking<'_> {
-    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        if let Some(gradient) = self.from.remove::<D>(param.id) {
-            self.taken.register(param.id, gradient);
         }
     }
 }
@@ -166,16 +143,6 @@ mod tests {
         assert!((gradient_norm(&pair, &clipped) - 1.0).abs() < 1e-5);
         let second = clipped.get::<1>(pair.second.id).expect("still there");
         assert!((second.into_scalar::<f32>() - 0.8).abs() < 1e-5);
-    }
-
-    #[test]
-    fn taken_gradients_are_no_longer_there() {
-        let (pair, mut gradients) = pair();
-        let taken = take_gradients(&pair.second, &mut gradients);
-        assert!(
-            taken.get::<1>(pair.second.id).is_some() && taken.get::<1>(pair.first.id).is_none()
-        );
-        assert_eq!(with_gradient(&pair, &gradients), [pair.first.id].into());
     }
 
     #[test]

@@ -24,13 +24,16 @@ use crate::{
     training::infer::Answers,
 };
 
-const FORMAT: u32 = 2;
+const FORMAT: u32 = 3;
+/// Differs in one thing: the method's memory is part of the state, as JSON.
+const FORMAT_BEFORE: u32 = 2;
 const STATE: &str = "state.json";
 const LEARNER: &str = "learner.bpk";
 const OPTIMIZER: &str = "optimizer.bpk";
 const ROUTER: &str = "router.bin";
+const MEMORY: &str = "memory.bin";
 
-/// Where a run stands, besides its tensors.
+/// Where a run stands, besides its tensors and what its method remembers.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Progress {
     /// Task being learnt; equal to the number of tasks when the run is complete.
@@ -47,8 +50,6 @@ pub struct Progress {
     pub inferred: Vec<Inferred>,
     /// Which texts of each learnt task were answered rightly after the last task learnt.
     pub answers: Vec<Answers>,
-    /// What the method keeps of finished tasks.
-    pub memory: serde_json::Value,
     /// Real tokens trained on.
     pub real_tokens: u64,
     /// Seconds spent in optimiser steps.
@@ -59,7 +60,7 @@ pub struct Progress {
 struct State {
     format: u32,
     progress: Progress,
-    /// SHA-256 of the tensor files.
+    /// SHA-256 of the other files.
     files: BTreeMap<String, String>,
 }
 
@@ -69,6 +70,8 @@ pub struct Saved {
     pub path: PathBuf,
     /// Where the run stood.
     pub progress: Progress,
+    /// What the method kept of finished tasks ([`crate::methods::Method::memory`]).
+    pub memory: Vec<u8>,
     learner: Vec<u8>,
     optimizer: Vec<u8>,
     router: Vec<u8>,
@@ -87,9 +90,10 @@ impl Saved {
         let read = |name: &str| {
             fs::read(path.join(name)).map_err(|error| damaged(format!("{name}: {error}")))
         };
-        let state: State = serde_json::from_slice(&read(STATE)?)
-            .map_err(|error| damaged(format!("{STATE}: {error}")))?;
-        if state.format != FORMAT {
+        let bytes = read(STATE)?;
+        let state: State =
+            serde_json::from_slice(&bytes).map_err(|error| damaged(format!("{STATE}: {error}")))?;
+        if ![FORMAT, FORMAT_BEFORE].contains(&state.format) {
             return Err(damaged(format!(
                 "format {}, this program reads {FORMAT}",
                 state.format
@@ -107,6 +111,10 @@ impl Saved {
             learner: read_checked(LEARNER)?,
             optimizer: read_checked(OPTIMIZER)?,
             router: read_checked(ROUTER)?,
+            memory: match state.format {
+                FORMAT => read_checked(MEMORY)?,
+                _ => memory_before(&bytes),
+            },
             progress: state.progress,
         })
     }
@@ -150,6 +158,15 @@ impl Saved {
     }
 }
 
+/// The memory in a state of [`FORMAT_BEFORE`].
+fn memory_before(state: &[u8]) -> Vec<u8> {
+    let state: serde_json::Value = serde_json::from_slice(state).unwrap_or_default();
+    match &state["progress"]["memory"] {
+        serde_json::Value::Null => Vec::new(),
+        memory => memory.to_string().into_bytes(),
+    }
+}
+
 /// Writes a checkpoint below `directory` and returns its path. It appears whole or not at all.
 ///
 /// # Errors
@@ -160,6 +177,7 @@ pub fn save(
     learner: &Learner,
     optimizer: &ModuleOptimizer,
     router: &TaskRouter,
+    memory: Vec<u8>,
 ) -> Result<PathBuf> {
     let path = directory.join(format!("step-{:08}", progress.step));
     let refused = |reason: String| Error::Checkpoint {
@@ -174,6 +192,7 @@ pub fn save(
         ),
         (OPTIMIZER, optimizer.into_bytes().map_err(record)?),
         (ROUTER, Bytes::from_bytes_vec(router.to_bytes())),
+        (MEMORY, Bytes::from_bytes_vec(memory)),
     ];
     let state = State {
         format: FORMAT,
@@ -266,7 +285,16 @@ fn sha256(bytes: &[u8]) -> String {
 mod tests {
     use rand::Rng;
 
+    use super::memory_before;
     use crate::seeds::{Purpose, Seeds};
+
+    #[test]
+    fn the_memory_of_an_older_checkpoint_is_found_in_its_state() {
+        let state =
+            br#"{"format": 2, "progress": {"task": 1, "memory": {"offered": 3, "kept": []}}}"#;
+        assert_eq!(memory_before(state), br#"{"offered":3,"kept":[]}"#);
+        assert!(memory_before(br#"{"format": 2, "progress": {"memory": null}}"#).is_empty());
+    }
 
     /// What a method remembers goes through JSON; without serde_json's `float_roundtrip` the last bit would sometimes change.
     #[test]

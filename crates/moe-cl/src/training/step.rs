@@ -16,7 +16,7 @@ use crate::{
     learner::Learner,
     methods::{Method, Setting, Step},
     seeds::{Purpose, Seeds},
-    training::optimizer::{clip_by_global_norm, gradient_norm, take_gradients, with_gradient},
+    training::optimizer::{clip_by_global_norm, gradient_norm, with_gradient},
 };
 
 /// What one optimiser step reads besides the weights.
@@ -124,13 +124,7 @@ pub fn optimizer_step(
     if let Some(max_norm) = training.clip_norm {
         gradients = clip_by_global_norm(&learner, gradients, gradient_norm, max_norm);
     }
-    let head_rate = training
-        .head_learning_rate
-        .map_or(1.0, |rate| rate / training.learning_rate)
-        * learning_rate;
-    let of_heads = take_gradients(&learner.heads, &mut gradients);
     let learner = optimizer.step(learning_rate, learner, gradients);
-    let learner = optimizer.step(head_rate, learner, of_heads);
     let figures = StepFigures {
         loss,
         discriminator_loss,

@@ -93,7 +93,7 @@ impl<'a> Trained<'a> {
             .fold(learner, prepare)
             .valid();
         method
-            .restore(saved.progress.memory.clone())
+            .restore(&saved.memory)
             .map_err(|error| Error::Checkpoint {
                 path: saved.path.clone(),
                 reason: format!("method memory: {error}"),
@@ -150,7 +150,7 @@ impl<'a> Trained<'a> {
     /// # Errors
     /// When the tokenizer refuses the text.
     pub fn infer(&self, text: &str) -> Result<Option<Routed>> {
-        let mut tokens = self.base.tokenizer.encode(text, true)?;
+        let mut tokens = self.base.tokenizer.encode_text(text, true)?;
         tokens.truncate(self.experiment.data.max_tokens);
         if tokens.is_empty() || self.router.tasks() == 0 {
             return Ok(None);

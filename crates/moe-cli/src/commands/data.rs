@@ -7,17 +7,21 @@ use anyhow::{Result, bail};
 use clap::{Args, Subcommand};
 use moe_cl::data::DataReport;
 use moe_core::checkpoint::Checkpoint;
-use moe_core::source::BaseSource;
+use moe_core::source::{BaseSource, Cache, Web};
 use moe_core::tokenizer::Tokenizer;
 
 use crate::base;
-use crate::failure::Failure;
+use crate::download::DownloadDisplay;
+use crate::failure::{Failure, message};
+use crate::suites::{self, Manifest, Origins, Standing};
 
 /// What to do with data files.
 #[derive(Debug, Subcommand)]
 pub enum Arguments {
     /// Read files as training would; say what is in them and which records are refused
     Check(Check),
+    /// Get the texts of a suite from where they are published, and make its train, dev and test files
+    Fetch(Fetch),
 }
 
 /// Which files.
@@ -31,9 +35,76 @@ pub struct Check {
     base: Option<BaseSource>,
 }
 
-/// Prints a report per file; fails when a record is refused.
+/// Which suite, and where to.
+#[derive(Debug, Args)]
+pub struct Fetch {
+    /// mtl5, moderation, or a manifest of your own: a .toml file as in datasets/
+    #[arg(value_name = "SUITE")]
+    suite: String,
+    /// Folder that gets `<suite>/<task>/{train,dev,test}.jsonl`: the `data.root` of experiments [default: data, in the cache folder]
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// Split by the rule of datasets/README.md, whatever rows the manifest names
+    #[arg(long)]
+    resample: bool,
+}
+
+/// Does what is asked with data files.
 pub fn run(arguments: &Arguments) -> Result<()> {
-    let Arguments::Check(Check { files, base }) = arguments;
+    match arguments {
+        Arguments::Check(arguments) => check(arguments),
+        Arguments::Fetch(arguments) => fetch(arguments),
+    }
+}
+
+/// Makes the files of every task that can be had; fails when one cannot, or is not what the manifest says.
+fn fetch(arguments: &Fetch) -> Result<()> {
+    let Fetch {
+        suite,
+        out,
+        resample,
+    } = arguments;
+    let manifest = Manifest::open(suite)?;
+    let (origins, cache, web) = (Origins::from_env(), Cache::open()?, Web::new()?);
+    let root = out.clone().unwrap_or_else(|| cache.root().join("data"));
+    let (mut failed, mut differ) = (Vec::new(), 0);
+    for task in &manifest.tasks {
+        // One for each, so that a finished bar is gone before the line of its task.
+        let mut display = DownloadDisplay::new();
+        let mut show = |progress| display.show(&progress);
+        let hubs = (&origins, &cache, &web);
+        let made = suites::make(&manifest, task, &root, *resample, hubs, &mut show);
+        drop(display);
+        match made {
+            Ok(made) => {
+                differ += usize::from(made.standing == Standing::Differ);
+                writeln!(stdout(), "{}/{made}", manifest.suite)?;
+            }
+            Err(error) => {
+                eprintln!("{}", message(&error));
+                failed.push(task.name.as_str());
+            }
+        }
+    }
+    writeln!(stdout(), "data: {}", root.display())?;
+    if !failed.is_empty() {
+        bail!(Failure::new(
+            format!("{} is without {}", manifest.suite, failed.join(", ")),
+            "see above for each; what has arrived is kept"
+        ));
+    }
+    if differ > 0 {
+        bail!(Failure::new(
+            format!("{differ} tasks are not what the manifest says"),
+            "their files can be used, but figures on them are not those of docs/RESULTS.md"
+        ));
+    }
+    Ok(())
+}
+
+/// Prints a report per file; fails when a record is refused.
+fn check(arguments: &Check) -> Result<()> {
+    let Check { files, base } = arguments;
     let tokenizer = base.as_ref().map(tokenizer).transpose()?;
     let mut refused = 0;
     for file in files {

@@ -7,7 +7,7 @@ use anyhow::{Result, bail};
 use clap::Args;
 use moe_cl::Base;
 use moe_cl::config::{Experiment, Objective};
-use moe_cl::data::prompt_text;
+use moe_cl::data::prompt_tokens;
 use moe_cl::training::Trained;
 use moe_core::device::DeviceChoice;
 use moe_core::generate::{CausalLm, Sampling, generate_with};
@@ -137,13 +137,16 @@ fn answer(
 ) -> Result<()> {
     let chat = base.chat.as_ref();
     let text = &arguments.prompt;
-    let (text, special) = match question {
-        _ if arguments.raw => (text.clone(), true),
-        Some(question) => prompt_text(chat, question.instruction, question.labels, text)?,
-        None if chat.is_some() => prompt_text(chat, None, &[], text)?,
-        None => (text.clone(), true),
-    };
-    let prompt = base.tokenizer.encode(&text, special)?;
+    let tokenizer = &base.tokenizer;
+    let prompt = match question {
+        // Whoever writes the whole prompt writes its control tokens too.
+        _ if arguments.raw => tokenizer.encode(text, true),
+        Some(question) => {
+            prompt_tokens(tokenizer, chat, question.instruction, question.labels, text)
+        }
+        None if chat.is_some() => prompt_tokens(tokenizer, chat, None, &[], text),
+        None => tokenizer.encode_text(text, true),
+    }?;
     if prompt.is_empty() {
         bail!(Failure::new("the prompt is empty", "write --prompt TEXT"));
     }

@@ -38,6 +38,10 @@ pub fn run() -> Result<()> {
             card.what, card.needs, card.stores, card.source
         )?;
     }
+    writeln!(out, "\nDefault strengths")?;
+    for (method, card) in rows.iter().filter(|(_, card)| !card.strength.is_empty()) {
+        writeln!(out, "{method:name$}  {}", card.strength)?;
+    }
     Ok(writeln!(
         out,
         "\nEvery method has a classification head per task besides, with training.objective = \"heads\", and then needs the task id\n\

@@ -41,7 +41,7 @@ enum Command {
     Generate(generate::Arguments),
     /// One page over several runs, and their table
     Report(report::Arguments),
-    /// Look at data files
+    /// Get suites of tasks, look at data files
     #[command(subcommand)]
     Data(data::Arguments),
     /// Architecture, parameters and types of a base, and the memory that training it needs

@@ -1,6 +1,7 @@
 //! Conversations as the text a chat model was trained on.
 
 mod clock;
+mod tokens;
 
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Serde, Value};

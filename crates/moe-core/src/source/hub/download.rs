@@ -11,6 +11,7 @@ use serde::Deserialize;
 use super::relay::{Relay, report};
 use crate::source::cache::Cache;
 use crate::source::error::{Result, SourceError};
+use crate::source::web::root_cause;
 use crate::source::{Progress, is_inside};
 
 const INDEX: &str = "model.safetensors.index.json";
@@ -165,13 +166,4 @@ fn discard(path: &Path) {
         let _ = std::fs::remove_file(blob);
     }
     let _ = std::fs::remove_file(path);
-}
-
-/// The innermost reason; the outer ones repeat the address.
-fn root_cause(error: &dyn std::error::Error) -> String {
-    let mut cause = error;
-    while let Some(inner) = cause.source() {
-        cause = inner;
-    }
-    cause.to_string()
 }

@@ -1,0 +1,100 @@
+//! Whether a training step takes longer the more tasks there are.
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Method, Options, Outcome, Run};
+use crate::step::{Mode, Setting, seconds};
+
+/// Name of the file in a method's folder.
+const FILE: &str = "steps.json";
+
+/// Steps that are timed, after one that is not.
+const ROUNDS: usize = 5;
+
+/// Time of a method's steps.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct StepTimes {
+    /// The method as it was named.
+    pub method: String,
+    /// Microseconds per token in the runs' own steps on the first task, mean over the runs.
+    pub first: Option<f64>,
+    /// The same on the last.
+    pub last: Option<f64>,
+    /// Seconds per step on random texts.
+    pub timed: Vec<Timed>,
+}
+
+/// The median of some steps with a number of tasks.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Timed {
+    /// Tasks learnt so far, the one at work included.
+    pub tasks: usize,
+    /// Seconds.
+    pub seconds: f64,
+}
+
+/// The step times of every method that is named, timing what an earlier call has not.
+///
+/// # Errors
+/// When a figure cannot be kept. A method that is none has no times: its runs say why.
+pub fn step_times(options: &Options, runs: &[Run]) -> anyhow::Result<Vec<StepTimes>> {
+    let times = options.methods.iter().map(|method| {
+        let name = method.to_string();
+        let outcomes: Vec<&Outcome> = runs
+            .iter()
+            .filter(|run| run.method == name)
+            .filter_map(|run| run.outcome.as_ref().ok())
+            .collect();
+        let of = |pick: fn(&[Option<f64>]) -> Option<f64>| {
+            let values: Vec<f64> = outcomes
+                .iter()
+                .filter_map(|outcome| pick(&outcome.seconds_per_token))
+                .collect();
+            (!values.is_empty()).then(|| 1e6 * values.iter().sum::<f64>() / values.len() as f64)
+        };
+        Ok(StepTimes {
+            first: of(|tasks| *tasks.first()?),
+            last: of(|tasks| *tasks.last()?),
+            timed: match outcomes.is_empty() {
+                true => Vec::new(),
+                false => timed(method, &options.out, &options.step_tasks)?,
+            },
+            method: name,
+        })
+    });
+    times.collect()
+}
+
+fn timed(method: &Method, out: &Path, tasks: &[usize]) -> anyhow::Result<Vec<Timed>> {
+    let path = out.join(method.folder()).join(FILE);
+    let mut known: Vec<Timed> = std::fs::read(&path)
+        .ok()
+        .and_then(|bytes| serde_json::from_slice(&bytes).ok())
+        .unwrap_or_default();
+    let asked: Vec<usize> = tasks.iter().copied().filter(|&tasks| tasks > 0).collect();
+    for &tasks in &asked {
+        if known.iter().any(|timed| timed.tasks == tasks) {
+            continue;
+        }
+        eprintln!("timing a step of {method} with {tasks} tasks");
+        let setting = Setting {
+            method: method.toml(),
+            batch: 8,
+            len: 96,
+            layers: 30,
+            rank: 8,
+            dropout: 0.0,
+            tasks,
+        };
+        let sorted = seconds(&setting, Mode::Train, ROUNDS)?;
+        known.push(Timed {
+            tasks,
+            seconds: sorted[sorted.len() / 2],
+        });
+        moe_core::atomic::write_file(&path, &serde_json::to_vec(&known)?)?;
+    }
+    let find = |tasks: &usize| known.iter().find(|timed| timed.tasks == *tasks).copied();
+    Ok(asked.iter().filter_map(find).collect())
+}

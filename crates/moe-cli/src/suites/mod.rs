@@ -1,0 +1,139 @@
+//! Suites of tasks from the public hubs: fetched, checked and made into `train`, `dev` and `test`.
+
+mod manifest;
+mod origin;
+mod records;
+mod split;
+
+use std::fmt;
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use moe_core::atomic;
+use moe_core::source::{Cache, Progress, Web};
+
+pub use manifest::Manifest;
+pub use origin::Origins;
+
+use manifest::Task;
+
+/// How the files of a task stand to what the manifest says of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// They were there already, with the manifest's hashes.
+    There,
+    /// They were made, with the manifest's hashes.
+    Same,
+    /// They were made by the rule; the manifest's own are others, or it knows no hashes.
+    ByRule,
+    /// They were made of the manifest's rows and yet are not the same.
+    Differ,
+}
+
+/// What became of a task.
+#[derive(Debug)]
+pub struct Made {
+    /// Its name.
+    pub task: String,
+    /// Lines of train, dev and test.
+    pub rows: [usize; 3],
+    /// Whether they are the manifest's files.
+    pub standing: Standing,
+    /// Under which terms the texts stand.
+    pub licence: String,
+}
+
+/// Makes the files of `task` below `root`. Texts are fetched only where files with the manifest's hashes are not there yet.
+/// With `resample` the rule splits, whatever rows the manifest names.
+///
+/// # Errors
+/// When a source cannot be had or read, or a file not be written.
+pub fn make(
+    manifest: &Manifest,
+    task: &Task,
+    root: &Path,
+    resample: bool,
+    (origins, cache, web): (&Origins, &Cache, &Web),
+    progress: &mut dyn FnMut(Progress),
+) -> Result<Made> {
+    let made = |rows, standing| Made {
+        task: task.name.clone(),
+        rows,
+        standing,
+        licence: task.licence.clone(),
+    };
+    if let Some(rows) = there(task, root) {
+        return Ok(made(rows, Standing::There));
+    }
+    let files = origin::fetch(task, origins, cache, web, progress)?;
+    let lines = records::read(task, &files)?;
+    let chosen = manifest.chosen.as_ref().filter(|_| !resample);
+    let contents = match chosen {
+        Some(chosen) => {
+            let rows = chosen
+                .get(&task.name)
+                .with_context(|| format!("no rows are named for {}", task.name))?;
+            split::by_rows(task, &lines, rows)?
+        }
+        None => split::by_rule(task, &lines, manifest.seed),
+    };
+    let mut same = true;
+    for ((_, split), content) in task.splits().into_iter().zip(&contents) {
+        let path = root.join(&split.file);
+        let write = || -> std::io::Result<()> {
+            fs::create_dir_all(path.parent().unwrap_or(root))?;
+            atomic::write_file(&path, content.as_bytes())
+        };
+        write().with_context(|| format!("cannot write {}", path.display()))?;
+        same &= split.sha256.as_ref() == Some(&split::sha256(content.as_bytes()));
+    }
+    let standing = match (same, chosen) {
+        (true, _) => Standing::Same,
+        (false, None) => Standing::ByRule,
+        (false, Some(_)) => Standing::Differ,
+    };
+    Ok(made(
+        contents.map(|content| content.lines().count()),
+        standing,
+    ))
+}
+
+/// The rows of the files below `root`, where they are those of the manifest.
+fn there(task: &Task, root: &Path) -> Option<[usize; 3]> {
+    let splits = task.splits();
+    let is_same = splits.iter().all(|(_, split)| {
+        let bytes = fs::read(root.join(&split.file)).ok();
+        bytes.is_some_and(|bytes| split.sha256.as_ref() == Some(&split::sha256(&bytes)))
+    });
+    is_same.then(|| splits.map(|(_, split)| split.rows))
+}
+
+impl fmt::Display for Made {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            task,
+            rows,
+            licence,
+            ..
+        } = self;
+        let [train, dev, test] = rows;
+        let standing = match self.standing {
+            Standing::There => "already there, as the manifest says (SHA-256)",
+            Standing::Same => "made, as the manifest says (SHA-256)",
+            Standing::ByRule => {
+                "made by the rule of datasets/README.md: NOT the files that docs/RESULTS.md speaks of"
+            }
+            Standing::Differ => {
+                "made of the manifest's rows, but the SHA-256 DIFFERS: not the files that docs/RESULTS.md speaks of"
+            }
+        };
+        write!(
+            f,
+            "{task}: train {train}, dev {dev}, test {test}; {standing}; licence of the source: {licence}"
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,218 @@
+//! Where a suite's sources are: the public hubs, or a mirror of them; and where they are kept.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail, ensure};
+use flate2::read::GzDecoder;
+use moe_core::source::{Cache, Progress, SourceError, Web};
+use tar::Archive;
+
+use super::manifest::{Format, Task};
+
+/// A source with more than this in it is not one that a suite is made of.
+const MAX_BYTES: u64 = 512 << 20;
+
+/// Addresses of the hubs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Origins {
+    /// GitHub, or a mirror that serves `/OWNER/REPO/raw/COMMIT/PATH` and `/OWNER/REPO/archive/COMMIT.tar.gz` as it does.
+    pub github: String,
+    /// The Hugging Face Hub, or a mirror of it.
+    pub hub: String,
+    /// What the Hub wants to know the user by.
+    pub token: Option<String>,
+}
+
+/// Name of the environment variable with a mirror of GitHub.
+pub const GITHUB_VARIABLE: &str = "MOE_CL_GITHUB";
+
+impl Origins {
+    /// As `MOE_CL_GITHUB`, `HF_ENDPOINT` and `HF_TOKEN` say.
+    pub fn from_env() -> Self {
+        let variable = |name| {
+            std::env::var(name)
+                .ok()
+                .filter(|value: &String| !value.is_empty())
+        };
+        let address = |name, public: &str| {
+            variable(name).map_or(public.into(), |value| value.trim_end_matches('/').into())
+        };
+        Self {
+            github: address(GITHUB_VARIABLE, "https://github.com"),
+            hub: address("HF_ENDPOINT", "https://huggingface.co"),
+            token: variable("HF_TOKEN"),
+        }
+    }
+}
+
+/// A repository at one commit.
+struct Place<'a> {
+    /// `github` or `hf`.
+    hub: &'static str,
+    /// `owner/name`.
+    repo: &'a str,
+    commit: &'a str,
+}
+
+impl<'a> Place<'a> {
+    fn of(task: &'a Task) -> Result<Self> {
+        let named = [("github", "https://github.com/"), ("hf", "hf:datasets/")];
+        let (hub, repo) = named
+            .iter()
+            .find_map(|(hub, start)| Some((*hub, task.source.strip_prefix(start)?)))
+            .with_context(|| {
+                format!(
+                    "task {}: the source {:?} is neither https://github.com/owner/repo nor hf:datasets/owner/name",
+                    task.name, task.source
+                )
+            })?;
+        let is_name = |part: &str| {
+            !part.is_empty()
+                && !part.starts_with('.')
+                && part
+                    .chars()
+                    .all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
+        };
+        ensure!(
+            repo.split('/').count() == 2 && repo.split('/').all(is_name),
+            "task {}: {repo:?} is not of the form owner/name",
+            task.name
+        );
+        Ok(Self {
+            hub,
+            repo,
+            commit: &task.commit,
+        })
+    }
+
+    /// Where it is kept; what is put there by hand is used as if it had been fetched.
+    fn folder(&self, cache: &Cache) -> PathBuf {
+        let root = cache.downloads().join(self.hub);
+        self.repo
+            .split('/')
+            .fold(root, |path, part| path.join(part))
+    }
+
+    fn file(&self, origins: &Origins, path: &str) -> String {
+        let Self { repo, commit, .. } = self;
+        match self.hub {
+            "github" => format!("{}/{repo}/raw/{commit}/{path}", origins.github),
+            _ => format!("{}/datasets/{repo}/resolve/{commit}/{path}", origins.hub),
+        }
+    }
+}
+
+/// The files of a source: path → bytes.
+pub type Files = BTreeMap<String, Vec<u8>>;
+
+/// Gets what `task` is made of, from the cache where it is there.
+///
+/// # Errors
+/// When a file cannot be had; the hint says where to get it and where to put it by hand.
+pub fn fetch(
+    task: &Task,
+    origins: &Origins,
+    cache: &Cache,
+    web: &Web,
+    progress: &mut dyn FnMut(Progress),
+) -> Result<Files> {
+    let place = Place::of(task)?;
+    let mut get = |address: &str, path: PathBuf| -> Result<PathBuf> {
+        let token = origins.token.as_deref().filter(|_| place.hub == "hf");
+        if !path.is_file() {
+            web.fetch(address, token, &path, progress)
+                .map_err(|error| unavailable(task, address, &path, &error))?;
+        }
+        Ok(path)
+    };
+    let folder = place.folder(cache);
+    if is_many(task) {
+        ensure!(
+            place.hub == "github",
+            "task {}: `*` and `text_file` are for sources on GitHub",
+            task.name
+        );
+        let name = format!("{}.tar.gz", place.commit);
+        let address = format!("{}/{}/archive/{name}", origins.github, place.repo);
+        let archive = get(&address, folder.join(&name))?;
+        return members(&archive, &task.files)
+            .with_context(|| format!("cannot read {}", archive.display()));
+    }
+    let mut files = Files::new();
+    for name in &task.files {
+        let path = get(
+            &place.file(origins, name),
+            folder.join(place.commit).join(name),
+        )?;
+        let bytes = fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        files.insert(name.clone(), bytes);
+    }
+    Ok(files)
+}
+
+/// Whether the source has too many files to ask for each.
+fn is_many(task: &Task) -> bool {
+    task.files.iter().any(|file| file.contains('*'))
+        || (task.read.format == Format::Csv && task.read.text_file.is_some())
+}
+
+fn unavailable(task: &Task, address: &str, path: &Path, error: &SourceError) -> anyhow::Error {
+    SourceError::new(format!("no source for {}: {error}", task.name))
+        .with_hint(format!(
+            "there are three ways out:\n\
+             1. a network; a proxy can be named in HTTPS_PROXY, a mirror of GitHub in {GITHUB_VARIABLE}, of the Hugging Face Hub in HF_ENDPOINT\n\
+             2. get {address} elsewhere and put it here as {}\n\
+             3. run the same command again later: what has arrived is kept",
+            path.display()
+        ))
+        .into()
+}
+
+/// The members of a `.tar.gz` of a repository that `wanted` names; a `*` stands for any text in the last part of a path.
+fn members(archive: &Path, wanted: &[String]) -> Result<Files> {
+    let file = File::open(archive)?;
+    let mut files = Files::new();
+    let mut left = MAX_BYTES;
+    for entry in Archive::new(GzDecoder::new(file)).entries()? {
+        let entry = entry?;
+        if !entry.header().entry_type().is_file() {
+            continue;
+        }
+        // The first part of the path is the repository and the commit.
+        let path = entry.path()?.into_owned();
+        let path = path.iter().skip(1).collect::<PathBuf>();
+        let Some(name) = path.to_str().map(|name| name.replace('\\', "/")) else {
+            continue;
+        };
+        if !wanted.iter().any(|pattern| matches(pattern, &name)) {
+            continue;
+        }
+        let mut bytes = Vec::new();
+        entry.take(left + 1).read_to_end(&mut bytes)?;
+        left = match left.checked_sub(bytes.len() as u64) {
+            Some(left) => left,
+            None => bail!("it holds more than {MAX_BYTES} bytes"),
+        };
+        files.insert(name, bytes);
+    }
+    if let Some(missing) = wanted
+        .iter()
+        .find(|pattern| !files.keys().any(|name| matches(pattern, name)))
+    {
+        bail!("it holds no {missing}");
+    }
+    Ok(files)
+}
+
+fn matches(pattern: &str, name: &str) -> bool {
+    match pattern.split_once('*') {
+        None => pattern == name,
+        Some((start, end)) => name
+            .strip_prefix(start)
+            .and_then(|rest| rest.strip_suffix(end))
+            .is_some_and(|middle| !middle.contains('/')),
+    }
+}

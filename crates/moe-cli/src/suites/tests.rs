@@ -1,0 +1,241 @@
+//! A suite against a server on this machine that stands for the hubs.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpListener;
+use std::sync::{Arc, Mutex};
+
+use super::*;
+
+/// Serves `files` (path → bytes) until the process ends. Returns the address and the paths that were asked for.
+fn serve(files: BTreeMap<String, Vec<u8>>) -> (String, Arc<Mutex<Vec<String>>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = format!("http://{}", listener.local_addr().unwrap());
+    let asked = Arc::new(Mutex::new(Vec::new()));
+    let seen = asked.clone();
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let mut lines = BufReader::new(stream.try_clone().unwrap()).lines();
+            let request = lines.next().unwrap().unwrap();
+            lines
+                .map_while(std::io::Result::ok)
+                .take_while(|line| !line.is_empty())
+                .for_each(drop);
+            let path = request.split(' ').nth(1).unwrap().to_string();
+            let (status, body): (&str, &[u8]) = match files.get(&path) {
+                Some(bytes) => ("200 OK", bytes),
+                None => ("404 Not Found", b""),
+            };
+            seen.lock().unwrap().push(path);
+            let length = body.len();
+            let head = format!(
+                "HTTP/1.1 {status}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n"
+            );
+            stream.write_all(head.as_bytes()).unwrap();
+            stream.write_all(body).unwrap();
+        }
+    });
+    (address, asked)
+}
+
+fn origins(address: &str) -> Origins {
+    Origins {
+        github: address.into(),
+        hub: address.into(),
+        token: None,
+    }
+}
+
+/// Twenty texts of two labels, one of them twice.
+fn csv() -> String {
+    let rows = (0..20).map(|i| format!("{i},\"text {i}, quoted\",{}\n", i % 2));
+    format!(
+        "id,text,class\n{}20,\"text 3, quoted\",1\n",
+        rows.collect::<String>()
+    )
+}
+
+fn archive(members: &[(&str, &str)]) -> Vec<u8> {
+    let encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    let mut tar = tar::Builder::new(encoder);
+    for (path, text) in members {
+        let mut header = tar::Header::new_gnu();
+        header.set_size(text.len() as u64);
+        header.set_mode(0o644);
+        header.set_cksum();
+        tar.append_data(&mut header, format!("repo-c0ffee/{path}"), text.as_bytes())
+            .unwrap();
+    }
+    tar.into_inner().unwrap().finish().unwrap()
+}
+
+/// A manifest with one task per kind of source, `extra` at its head.
+fn manifest(folder: &Path, extra: &str, test_sha256: &str) -> String {
+    let split = |task: &str| {
+        format!(
+            "train = {{ file = \"s/{task}/train.jsonl\", rows = 12 }}\ndev = {{ file = \"s/{task}/dev.jsonl\", rows = 4 }}\n\
+             test = {{ file = \"s/{task}/test.jsonl\", rows = 4{test_sha256} }}\nlabels = [\"good\", \"bad\"]\nlicence = \"MIT\"\n"
+        )
+    };
+    let text = format!(
+        "suite = \"s\"\nseed = 3\n{extra}\
+         [[tasks]]\nname = \"raw\"\nsource = \"https://github.com/o/raw\"\ncommit = \"c0ffee\"\nfiles = [\"d/a.csv\"]\n\
+         read = {{ format = \"csv\", text = \"text\", label = \"class\", labels = {{ 0 = \"good\", 1 = \"bad\" }} }}\n{}\
+         [[tasks]]\nname = \"many\"\nsource = \"https://github.com/o/many\"\ncommit = \"c0ffee\"\nfiles = [\"index.csv\", \"all/*.txt\"]\n\
+         read = {{ format = \"csv\", text_file = \"all/{{id}}.txt\", label = \"class\" }}\n{}\
+         [[tasks]]\nname = \"hub\"\nsource = \"hf:datasets/o/hub\"\ncommit = \"main\"\nfiles = [\"t.txt\"]\nread = {{ format = \"lines\" }}\n{}",
+        split("raw"),
+        split("many"),
+        split("hub")
+    );
+    let path = folder.join("own.toml");
+    fs::write(&path, text).unwrap();
+    path.display().to_string()
+}
+
+fn hubs() -> BTreeMap<String, Vec<u8>> {
+    BTreeMap::from([
+        ("/o/raw/raw/c0ffee/d/a.csv".into(), csv().into_bytes()),
+        (
+            "/o/many/archive/c0ffee.tar.gz".into(),
+            archive(&[
+                ("index.csv", "id,class\n1,good\n2,bad\n3,idk/skip\n"),
+                ("all/1.txt", "one"),
+                ("all/2.txt", "two"),
+                ("all/3.txt", "three"),
+                ("other/4.txt", "four"),
+            ]),
+        ),
+        (
+            "/datasets/o/hub/resolve/main/t.txt".into(),
+            b"first\tgood\nsecond\tbad\n".to_vec(),
+        ),
+    ])
+}
+
+fn make_all(
+    name: &str,
+    root: &Path,
+    cache: &Cache,
+    address: &str,
+    resample: bool,
+) -> Vec<Result<Made>> {
+    let manifest = Manifest::open(name).unwrap();
+    let web = Web::new().unwrap();
+    let origins = origins(address);
+    let hubs = (&origins, cache, &web);
+    let make = |task| make(&manifest, task, root, resample, hubs, &mut |_| ());
+    manifest.tasks.iter().map(make).collect()
+}
+
+fn lines(path: &Path) -> Vec<String> {
+    let text = fs::read_to_string(path).unwrap();
+    text.lines().map(String::from).collect()
+}
+
+#[test]
+fn every_kind_of_source_is_fetched_once_and_split_by_the_rule() {
+    let dir = tempfile::tempdir().unwrap();
+    let (root, cache) = (dir.path().join("data"), Cache::at(dir.path().join("cache")));
+    let (address, asked) = serve(hubs());
+    let name = manifest(dir.path(), "", "");
+    for made in make_all(&name, &root, &cache, &address, false) {
+        assert_eq!(made.unwrap().standing, Standing::ByRule);
+    }
+    let splits: Vec<Vec<String>> = ["test", "dev", "train"]
+        .map(|split| lines(&root.join(format!("s/raw/{split}.jsonl"))))
+        .into();
+    assert_eq!(splits.iter().map(Vec::len).collect::<Vec<_>>(), [4, 4, 12]);
+    let mut all = splits.concat();
+    all.sort();
+    all.dedup();
+    assert_eq!(all.len(), 20, "every text once, in one split");
+    assert!(all.contains(&r#"{"text": "text 7, quoted", "label": "bad"}"#.to_string()));
+    assert_eq!(
+        lines(&root.join("s/many/test.jsonl")).len(),
+        2,
+        "the third label is no label"
+    );
+
+    // The same again, of what is in the cache; the hub is gone.
+    let again = dir.path().join("again");
+    make_all(&name, &again, &cache, "http://127.0.0.1:9", false)
+        .into_iter()
+        .for_each(|made| drop(made.unwrap()));
+    assert_eq!(asked.lock().unwrap().len(), 3);
+    let path = "s/raw/train.jsonl";
+    assert_eq!(lines(&root.join(path)), lines(&again.join(path)));
+}
+
+#[test]
+fn rows_named_by_hash_give_the_same_bytes_and_others_are_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let cache = Cache::at(dir.path().join("cache"));
+    let (address, _) = serve(hubs());
+    let line = |i: usize| {
+        let label = ["good", "bad"][i % 2];
+        format!(r#"{{"text": "text {i}, quoted", "label": "{label}"}}"#)
+    };
+    let hash = |i| split::sha256(line(i).as_bytes())[..10].to_string();
+    let rows = |train: &str| {
+        let raw = format!(
+            "[raw]\ntrain = \"{train}\"\ndev = \"{}\"\ntest = \"{} {}\"\n",
+            hash(5),
+            hash(9),
+            hash(2)
+        );
+        fs::write(dir.path().join("own.rows.toml"), raw).unwrap();
+    };
+    rows(&hash(11));
+    let sha256 = split::sha256(format!("{}\n{}\n", line(9), line(2)).as_bytes());
+    let name = manifest(
+        dir.path(),
+        "rows = \"own.rows.toml\"\n",
+        &format!(", sha256 = \"{sha256}\""),
+    );
+    let root = dir.path().join("data");
+    // Train and dev have no hash in this manifest, so that they are not known to be the same.
+    let made = make_all(&name, &root, &cache, &address, false)
+        .remove(0)
+        .unwrap();
+    assert_eq!((made.standing, made.rows), (Standing::Differ, [1, 1, 2]));
+    assert!(made.to_string().contains("DIFFERS"), "{made}");
+    assert_eq!(lines(&root.join("s/raw/test.jsonl")), [line(9), line(2)]);
+
+    rows("0123456789");
+    let error = make_all(&name, &root, &cache, &address, false)
+        .remove(0)
+        .unwrap_err();
+    let text = crate::failure::message(&error);
+    assert!(
+        text.contains("1 of the 1 rows of raw/train are not in its source"),
+        "{text}"
+    );
+    assert!(text.contains("--resample"), "{text}");
+    let made = make_all(&name, &root, &cache, &address, true)
+        .remove(0)
+        .unwrap();
+    assert_eq!(made.standing, Standing::ByRule);
+    assert!(made.to_string().contains("NOT the files"), "{made}");
+}
+
+#[test]
+fn a_source_that_cannot_be_had_says_what_to_put_where() {
+    let dir = tempfile::tempdir().unwrap();
+    let (root, cache) = (dir.path().join("data"), Cache::at(dir.path().join("cache")));
+    let name = manifest(dir.path(), "", "");
+    let mut made = make_all(&name, &root, &cache, "http://127.0.0.1:9", false);
+    let text = crate::failure::message(&made.remove(0).unwrap_err());
+    let place = cache.downloads().join("github/o/raw/c0ffee/d/a.csv");
+    assert!(text.contains("no source for raw"), "{text}");
+    assert!(
+        text.contains("http://127.0.0.1:9/o/raw/raw/c0ffee/d/a.csv"),
+        "{text}"
+    );
+    assert!(text.contains(&place.display().to_string()), "{text}");
+
+    fs::create_dir_all(place.parent().unwrap()).unwrap();
+    fs::write(&place, csv()).unwrap();
+    let made = make_all(&name, &root, &cache, "http://127.0.0.1:9", false).remove(0);
+    assert_eq!(made.unwrap().rows, [12, 4, 4]);
+}
