@@ -264,11 +264,16 @@ fn a_suite_comes_from_the_hubs_that_the_environment_names() {
         manifest(home.path(), source);
         let out = home.path().join(variable);
         let mut command = moe_cl(home.path());
-        command.args(["data", "fetch", "own.toml", "--out"]).arg(&out);
+        command
+            .args(["data", "fetch", "own.toml", "--out"])
+            .arg(&out);
         let (status, said, err) = run(command.env(variable, &address));
         assert_eq!(status, Some(0), "{err}");
         assert!(said.contains("own/t: train 2, dev 2, test 2"), "{said}");
-        assert!(said.contains("NOT the files that docs/RESULTS.md speaks of"), "{said}");
+        assert!(
+            said.contains("NOT the files that docs/RESULTS.md speaks of"),
+            "{said}"
+        );
         let made = out.join("own/t/train.jsonl");
         let (status, said, _) = run(moe_cl(home.path()).args(["data", "check"]).arg(made));
         assert_eq!(status, Some(0));
@@ -283,10 +288,17 @@ fn a_suite_that_cannot_be_had_says_for_every_task_what_to_put_where() {
     command.env("MOE_CL_GITHUB", "http://127.0.0.1:9");
     let (status, _, err) = run(command.args(["data", "fetch", "moderation"]));
     assert_eq!(status, Some(1));
-    for task in ["youtube_spam", "twitter_offensive", "forum_hate", "social_toxicity"] {
+    for task in [
+        "youtube_spam",
+        "twitter_offensive",
+        "forum_hate",
+        "social_toxicity",
+    ] {
         assert!(err.contains(&format!("no source for {task}")), "{err}");
     }
-    let place = home.path().join("cache/downloads/github/Vicomtech/hate-speech-dataset");
+    let place = home
+        .path()
+        .join("cache/downloads/github/Vicomtech/hate-speech-dataset");
     assert!(err.contains(&place.display().to_string()), "{err}");
     assert!(err.contains("MOE_CL_GITHUB"), "{err}");
     let (status, _, err) = run(moe_cl(home.path()).args(["data", "fetch", "mtl6"]));

@@ -309,9 +309,14 @@ fn the_dashboard_takes_a_terminal_and_gives_it_back() {
         .unwrap();
     let said = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{}: {said}", output.status);
-    let (_, shown) = said.split_once("\u{1b}[?1049h").expect("the screen is taken");
+    let (_, shown) = said
+        .split_once("\u{1b}[?1049h")
+        .expect("the screen is taken");
     let (shown, after) = shown.split_once("\u{1b}[?1049l").expect("and given back");
     assert!(shown.contains("Loss"), "{shown}");
-    assert!(after.contains("AvgAcc"), "the table comes after it: {after}");
+    assert!(
+        after.contains("AvgAcc"),
+        "the table comes after it: {after}"
+    );
     assert!(dir.path().join("watched/result.json").is_file());
 }

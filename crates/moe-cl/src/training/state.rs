@@ -90,8 +90,8 @@ impl Saved {
             fs::read(path.join(name)).map_err(|error| damaged(format!("{name}: {error}")))
         };
         let bytes = read(STATE)?;
-        let state: State = serde_json::from_slice(&bytes)
-            .map_err(|error| damaged(format!("{STATE}: {error}")))?;
+        let state: State =
+            serde_json::from_slice(&bytes).map_err(|error| damaged(format!("{STATE}: {error}")))?;
         if ![FORMAT, FORMAT_BEFORE].contains(&state.format) {
             return Err(damaged(format!(
                 "format {}, this program reads {FORMAT}",
@@ -292,7 +292,8 @@ mod tests {
 
     #[test]
     fn the_memory_of_an_older_checkpoint_is_found_in_its_state() {
-        let state = br#"{"format": 2, "progress": {"task": 1, "memory": {"offered": 3, "kept": []}}}"#;
+        let state =
+            br#"{"format": 2, "progress": {"task": 1, "memory": {"offered": 3, "kept": []}}}"#;
         assert_eq!(memory_before(state), br#"{"offered":3,"kept":[]}"#);
         assert!(memory_before(br#"{"format": 2, "progress": {"memory": null}}"#).is_empty());
     }
