@@ -151,17 +151,27 @@ impl Table<'_> {
     fn stripping(&self) -> Sheet {
         let rows = self.stripping.iter().flat_map(|stripped| {
             stripped.targets.iter().map(|values| {
-                let cells = values.iter().map(|value| value.map_or("–".into(), share));
-                [stripped.method.clone(), stripped.task.clone()]
-                    .into_iter()
-                    .chain(cells)
-                    .collect()
+                let [asked, before, after, end, precision] = *values;
+                let gain = after.zip(before).map(|(after, before)| after - before);
+                let cell = |value: Option<f64>, format: fn(f64) -> String| {
+                    value.map_or("–".into(), format)
+                };
+                vec![
+                    stripped.method.clone(),
+                    stripped.task.clone(),
+                    cell(asked, share),
+                    cell(before, share),
+                    cell(after, share),
+                    cell(gain, change),
+                    cell(end, share),
+                    cell(precision, share),
+                ]
             })
         });
         Sheet {
             title: "Stripping rate",
             how: "Share of the test texts that need no reviewer, at a precision asked for. Thresholds are chosen on dev and applied to test, so the precision reached may differ.".into(),
-            heads: ["method", "task", "precision asked", "before the task", "after it", "at the end", "precision reached"].map(String::from).to_vec(),
+            heads: ["method", "task", "precision asked", "A: before the task", "B: after it", "B − A", "at the end", "precision reached at the end"].map(String::from).to_vec(),
             rows: rows.collect(),
         }
     }

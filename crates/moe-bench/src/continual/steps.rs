@@ -98,3 +98,48 @@ fn timed(method: &Method, out: &Path, tasks: &[usize]) -> anyhow::Result<Vec<Tim
     let find = |tasks: &usize| known.iter().find(|timed| timed.tasks == *tasks).copied();
     Ok(asked.iter().filter_map(find).collect())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Budget, Suite};
+    use super::*;
+
+    #[test]
+    fn runs_own_steps_are_averaged_and_what_was_timed_is_not_timed_again() {
+        let out = tempfile::tempdir().unwrap();
+        let options = Options {
+            suite: Suite::Demo,
+            methods: ["sequential", "no_such_method"].map(Method::from).into(),
+            orders: Vec::new(),
+            seeds: vec![0],
+            budget: Budget::Small,
+            out: out.path().into(),
+            data: None,
+            base: None,
+            step_tasks: vec![0, 1, 32],
+            set: Vec::new(),
+        };
+        let known = [(1, 1.5), (32, 1.6)].map(|(tasks, seconds)| Timed { tasks, seconds });
+        let folder = out.path().join("sequential");
+        std::fs::create_dir_all(&folder).unwrap();
+        std::fs::write(folder.join(FILE), serde_json::to_vec(&known).unwrap()).unwrap();
+        let run = |seconds_per_token| Run {
+            method: "sequential".into(),
+            order: 1,
+            seed: 0,
+            outcome: Ok(Outcome {
+                seconds_per_token,
+                ..Outcome::default()
+            }),
+        };
+        let runs = [
+            run(vec![Some(1e-3), None, Some(2e-3)]),
+            run(vec![Some(3e-3), Some(1.0), None]),
+        ];
+        let times = step_times(&options, &runs).unwrap();
+        assert!((times[0].first.unwrap() - 2000.0).abs() < 1e-9);
+        assert!((times[0].last.unwrap() - 2000.0).abs() < 1e-9);
+        assert_eq!(times[0].timed, known);
+        assert_eq!((times[1].first, times[1].timed.len()), (None, 0));
+    }
+}

@@ -49,6 +49,10 @@ impl Probes {
         // What follows `start` in `whole`: a token that spans the border counts as following.
         let after = |start: &str, whole: &str| -> Result<Sequence> {
             let (start, tokens) = (encode(start)?, encode(whole)?);
+            if tokens.len() < 2 {
+                let problem = format!("{whole:?} is fewer than two tokens, which no probe can be");
+                return Err(moe_core::Error::Tokenizer(problem).into());
+            }
             let same = start.iter().zip(&tokens).take_while(|(a, b)| a == b);
             let from = same.count().clamp(1, tokens.len() - 1);
             Ok(Sequence { tokens, from })

@@ -5,6 +5,7 @@ use moe_cl::{
     Learner,
     config::MethodConfig,
     methods::{Method, method},
+    probes::Probes,
 };
 
 use super::*;
@@ -60,6 +61,23 @@ fn expert(learner: &Learner, index: usize) -> TensorData {
     let expert = &learner.adapters.banks[1].experts[index];
     let lora = expert.down.as_ref().expect("a LoRA on down");
     lora.b.val().into_data()
+}
+
+#[test]
+fn a_base_that_nothing_touches_keeps_its_general_ability() {
+    let base = base();
+    let probes = Probes::new(&base.tokenizer, 32).expect("probes");
+    let before = probes.measure(&base.decoder, base.pad());
+    let after = |method: &str| {
+        let folder = tempfile::tempdir().expect("a folder");
+        write_data(folder.path());
+        let (out, _) = run_of(folder.path(), &base, method);
+        let trained = Trained::open(&out, &base).expect("a run");
+        probes.measure(&trained.model(1, false), base.pad())
+    };
+    assert_eq!(after("{name='linear_probe'}"), before);
+    let moved = after("{name='sequential',weights='all'}");
+    assert!((moved.perplexity - before.perplexity).abs() > 1e-3);
 }
 
 fn resumes_bit_for_bit(settings: &[&str]) {
