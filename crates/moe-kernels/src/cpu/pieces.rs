@@ -1,6 +1,7 @@
 //! Disjoint pieces of one slice for parallel tasks.
 
 use std::marker::PhantomData;
+use std::mem::MaybeUninit;
 
 /// A slice that several tasks write at the same time, each to places of its own.
 #[derive(Clone, Copy)]
@@ -22,6 +23,25 @@ impl<'a> Pieces<'a> {
             len: slice.len(),
             life: PhantomData,
         }
+    }
+
+    /// Of places that hold nothing yet.
+    ///
+    /// # Safety
+    ///
+    /// Every place is written, through [`Self::at`], before it is read.
+    pub(crate) unsafe fn uninitialised(places: &'a mut [MaybeUninit<f32>]) -> Self {
+        Self {
+            data: places.as_mut_ptr().cast(),
+            len: places.len(),
+            life: PhantomData,
+        }
+    }
+
+    /// Where entry `start` is.
+    pub(crate) fn at(self, start: usize) -> *mut f32 {
+        assert!(start < self.len, "a place past the end");
+        self.data.wrapping_add(start)
     }
 
     /// Entries `start..start + len`.

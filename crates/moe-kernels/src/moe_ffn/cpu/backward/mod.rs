@@ -181,20 +181,11 @@ impl Inputs {
             a: [0, 1, 2].map(|side| transposed(&self.a[side], ins[side], codes)),
             b: [0, 1, 2].map(|side| transposed(&self.b[side], codes, outs[side])),
         };
+        let hidden = self.base[2].backward(grad, rows);
         let grad = Matrix::new(grad, rows, d_model);
-        let mut hidden = vec![0.0; rows * d_ff];
-        let down = Matrix::new(&self.base[2], d_ff, d_model);
-        product(grad, down.transposed(), &mut hidden, false);
-        let mut mixed = vec![0.0; rows * codes];
-        product(
-            grad,
-            Matrix::new(&turned.b[2], d_model, codes),
-            &mut mixed,
-            false,
-        );
-        let mut down_b = vec![0.0; codes * d_model];
+        let mixed = product(grad, Matrix::new(&turned.b[2], d_model, codes));
         let through = Matrix::new(&kept.mixed, rows, codes).transposed();
-        product(through, grad, &mut down_b, false);
+        let down_b = product(through, grad);
 
         let mut sides = [0; 2].map(|_| vec![0.0; if below { tokens * d_ff } else { 0 }]);
         let mut x = vec![0.0; if below { tokens * d_model } else { 0 }];
@@ -231,8 +222,7 @@ impl Inputs {
 
         if below {
             for (side, base) in sides.iter().zip(&self.base) {
-                let base = Matrix::new(base, d_model, d_ff).transposed();
-                product(Matrix::new(side, tokens, d_ff), base, &mut x, true);
+                base.add_backward(side, tokens, &mut x);
             }
         }
         let [gate_a, up_a, down_a] = a;
