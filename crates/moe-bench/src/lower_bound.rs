@@ -2,8 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{DType, Device, Tensor};
 use moe_core::config::ModelConfig;
+use moe_core::model::BaseDtype;
 
 use crate::shapes::matrix;
 
@@ -42,8 +43,8 @@ impl Product {
         2.0 * (self.batch * self.rows * self.inner * self.columns) as f64
     }
 
-    /// Seconds of one call, the best of several.
-    pub fn seconds(&self, device: &Device) -> f64 {
+    /// Seconds of one call, the best of several; a frozen right factor is in `dtype`.
+    pub fn seconds(&self, dtype: BaseDtype, device: &Device) -> f64 {
         let left = matrix(self.batch * self.rows, self.inner, device)
             .reshape([self.batch, self.rows, self.inner]);
         let right = matrix(self.batch * self.inner, self.columns, device).reshape([
@@ -51,6 +52,10 @@ impl Product {
             self.inner,
             self.columns,
         ]);
+        let right = match (self.batch, dtype) {
+            (1, BaseDtype::Bf16) => right.cast(DType::BF16),
+            _ => right,
+        };
         let once = || {
             let start = Instant::now();
             run(self.batch, left.clone(), right.clone());

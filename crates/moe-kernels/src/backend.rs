@@ -94,7 +94,8 @@ impl FusedOps for Flex {
         settings: MoeFfn,
     ) -> FloatTensor<Self> {
         let learnt = [x, weights, gate_a, gate_b, up_a, up_b, down_a, down_b];
-        moe_ffn::cpu::Inputs::new(learnt, [base_gate, base_up, base_down], shares, settings).output()
+        moe_ffn::cpu::Inputs::new(learnt, [base_gate, base_up, base_down], shares, settings)
+            .output()
     }
 }
 

@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use clap::{Args, ValueEnum};
 use moe_cl::training::peak_memory;
+use moe_core::model::BaseDtype;
 
 use crate::lower_bound::base_products;
 use crate::shapes::device;
@@ -46,6 +47,9 @@ pub struct Options {
     /// Dropout on the LoRA inputs
     #[arg(long, value_name = "P", default_value_t = 0.05)]
     pub dropout: f64,
+    /// Number format of the base's matrices: f32 or bf16
+    #[arg(long, value_name = "DTYPE", default_value_t)]
+    pub base_dtype: BaseDtype,
     /// Tasks learnt so far, the one that is timed included
     #[arg(long, value_name = "N", default_value_t = 2)]
     pub tasks: usize,
@@ -63,6 +67,7 @@ impl Options {
             layers: self.layers,
             rank: self.rank,
             dropout: self.dropout,
+            base_dtype: self.base_dtype,
             tasks: self.tasks,
         }
     }
@@ -112,7 +117,7 @@ pub fn run(options: &Options) -> anyhow::Result<String> {
         .into_iter()
         .filter(|product| options.mode == Mode::Train || !product.name.ends_with("backward"));
     for product in products {
-        let once = product.seconds(&device);
+        let once = product.seconds(options.base_dtype, &device);
         let all = once * product.count as f64;
         lines.push(format!(
             "{:<22} {:>26} {:>6} {:>9.0} {:>9.1}",

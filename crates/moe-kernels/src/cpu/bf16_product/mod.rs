@@ -52,10 +52,7 @@ pub(crate) fn product(left: &[f32], rows: usize, right: Bf16Matrix<'_>) -> Vec<f
         return kernel::product(left, rows, right);
     }
     let wide = widened(right);
-    product::product(
-        Matrix::new(left, rows, right.rows),
-        matrix(&wide, right),
-    )
+    product::product(Matrix::new(left, rows, right.rows), matrix(&wide, right))
 }
 
 /// `out [rows, columns] += left [rows, depth] · right`, on all threads.

@@ -90,11 +90,14 @@ impl Inputs {
             };
             let work = || Work::new(&self.sizes);
             if observed {
-                batch.clone().into_par_iter().for_each_init(work, |work, row| {
-                    for block in self.blocks(row) {
-                        run(work, block, Some(tokens + row - batch.start));
-                    }
-                });
+                batch
+                    .clone()
+                    .into_par_iter()
+                    .for_each_init(work, |work, row| {
+                        for block in self.blocks(row) {
+                            run(work, block, Some(tokens + row - batch.start));
+                        }
+                    });
             } else {
                 let blocks: Vec<Block> = batch.flat_map(|row| self.blocks(row)).collect();
                 blocks
@@ -169,13 +172,7 @@ impl Inputs {
                 );
                 scale_columns(code, codes, rank, scaling);
             }
-            self.sides(
-                expert,
-                block,
-                base,
-                [&*kept[0], &*kept[1]],
-                work,
-            );
+            self.sides(expert, block, base, [&*kept[0], &*kept[1]], work);
             let [gate, up] = &mut work.sides;
             swiglu(gate, up, &mut work.h);
 
