@@ -45,12 +45,14 @@ pub(crate) mod cpu {
     use burn::backend::autodiff::ops::{Backward, Ops};
     use burn::backend::flex::FlexTensor;
 
+    use crate::cpu::bf16_product::Activations;
     use crate::cpu::weight::Weight;
     use crate::values::{Values, matrix_dims, tensor};
 
     pub(crate) fn forward(x: FlexTensor, weight: &Weight) -> FlexTensor {
         let ([n, _], [_, d_out]) = (matrix_dims(&x), weight.dims());
-        tensor(weight.forward(&Values::of(x), n), [n, d_out])
+        let x = Values::of(x);
+        tensor(weight.forward(&Activations::new(&x, n)), [n, d_out])
     }
 
     #[derive(Debug)]
@@ -68,7 +70,8 @@ pub(crate) mod cpu {
             let grad = grads.consume::<Flex>(&ops.node);
             let [Some(x)] = ops.parents else { return };
             let ([n, _], [d_in, _]) = (matrix_dims(&grad), ops.state.dims());
-            let out = ops.state.backward(&Values::of(grad), n);
+            let grad = Values::of(grad);
+            let out = ops.state.backward(&Activations::new(&grad, n));
             grads.register::<Flex>(x.id, tensor(out, [n, d_in]));
         }
     }

@@ -3,7 +3,7 @@
 use burn::backend::flex::FlexTensor;
 use burn::tensor::{DType, bf16};
 
-use super::bf16_product::{self, Bf16Matrix};
+use super::bf16_product::{self, Activations, Bf16Matrix};
 use super::product::{self, Matrix};
 use crate::values::matrix_dims;
 
@@ -44,36 +44,38 @@ impl Weight {
         }
     }
 
+    /// Whether it is in bf16.
+    pub(crate) fn is_bf16(&self) -> bool {
+        self.numbers.dtype() == DType::BF16
+    }
+
     /// `x [rows, d_in]` → `x W [rows, d_out]`.
-    pub(crate) fn forward(&self, x: &[f32], rows: usize) -> Vec<f32> {
-        product(x, rows, self.numbers(self.turned))
+    pub(crate) fn forward(&self, x: &Activations<'_>) -> Vec<f32> {
+        product(x, self.numbers(self.turned))
     }
 
     /// `grad [rows, d_out]` → `grad Wᵀ [rows, d_in]`.
-    pub(crate) fn backward(&self, grad: &[f32], rows: usize) -> Vec<f32> {
-        product(grad, rows, self.numbers(!self.turned))
+    pub(crate) fn backward(&self, grad: &Activations<'_>) -> Vec<f32> {
+        product(grad, self.numbers(!self.turned))
     }
 
     /// `out [rows, d_in] += grad Wᵀ`.
-    pub(crate) fn add_backward(&self, grad: &[f32], rows: usize, out: &mut [f32]) {
+    pub(crate) fn add_backward(&self, grad: &Activations<'_>, out: &mut [f32]) {
         match self.numbers(!self.turned) {
-            Numbers::F32(right) => {
-                let left = Matrix::new(grad, rows, grad.len() / rows.max(1));
-                product::add_product(left, right, out);
-            }
-            Numbers::Bf16(right) => bf16_product::add_product(grad, rows, right, out),
+            Numbers::F32(right) => product::add_product(grad.matrix(), right, out),
+            Numbers::Bf16(right) => bf16_product::add_product(grad, right, out),
         }
     }
 
     fn numbers(&self, turned: bool) -> Numbers<'_> {
         let [rows, columns] = matrix_dims(&self.numbers);
-        match self.numbers.dtype() {
-            DType::BF16 => {
+        match self.is_bf16() {
+            true => {
                 let data: &[bf16] = self.numbers.as_slice().expect("contiguous bf16 numbers");
                 let matrix = Bf16Matrix::new(data, rows, columns);
                 Numbers::Bf16(if turned { matrix.transposed() } else { matrix })
             }
-            _ => {
+            false => {
                 let data: &[f32] = self.numbers.as_slice().expect("contiguous 32-bit floats");
                 let matrix = Matrix::new(data, rows, columns);
                 Numbers::F32(if turned { matrix.transposed() } else { matrix })
@@ -82,11 +84,9 @@ impl Weight {
     }
 }
 
-fn product(left: &[f32], rows: usize, right: Numbers<'_>) -> Vec<f32> {
+fn product(left: &Activations<'_>, right: Numbers<'_>) -> Vec<f32> {
     match right {
-        Numbers::F32(right) => {
-            product::product(Matrix::new(left, rows, left.len() / rows.max(1)), right)
-        }
-        Numbers::Bf16(right) => bf16_product::product(left, rows, right),
+        Numbers::F32(right) => product::product(left.matrix(), right),
+        Numbers::Bf16(right) => bf16_product::product(left, right),
     }
 }

@@ -5,7 +5,13 @@
 //! shared axis, whatever the number of rows or threads.
 
 #[cfg(target_arch = "x86_64")]
-mod kernel;
+mod panel;
+#[cfg(target_arch = "x86_64")]
+mod round;
+#[cfg(target_arch = "x86_64")]
+mod tasks;
+#[cfg(target_arch = "x86_64")]
+mod tile;
 
 use burn::tensor::bf16;
 use rayon::prelude::*;
@@ -45,28 +51,60 @@ impl<'a> Bf16Matrix<'a> {
     }
 }
 
-/// `left [rows, depth] · right`, on all threads.
-pub(crate) fn product(left: &[f32], rows: usize, right: Bf16Matrix<'_>) -> Vec<f32> {
-    #[cfg(target_arch = "x86_64")]
-    if kernel::is_supported() {
-        return kernel::product(left, rows, right);
-    }
-    let wide = widened(right);
-    product::product(Matrix::new(left, rows, right.rows), matrix(&wide, right))
+/// Whether the processor multiplies pairs of bf16 numbers.
+#[cfg(target_arch = "x86_64")]
+fn is_supported() -> bool {
+    is_x86_feature_detected!("avx512bf16")
+        && is_x86_feature_detected!("avx512f")
+        && is_x86_feature_detected!("avx512bw")
 }
 
-/// `out [rows, columns] += left [rows, depth] · right`, on all threads.
-pub(crate) fn add_product(left: &[f32], rows: usize, right: Bf16Matrix<'_>, out: &mut [f32]) {
+/// A left factor `[rows, depth]`, rounded once for all the bf16 matrices that it meets.
+pub(crate) struct Activations<'a> {
+    numbers: &'a [f32],
+    rows: usize,
+    depth: usize,
+    /// Pairs of bf16 numbers, once they have been asked for.
     #[cfg(target_arch = "x86_64")]
-    if kernel::is_supported() {
-        return kernel::add_product(left, rows, right, out);
+    rounded: std::cell::OnceCell<Vec<u32>>,
+}
+
+impl<'a> Activations<'a> {
+    pub(crate) fn new(numbers: &'a [f32], rows: usize) -> Self {
+        let depth = numbers.len() / rows.max(1);
+        assert_eq!(numbers.len(), rows * depth, "rows of different lengths");
+        Self {
+            numbers,
+            rows,
+            depth,
+            #[cfg(target_arch = "x86_64")]
+            rounded: std::cell::OnceCell::new(),
+        }
+    }
+
+    pub(crate) fn matrix(&self) -> Matrix<'a> {
+        Matrix::new(self.numbers, self.rows, self.depth)
+    }
+}
+
+/// `left · right [rows, columns]`, on all threads.
+pub(crate) fn product(left: &Activations<'_>, right: Bf16Matrix<'_>) -> Vec<f32> {
+    #[cfg(target_arch = "x86_64")]
+    if is_supported() {
+        return tasks::product(left, right);
     }
     let wide = widened(right);
-    product::add_product(
-        Matrix::new(left, rows, right.rows),
-        matrix(&wide, right),
-        out,
-    );
+    product::product(left.matrix(), matrix(&wide, right))
+}
+
+/// `out [rows, columns] += left · right`, on all threads.
+pub(crate) fn add_product(left: &Activations<'_>, right: Bf16Matrix<'_>, out: &mut [f32]) {
+    #[cfg(target_arch = "x86_64")]
+    if is_supported() {
+        return tasks::add_product(left, right, out);
+    }
+    let wide = widened(right);
+    product::add_product(left.matrix(), matrix(&wide, right), out);
 }
 
 fn widened(right: Bf16Matrix<'_>) -> Vec<f32> {
@@ -147,7 +185,7 @@ mod tests {
             let weight = rounded(&numbers(depth * columns, 2));
             for right in both_ways(&weight, depth, columns) {
                 let want = obvious(&left, rows, right);
-                let mut got = product(&left, rows, right);
+                let mut got = product(&Activations::new(&left, rows), right);
                 let close = |got: &[f32], factor: f32| {
                     assert_eq!(got.len(), want.len());
                     for (got, want) in got.iter().zip(&want) {
@@ -157,7 +195,7 @@ mod tests {
                     }
                 };
                 close(&got, 1.0);
-                add_product(&left, rows, right, &mut got);
+                add_product(&Activations::new(&left, rows), right, &mut got);
                 close(&got, 2.0);
             }
         }
@@ -169,7 +207,10 @@ mod tests {
         let left = numbers(rows * depth, 3);
         let weight = rounded(&numbers(depth * columns, 4));
         for right in both_ways(&weight, depth, columns) {
-            let (got, want) = (product(&left, rows, right), obvious(&left, rows, right));
+            let (got, want) = (
+                product(&Activations::new(&left, rows), right),
+                obvious(&left, rows, right),
+            );
             // |x| < 1 and |w| < 1: each term is off by at most 2⁻⁹.
             let bound = depth as f32 / 512.0 / 4.0;
             for (got, want) in got.iter().zip(&want) {
@@ -188,11 +229,12 @@ mod tests {
             .build()
             .unwrap();
         for right in both_ways(&weight, depth, columns) {
-            let all = product(&left, rows, right);
-            let alone = one.install(|| product(&left, rows, right));
+            let all = product(&Activations::new(&left, rows), right);
+            let alone = one.install(|| product(&Activations::new(&left, rows), right));
             assert_eq!(all, alone);
-            if cfg!(target_arch = "x86_64") && super::kernel::is_supported() {
-                let last = product(&left[400 * depth..], 1, right);
+            #[cfg(target_arch = "x86_64")]
+            if is_supported() {
+                let last = product(&Activations::new(&left[400 * depth..], 1), right);
                 assert_eq!(all[400 * columns..], last);
             }
         }
@@ -200,9 +242,11 @@ mod tests {
 
     #[test]
     fn an_empty_product_is_zero_or_nothing() {
-        assert_eq!(product(&[], 2, Bf16Matrix::new(&[], 0, 3)), [0.0; 6]);
-        let weight = [bf16::ONE; 6];
-        assert!(product(&[], 0, Bf16Matrix::new(&weight, 2, 3)).is_empty());
+        assert_eq!(
+            product(&Activations::new(&[], 2), Bf16Matrix::new(&[], 0, 3)),
+            [0.0; 6]
+        );
+        assert!(product(&Activations::new(&[], 0), Bf16Matrix::new(&[], 0, 3)).is_empty());
     }
 
     #[test]
@@ -213,7 +257,10 @@ mod tests {
         for right in both_ways(&weight, depth, columns) {
             let wide = widened(right);
             let exact = product::product(Matrix::new(&left, rows, depth), matrix(&wide, right));
-            for (got, want) in product(&left, rows, right).iter().zip(&exact) {
+            for (got, want) in product(&Activations::new(&left, rows), right)
+                .iter()
+                .zip(&exact)
+            {
                 assert!((got - want).abs() <= 0.05, "{got} {want}");
             }
         }

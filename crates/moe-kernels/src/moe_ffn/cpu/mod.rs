@@ -2,6 +2,7 @@
 
 mod backward;
 mod forward;
+mod kept;
 mod loops;
 
 use std::ops::Range;
@@ -9,6 +10,7 @@ use std::ops::Range;
 use burn::backend::flex::FlexTensor;
 
 pub(crate) use self::backward::MoeFfnBackward;
+pub(crate) use self::kept::Kept;
 use self::loops::mask_rows;
 use super::MoeFfn;
 use crate::cpu::product::{Matrix, small_product};
@@ -47,17 +49,6 @@ impl Sizes {
     fn tokens(&self) -> usize {
         self.batch * self.seq
     }
-}
-
-/// What the backward pass needs of the forward pass.
-#[derive(Clone, Debug)]
-pub(crate) struct Kept {
-    /// The base's gate and up, `[tokens, d_ff]`.
-    base: [Values; 2],
-    /// Scaled codes on gate, up and down, `[tokens, codes]`.
-    codes: [Values; 3],
-    /// What goes through B of down: weighted codes of the tokens, pooled codes of the batch rows, `[rows, codes]`.
-    mixed: Values,
 }
 
 pub(crate) struct Result {
