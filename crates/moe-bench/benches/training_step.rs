@@ -24,6 +24,7 @@ fn training_step(criterion: &mut Criterion) {
             len: TOKENS,
             layers: 30,
             rank: 8,
+            base_dtype: moe_core::model::BaseDtype::F32,
             dropout: 0.05,
             // The second: there are two tasks to tell apart, so the adversary runs.
             tasks: 2,

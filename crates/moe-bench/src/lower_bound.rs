@@ -2,10 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{DType, Device, Tensor};
 use moe_core::config::ModelConfig;
+use moe_core::model::BaseDtype;
 
 use crate::shapes::matrix;
+use crate::step::processor_seconds;
 
 /// A family of equal products `[rows, inner] · [inner, columns]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,8 +44,8 @@ impl Product {
         2.0 * (self.batch * self.rows * self.inner * self.columns) as f64
     }
 
-    /// Seconds of one call, the best of several.
-    pub fn seconds(&self, device: &Device) -> f64 {
+    /// Times several calls; a frozen right factor is in `dtype`.
+    pub fn speed(&self, dtype: BaseDtype, device: &Device) -> Speed {
         let left = matrix(self.batch * self.rows, self.inner, device)
             .reshape([self.batch, self.rows, self.inner]);
         let right = matrix(self.batch * self.inner, self.columns, device).reshape([
@@ -51,6 +53,10 @@ impl Product {
             self.inner,
             self.columns,
         ]);
+        let right = match (self.batch, dtype) {
+            (1, BaseDtype::Bf16) => right.cast(DType::BF16),
+            _ => right,
+        };
         let once = || {
             let start = Instant::now();
             run(self.batch, left.clone(), right.clone());
@@ -59,12 +65,23 @@ impl Product {
         let warm = once();
         let repeats = (Duration::from_millis(200).as_secs_f64() / warm.as_secs_f64().max(1e-6))
             .clamp(3.0, 50.0) as usize;
-        (0..repeats)
-            .map(|_| once())
-            .min()
-            .unwrap_or(warm)
-            .as_secs_f64()
+        let before = processor_seconds();
+        let best = (0..repeats).map(|_| once()).min().unwrap_or(warm);
+        Speed {
+            wall: best.as_secs_f64(),
+            processor: processor_seconds()
+                .zip(before)
+                .map(|(after, before)| (after - before) / repeats as f64),
+        }
     }
+}
+
+/// Seconds of one call.
+pub struct Speed {
+    /// By the clock, the best of several.
+    pub wall: f64,
+    /// Of all threads together, on average, where the system tells.
+    pub processor: Option<f64>,
 }
 
 /// One product, in the form in which the model runs it: a plain one with a frozen right factor where there is no batch.

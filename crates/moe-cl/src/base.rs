@@ -3,7 +3,12 @@
 use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
-use moe_core::{chat::ChatTemplate, checkpoint::Checkpoint, model::Decoder, tokenizer::Tokenizer};
+use moe_core::{
+    chat::ChatTemplate,
+    checkpoint::Checkpoint,
+    model::{BaseDtype, Decoder},
+    tokenizer::Tokenizer,
+};
 
 use crate::{
     config::Experiment,
@@ -32,6 +37,14 @@ impl Base {
     /// # Errors
     /// When the checkpoint is damaged, of an architecture that is not supported, or has no tokenizer.
     pub fn load(path: &Path, device: &Device) -> Result<Self> {
+        Self::load_as(path, BaseDtype::F32, device)
+    }
+
+    /// As [`Self::load`], with the decoder's matrices in `dtype`.
+    ///
+    /// # Errors
+    /// As [`Self::load`], and when the device has no such numbers.
+    pub fn load_as(path: &Path, dtype: BaseDtype, device: &Device) -> Result<Self> {
         let checkpoint = Checkpoint::open(path)?;
         let tokenizer = checkpoint.tokenizer()?;
         let config = checkpoint.config();
@@ -46,7 +59,7 @@ impl Base {
             .transpose()?;
         Ok(Self {
             path: path.into(),
-            decoder: Decoder::load(&checkpoint, device)?,
+            decoder: Decoder::load_as(&checkpoint, dtype, device)?,
             tokenizer,
             chat,
             trunk: None,

@@ -52,6 +52,16 @@ pub enum Error {
         /// What is wrong with it.
         reason: String,
     },
+    /// The base is in another number format than the experiment says.
+    #[error(
+        "`base.dtype` is {asked}, but the base was loaded in {loaded}; load it in {asked}, or change the setting"
+    )]
+    BaseDtype {
+        /// What the experiment says.
+        asked: moe_core::model::BaseDtype,
+        /// What the base is in.
+        loaded: moe_core::model::BaseDtype,
+    },
     /// The stream has no task of that name.
     #[error("no task '{name}' in this run; it has {known}")]
     UnknownTask {

@@ -14,7 +14,7 @@ use std::{
     time::SystemTime,
 };
 
-use burn::tensor::{Bool, Device, Int, Tensor, TensorData};
+use burn::tensor::{Bool, DType, Device, Int, Tensor, TensorData};
 use moe_core::{model::Decoder, source::hex};
 use moe_lora::States;
 use rayon::prelude::*;
@@ -183,7 +183,8 @@ fn fingerprint(decoder: &Decoder, layers: usize) -> String {
     let probe: Vec<u32> = (0..PROBE)
         .map(|place| (u64::from(vocabulary) * u64::from(place) / u64::from(PROBE)) as u32)
         .collect();
-    let rows = decoder.embedding.weight.val().sum_dim(1).into_data();
+    let embedding = decoder.embedding.weight.val().cast(DType::F32);
+    let rows = embedding.sum_dim(1).into_data();
     let mut hash = Sha256::new();
     hash.update(layers.to_le_bytes());
     for number in rows.iter::<f32>().chain(computed(decoder, &probe, layers)) {

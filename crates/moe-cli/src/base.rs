@@ -7,6 +7,7 @@ use burn::tensor::Device;
 use moe_cl::Base;
 use moe_cl::config::Experiment;
 use moe_core::device::DeviceChoice;
+use moe_core::model::BaseDtype;
 use moe_core::source::{BaseSource, Cache, fetch_default, smollm2};
 
 use crate::download::DownloadDisplay;
@@ -28,15 +29,19 @@ pub fn fetch(name: Option<&BaseSource>) -> Result<(BaseSource, PathBuf)> {
     }
 }
 
-/// Puts what the command line says of base and device into the experiment, and loads the base.
+/// Puts what the command line says of base, number format and device into the experiment, and loads the base.
 ///
 /// # Errors
 /// When the device is not compiled in or the base cannot be had or read.
 pub fn load(
     experiment: &mut Experiment,
     base: Option<&BaseSource>,
+    dtype: Option<BaseDtype>,
     device: Option<DeviceChoice>,
 ) -> Result<Base> {
+    if let Some(dtype) = dtype {
+        experiment.base.dtype = dtype;
+    }
     if let Some(device) = device {
         experiment.device = device.to_string();
     }
@@ -47,7 +52,7 @@ pub fn load(
     };
     let (source, path) = fetch(Some(&named))?;
     experiment.base.source = source.to_string();
-    Ok(Base::load(&path, &device)?)
+    Ok(Base::load_as(&path, experiment.base.dtype, &device)?)
 }
 
 /// As [`load`], for work that meets the same texts again and again: what the frozen lower layers make of them is kept.
@@ -57,9 +62,10 @@ pub fn load(
 pub fn load_to_learn(
     experiment: &mut Experiment,
     base: Option<&BaseSource>,
+    dtype: Option<BaseDtype>,
     device: Option<DeviceChoice>,
 ) -> Result<Base> {
-    let mut base = load(experiment, base, device)?;
+    let mut base = load(experiment, base, dtype, device)?;
     base.keep_trunk(experiment, &Cache::open()?.trunks())?;
     Ok(base)
 }

@@ -129,6 +129,19 @@ fn a_tiny_model_is_inspected() {
     ] {
         assert!(out.contains(line), "{line} in {out}");
     }
+    let base = |dtype: &str| {
+        let mut command = moe_cl(home.path());
+        command
+            .arg("inspect")
+            .arg(&model)
+            .args(["--base-dtype", dtype]);
+        let (_, out, err) = run(&mut command);
+        let name = format!("base in {dtype}, frozen");
+        let line = out.lines().find_map(|line| line.strip_prefix(&name));
+        let size: Option<f64> = line.and_then(|line| line.split_whitespace().next()?.parse().ok());
+        size.unwrap_or_else(|| panic!("{name} in {out}{err}"))
+    };
+    assert!((base("f32") / base("bf16") - 2.0).abs() < 0.05);
     let (status, _, err) = run(moe_cl(home.path()).args(["inspect", "no/such"]));
     assert_eq!(status, Some(1));
     assert!(

@@ -248,6 +248,49 @@ fn a_run_is_planned_trained_scored_prompted_and_reported() {
 }
 
 #[test]
+fn a_run_remembers_that_its_base_is_in_bf16() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    write_base(&folder.join("base"));
+    write_experiment(folder);
+    let train = |more: &[&str]| {
+        let output = Command::new(env!("CARGO_BIN_EXE_moe-cl"))
+            .current_dir(folder)
+            .args(["train", "--config", "killed.toml", "--base", "base"])
+            .args(["--set", "training.epochs=1"])
+            .args(more)
+            .output()
+            .unwrap();
+        let error = String::from_utf8_lossy(&output.stderr).into_owned();
+        (output.status.success(), error)
+    };
+    let bf16 = ["--base-dtype", "bf16", "--out", "runs/a"];
+    let (trained, error) = train(&bf16);
+    assert!(trained, "{error}");
+    let config = fs::read_to_string(folder.join("runs/a/config.toml")).unwrap();
+    assert!(config.contains("dtype = \"bf16\""), "{config}");
+    out_of(folder, &["eval", "--run", "runs/a"]);
+    let prompt = ["--task", "colours", "--prompt", "the red", "--raw"];
+    out_of(
+        folder,
+        &[
+            &["generate", "--run", "runs/a", "--max-new", "2"][..],
+            &prompt,
+        ]
+        .concat(),
+    );
+
+    let (resumed, error) = train(&["--resume", "--out", "runs/a"]);
+    assert!(!resumed && error.contains("dtype"), "{error}");
+    let (unknown, error) = train(&["--base-dtype", "f16"]);
+    assert!(!unknown && error.contains("f32 or bf16"), "{error}");
+    let all = ["--set", "method={name='sequential',weights='all'}"];
+    let (trained, error) =
+        train(&[&all[..], &["--set", "base.dtype=bf16", "--out", "runs/b"]].concat());
+    assert!(trained, "{error}");
+}
+
+#[test]
 fn every_method_trains_reports_and_is_scored_again() {
     let folder = tempfile::tempdir().unwrap();
     write_base(&folder.path().join("base"));

@@ -56,6 +56,12 @@ pub enum Error {
     /// A device is unknown, not compiled in, or not there.
     #[error("device: {0}")]
     Device(String),
+    /// A number format of base models is unknown.
+    #[error("`{name}` is no number format of a base; use f32 or bf16")]
+    BaseDtype {
+        /// What was asked for.
+        name: String,
+    },
     /// A base model cannot be found or fetched by its name.
     #[error("base model `{name}`: {message}")]
     Source {

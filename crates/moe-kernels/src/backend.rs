@@ -5,6 +5,7 @@ use burn::backend::autodiff::ops::{Backward, OpsKind};
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, Backend, Flex, backend_extension};
 
+use crate::cpu::weight::Weight;
 use crate::{AttentionShape, MoeFfn};
 use crate::{attention, linear, moe_ffn, rms_norm, swiglu};
 
@@ -52,7 +53,7 @@ pub trait FusedOps: Backend {
 
 impl FusedOps for Flex {
     fn frozen_linear(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
-        linear::cpu::forward(x, weight)
+        linear::cpu::forward(x, &Weight::of(weight))
     }
 
     fn rms_norm(x: FloatTensor<Self>, gamma: FloatTensor<Self>, epsilon: f32) -> FloatTensor<Self> {
@@ -94,16 +95,15 @@ impl FusedOps for Flex {
     ) -> FloatTensor<Self> {
         let learnt = [x, weights, gate_a, gate_b, up_a, up_b, down_a, down_b];
         moe_ffn::cpu::Inputs::new(learnt, [base_gate, base_up, base_down], shares, settings)
-            .forward()
-            .output
+            .output()
     }
 }
 
 impl<C: CheckpointStrategy> FusedOps for Autodiff<Flex, C> {
     fn frozen_linear(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
         let node = x.node();
-        let (x, weight) = (x.into_primitive(), weight.into_primitive());
-        let output = linear::cpu::forward(x, weight.clone());
+        let (x, weight) = (x.into_primitive(), Weight::of(weight.into_primitive()));
+        let output = linear::cpu::forward(x, &weight);
         match linear::cpu::LinearBackward
             .prepare::<C>([node])
             .compute_bound()
@@ -192,14 +192,16 @@ impl<C: CheckpointStrategy> FusedOps for Autodiff<Flex, C> {
             shares.into_primitive(),
             settings,
         );
-        let result = inputs.forward();
         match moe_ffn::cpu::MoeFfnBackward
             .prepare::<C>(nodes)
             .compute_bound()
             .stateful()
         {
-            OpsKind::Tracked(step) => step.finish((inputs, result.kept), result.output),
-            OpsKind::UnTracked(step) => step.finish(result.output),
+            OpsKind::Tracked(step) => {
+                let result = inputs.forward();
+                step.finish((inputs, result.kept), result.output)
+            }
+            OpsKind::UnTracked(step) => step.finish(inputs.output()),
         }
     }
 }

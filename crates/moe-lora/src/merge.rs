@@ -8,10 +8,11 @@ use crate::{Adapters, ExpertBank, LoraExpert, Projection};
 
 impl Adapters {
     /// The base with expert `expert` folded into its matrices, `W + scaling · A B`: a plain decoder that answers as
-    /// [`Routing::Single`](crate::Routing::Single) of that expert does, at the speed of the base. A matrix keeps its precision.
+    /// [`Routing::Single`](crate::Routing::Single) of that expert does, at the speed of the base.
     ///
     /// A mixture of several experts is no matrix: their networks are not linear, and a gate weighs every token anew.
-    /// The matrices that change are copies; all others are shared with `base`.
+    /// The matrices that change are copies, in the adapters' precision: rounded to that of a bf16 base, they would lose the
+    /// better part of an update. All others are shared with `base`.
     ///
     /// # Panics
     ///
@@ -39,10 +40,8 @@ fn fold(layer: &mut DecoderLayer, expert: &LoraExpert) {
     for (projection, linear) in places {
         if let Some(lora) = expert.lora(projection) {
             let delta = lora.delta();
-            let weight = linear.weight.val();
-            let kept = weight.dtype();
-            let sum = weight.cast(delta.dtype()) + delta;
-            linear.weight = Param::initialized(linear.weight.id, sum.cast(kept));
+            let sum = linear.weight.val().cast(delta.dtype()) + delta;
+            linear.weight = Param::initialized(linear.weight.id, sum);
         }
     }
 }

@@ -11,7 +11,7 @@ struct Arguments {
     #[command(flatten)]
     options: Options,
     /// Vary the number of tasks, the length, the batch, the rank and the layers in turn
-    #[arg(long)]
+    #[arg(long, conflicts_with = "profile")]
     scale: bool,
 }
 

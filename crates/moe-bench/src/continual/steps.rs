@@ -2,10 +2,11 @@
 
 use std::path::Path;
 
+use moe_core::model::BaseDtype;
 use serde::{Deserialize, Serialize};
 
 use super::{Method, Options, Outcome, Run};
-use crate::step::{Mode, Setting, seconds};
+use crate::step::{Mode, Setting, times};
 
 /// Name of the file in a method's folder.
 const FILE: &str = "steps.json";
@@ -86,12 +87,12 @@ fn timed(method: &Method, out: &Path, tasks: &[usize]) -> anyhow::Result<Vec<Tim
             layers: 30,
             rank: 8,
             dropout: 0.0,
+            base_dtype: BaseDtype::F32,
             tasks,
         };
-        let sorted = seconds(&setting, Mode::Train, ROUNDS)?;
         known.push(Timed {
             tasks,
-            seconds: sorted[sorted.len() / 2],
+            seconds: times(&setting, Mode::Train, ROUNDS)?.median(),
         });
         moe_core::atomic::write_file(&path, &serde_json::to_vec(&known)?)?;
     }

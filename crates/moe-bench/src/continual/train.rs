@@ -69,7 +69,11 @@ pub fn child(folder: &Path, with_stripping: bool) -> anyhow::Result<()> {
     io::stdin().read_to_string(&mut text)?;
     let experiment = Experiment::parse(&text, &folder.join("config.toml"), &[])?;
     let device = experiment.device.parse::<DeviceChoice>()?.open()?;
-    let mut base = Base::load(&fetch(&experiment.base.source)?, &device)?;
+    let mut base = Base::load_as(
+        &fetch(&experiment.base.source)?,
+        experiment.base.dtype,
+        &device,
+    )?;
     base.keep_trunk(&experiment, &Cache::open()?.trunks())?;
     let options = RunOptions::new(folder.into(), true);
     learn(&experiment, &base, &options, &mut Lines)?;

@@ -2,7 +2,7 @@
 
 use std::io::Write;
 
-use super::{Options, Setting, seconds};
+use super::{Options, Setting, times};
 
 /// What is varied, and the values it takes.
 const SWEEPS: [(&str, &[usize]); 5] = [
@@ -29,8 +29,7 @@ pub fn run(options: &Options, out: &mut impl Write) -> anyhow::Result<()> {
         for &value in values {
             let mut setting = options.setting();
             vary(&mut setting, name, value);
-            let seconds = seconds(&setting, options.mode, options.rounds)?;
-            let median = seconds[seconds.len() / 2];
+            let median = times(&setting, options.mode, options.rounds)?.median();
             let tokens = (setting.batch * setting.len) as f64;
             writeln!(
                 out,

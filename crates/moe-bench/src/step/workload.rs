@@ -11,7 +11,7 @@ use moe_cl::methods::{Method, method};
 use moe_cl::training::{StepInput, fresh_optimizer, optimizer_step, prepare};
 use moe_cl::{Answerer, Learner, head};
 use moe_core::config::ModelConfig;
-use moe_core::model::Decoder;
+use moe_core::model::{BaseDtype, Decoder};
 use moe_lora::Adapters;
 use rand::SeedableRng;
 
@@ -34,6 +34,8 @@ pub struct Setting {
     pub rank: usize,
     /// Dropout on the LoRA inputs.
     pub dropout: f64,
+    /// Number format of the base's matrices.
+    pub base_dtype: BaseDtype,
     /// Tasks learnt so far, the one at work included.
     pub tasks: usize,
 }
@@ -87,7 +89,7 @@ impl Workload {
     /// When the method is none, or the adapters do not fit the model.
     pub fn new(setting: &Setting, device: &Device) -> anyhow::Result<Self> {
         let experiment = setting.experiment()?;
-        let base = Decoder::random(&setting.model(), 1, device);
+        let base = Decoder::random(&setting.model(), 1, device).with_dtype(setting.base_dtype);
         let task = setting.tasks - 1;
         let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(1);
         let mut learner = Learner::new(Adapters::new(
@@ -174,6 +176,7 @@ mod tests {
             layers: 1,
             rank: 2,
             dropout: 0.1,
+            base_dtype: BaseDtype::Bf16,
             tasks: 2,
         };
         let mut workload = Workload::new(&setting, &Device::flex()).expect("a sound setting");

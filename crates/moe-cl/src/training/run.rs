@@ -40,6 +40,7 @@ pub fn learn(
     let started = Instant::now();
     let out = &options.out;
     let checkpoints = out.join("checkpoints");
+    check_base(experiment, base)?;
     claim(out, experiment, options.resume)?;
     let (saved, damaged) = state::latest(&checkpoints)?;
 
@@ -86,6 +87,15 @@ pub fn learn(
     })?;
     write_result(&out.join("result.json"), &result)?;
     Ok(result)
+}
+
+/// The base has to be in the format that the run's settings will be read back with.
+fn check_base(experiment: &Experiment, base: &Base) -> Result<()> {
+    let (asked, loaded) = (experiment.base.dtype, base.decoder.dtype());
+    match asked == loaded {
+        true => Ok(()),
+        false => Err(Error::BaseDtype { asked, loaded }),
+    }
 }
 
 /// Makes `out` the directory of this experiment, or checks that it already is.

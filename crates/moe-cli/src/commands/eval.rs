@@ -9,6 +9,7 @@ use moe_cl::config::Split;
 use moe_cl::metrics::Inferred;
 use moe_cl::training::{Scores, Task, Trained};
 use moe_core::device::DeviceChoice;
+use moe_core::model::BaseDtype;
 use moe_core::source::BaseSource;
 
 use crate::base;
@@ -33,6 +34,9 @@ pub struct Arguments {
     /// Base model in place of the one that the run names
     #[arg(long, value_name = "BASE")]
     base: Option<BaseSource>,
+    /// Number format of the base's matrices: f32 or bf16 [default: that of the run]
+    #[arg(long, value_name = "DTYPE")]
+    base_dtype: Option<BaseDtype>,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -49,7 +53,12 @@ pub fn run(arguments: &Arguments, device: Option<DeviceChoice>) -> Result<()> {
         .or(arguments.checkpoint.as_ref())
         .expect("clap requires one of them");
     let mut experiment = Trained::experiment(path)?;
-    let base = base::load_to_learn(&mut experiment, arguments.base.as_ref(), device)?;
+    let base = base::load_to_learn(
+        &mut experiment,
+        arguments.base.as_ref(),
+        arguments.base_dtype,
+        device,
+    )?;
     let mut trained = Trained::open(path, &base)?;
     if let Some(split) = arguments.split {
         trained.experiment.evaluation.split = match split {

@@ -11,6 +11,7 @@ use moe_cl::data::prompt_tokens;
 use moe_cl::training::Trained;
 use moe_core::device::DeviceChoice;
 use moe_core::generate::{CausalLm, Sampling, generate_with};
+use moe_core::model::BaseDtype;
 use moe_core::source::BaseSource;
 
 use crate::base;
@@ -28,6 +29,9 @@ pub struct Arguments {
     /// Base model [default: that of the run, else SmolLM2-135M-Instruct]
     #[arg(long, value_name = "BASE")]
     base: Option<BaseSource>,
+    /// Number format of the base's matrices: f32 or bf16 [default: that of the run, else f32]
+    #[arg(long, value_name = "DTYPE")]
+    base_dtype: Option<BaseDtype>,
     /// What to answer
     #[arg(long, value_name = "TEXT")]
     prompt: String,
@@ -55,11 +59,17 @@ pub struct Arguments {
 pub fn run(arguments: &Arguments, device: Option<DeviceChoice>) -> Result<()> {
     let (Some(run), Some(task)) = (&arguments.run, &arguments.task) else {
         let (_, path) = base::fetch(arguments.base.as_ref())?;
-        let base = Base::load(&path, &device.unwrap_or_default().open()?)?;
+        let dtype = arguments.base_dtype.unwrap_or_default();
+        let base = Base::load_as(&path, dtype, &device.unwrap_or_default().open()?)?;
         return answer(arguments, &base, &base.decoder, None);
     };
     let mut experiment: Experiment = Trained::experiment(run)?;
-    let base = base::load(&mut experiment, arguments.base.as_ref(), device)?;
+    let base = base::load(
+        &mut experiment,
+        arguments.base.as_ref(),
+        arguments.base_dtype,
+        device,
+    )?;
     let trained = Trained::open(run, &base)?;
     let Choice { index, shared } = choose(&trained, task, &arguments.prompt)?;
     if index >= trained.learnt {

@@ -7,6 +7,7 @@ use anyhow::Result;
 use clap::Args;
 use moe_core::checkpoint::Checkpoint;
 use moe_core::config::ModelConfig;
+use moe_core::model::BaseDtype;
 use moe_core::source::BaseSource;
 
 use crate::base;
@@ -28,6 +29,9 @@ pub struct Arguments {
     /// Tokens per text
     #[arg(long, value_name = "N", default_value_t = 96)]
     max_tokens: u64,
+    /// Number format of the base's matrices: f32 or bf16
+    #[arg(long, value_name = "DTYPE", default_value_t)]
+    base_dtype: BaseDtype,
 }
 
 /// Prints what is in the base and what training on it takes.
@@ -97,7 +101,10 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         "\nmemory for MoE-CL on {tasks} tasks (at most, estimated: rank {rank}, {batch_size} texts of {max_tokens} tokens a step)"
     )?;
     let mut line = |name: &str, value: String| writeln!(out, "{name:<22}{value}");
-    line("base in f32, frozen", bytes(memory.base))?;
+    line(
+        &format!("base in {}, frozen", arguments.base_dtype),
+        bytes(memory.base),
+    )?;
     line(
         "experts",
         format!(
@@ -134,7 +141,7 @@ fn dtypes(checkpoint: &Checkpoint) -> BTreeMap<String, (u64, u64)> {
     dtypes
 }
 
-/// Bytes that training takes, in f32.
+/// Bytes that training takes; all but the base is in f32.
 struct Memory {
     base: u64,
     expert_parameters: u64,
@@ -160,7 +167,7 @@ impl Memory {
         let kept =
             tokens * layers * (10 * d_model + 3 * 6 * d_ff + 3 * heads * arguments.max_tokens);
         Self {
-            base: 4 * config.num_parameters(),
+            base: arguments.base_dtype.bytes() * config.num_parameters(),
             expert_parameters,
             // One expert per task and the shared one.
             experts: 4 * expert_parameters * (arguments.tasks + 1),

@@ -10,6 +10,7 @@ use moe_cl::events::Recorder;
 use moe_cl::recorders::Dashboard;
 use moe_cl::training::{RunOptions, learn, plan};
 use moe_core::device::DeviceChoice;
+use moe_core::model::BaseDtype;
 use moe_core::source::BaseSource;
 
 use super::report;
@@ -34,6 +35,9 @@ pub struct Arguments {
     /// Base model in place of the configured one: a path, hf:owner/name[@revision] or pypi:package==version#file
     #[arg(long, value_name = "BASE")]
     base: Option<BaseSource>,
+    /// Number format of the base's matrices: f32 or bf16 [default: as configured]
+    #[arg(long, value_name = "DTYPE")]
+    base_dtype: Option<BaseDtype>,
     /// Directory of the run [default: runs/<name of the experiment>]
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
@@ -45,7 +49,12 @@ pub struct Arguments {
 /// Trains, writes the run's report and prints its table.
 pub fn run(arguments: &Arguments, device: Option<DeviceChoice>) -> Result<()> {
     let mut experiment = Experiment::load(&arguments.config, &arguments.set)?;
-    let base = base::load_to_learn(&mut experiment, arguments.base.as_ref(), device)?;
+    let base = base::load_to_learn(
+        &mut experiment,
+        arguments.base.as_ref(),
+        arguments.base_dtype,
+        device,
+    )?;
     if arguments.dry_run {
         return Ok(writeln!(stdout(), "{}", plan(&experiment, &base)?)?);
     }

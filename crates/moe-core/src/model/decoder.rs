@@ -1,6 +1,6 @@
 use burn::module::Module;
 use burn::nn::{Embedding, Linear, RmsNorm};
-use burn::tensor::{Bool, Device, Int, Tensor, module};
+use burn::tensor::{Bool, DType, Device, Int, Tensor};
 
 use super::{AttentionContext, DecoderLayer, KvCache, Rope, rms_norm};
 use crate::config::ModelConfig;
@@ -40,7 +40,7 @@ impl Decoder {
 
     /// `tokens [batch, seq]` → `[batch, seq, d_model]`.
     pub fn embed(&self, tokens: Tensor<2, Int>) -> Tensor<3> {
-        self.embedding.forward(tokens)
+        self.embedding.forward(tokens).cast(DType::F32)
     }
 
     /// Positions and visibility for `real [batch, total]` (true = real token), of which the first
@@ -92,9 +92,10 @@ impl Decoder {
     ///
     /// Pass only the positions whose logits are needed: the head is the largest product.
     pub fn logits(&self, hidden: Tensor<2>) -> Tensor<2> {
-        match &self.lm_head {
-            Some(head) => module::linear(hidden, head.weight.val(), None),
-            None => hidden.matmul(self.embedding.weight.val().transpose()),
-        }
+        let head = match &self.lm_head {
+            Some(head) => head.weight.val(),
+            None => self.embedding.weight.val().transpose(),
+        };
+        moe_kernels::linear(hidden, head)
     }
 }

@@ -1,9 +1,9 @@
 use burn::module::{Param, ParamId};
 use burn::nn::{Embedding, Linear, RmsNorm, RmsNormConfig};
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::{Device, Tensor, TensorData, bf16};
 use rayon::prelude::*;
 
-use super::{Attention, Decoder, DecoderLayer, FeedForward, Rope};
+use super::{Attention, BaseDtype, Decoder, DecoderLayer, FeedForward, Rope};
 use crate::checkpoint::Checkpoint;
 use crate::config::ModelConfig;
 use crate::error::Result;
@@ -16,11 +16,18 @@ impl Decoder {
     /// A tensor cannot be read. (Missing, left-over and wrongly shaped ones are refused by
     /// [`Checkpoint::open`].)
     pub fn load(checkpoint: &Checkpoint, device: &Device) -> Result<Self> {
-        assemble(
-            checkpoint.config(),
-            |name, _| checkpoint.read_f32(name),
-            device,
-        )
+        Self::load_as(checkpoint, BaseDtype::F32, device)
+    }
+
+    /// As [`Self::load`], with its matrices in `dtype`: one after the other, so that there is never a second copy of the model.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::load`], and when the device has no such numbers.
+    pub fn load_as(checkpoint: &Checkpoint, dtype: BaseDtype, device: &Device) -> Result<Self> {
+        dtype.check(device)?;
+        let read = |name: &str, _: &[usize]| checkpoint.read_f32(name);
+        assemble(checkpoint.config(), dtype, read, device)
     }
 }
 
@@ -28,18 +35,20 @@ impl Decoder {
 /// (`[out, in]` for a linear layer).
 pub(super) fn assemble(
     config: &ModelConfig,
+    dtype: BaseDtype,
     read: impl FnMut(&str, &[usize]) -> Result<Vec<f32>>,
     device: &Device,
 ) -> Result<Decoder> {
     let mut parts = Parts {
         config,
+        dtype,
         read,
         device,
     };
     let (d_model, vocab) = (config.d_model, config.vocab_size);
     Ok(Decoder {
         embedding: Embedding {
-            weight: parts.tensor("model.embed_tokens.weight", [vocab, d_model])?,
+            weight: parts.embedding("model.embed_tokens.weight", [vocab, d_model])?,
         },
         layers: (0..config.num_layers)
             .map(|index| parts.layer(&format!("model.layers.{index}")))
@@ -56,6 +65,7 @@ pub(super) fn assemble(
 
 struct Parts<'a, R> {
     config: &'a ModelConfig,
+    dtype: BaseDtype,
     read: R,
     device: &'a Device,
 }
@@ -107,14 +117,40 @@ impl<R: FnMut(&str, &[usize]) -> Result<Vec<f32>>> Parts<'_, R> {
     /// The stored `[d_out, d_in]` matrix is turned once, so that products read `[d_in, d_out]`.
     fn linear(&mut self, name: &str, d_in: usize, d_out: usize, bias: bool) -> Result<Linear> {
         let stored = (self.read)(&format!("{name}.weight"), &[d_out, d_in])?;
-        let weight = TensorData::new(transpose(&stored, d_out, d_in), [d_in, d_out]);
+        let weight = match self.dtype {
+            BaseDtype::F32 => {
+                TensorData::new(transpose(&stored, d_out, d_in, |x| x), [d_in, d_out])
+            }
+            BaseDtype::Bf16 => {
+                let turned = transpose(&stored, d_out, d_in, bf16::from_f32);
+                TensorData::new(turned, [d_in, d_out])
+            }
+        };
         Ok(Linear {
-            weight: parameter(Tensor::from_data(weight, self.device)),
+            weight: self.matrix(weight),
             bias: match bias {
                 true => Some(self.tensor(&format!("{name}.bias"), [d_out])?),
                 false => None,
             },
         })
+    }
+
+    fn embedding(&mut self, name: &str, shape: [usize; 2]) -> Result<Param<Tensor<2>>> {
+        let stored = (self.read)(name, &shape)?;
+        Ok(self.matrix(match self.dtype {
+            BaseDtype::F32 => TensorData::new(stored, shape),
+            BaseDtype::Bf16 => {
+                let rounded: Vec<bf16> = stored.par_iter().map(|x| bf16::from_f32(*x)).collect();
+                TensorData::new(rounded, shape)
+            }
+        }))
+    }
+
+    fn matrix(&self, numbers: TensorData) -> Param<Tensor<2>> {
+        parameter(Tensor::from_data(
+            numbers,
+            (self.device, self.dtype.dtype()),
+        ))
     }
 
     fn norm(&mut self, name: &str, size: usize) -> Result<RmsNorm> {
@@ -139,10 +175,15 @@ fn parameter<const D: usize>(value: Tensor<D>) -> Param<Tensor<D>> {
     Param::initialized(ParamId::new(), value)
 }
 
-/// Row-major `[rows, columns]` → row-major `[columns, rows]`, in square blocks that fit the cache.
-fn transpose(matrix: &[f32], rows: usize, columns: usize) -> Vec<f32> {
+/// Row-major `[rows, columns]` → row-major `[columns, rows]` of other numbers, in square blocks that fit the cache.
+fn transpose<T: Clone + Default + Send>(
+    matrix: &[f32],
+    rows: usize,
+    columns: usize,
+    number: impl Fn(f32) -> T + Sync,
+) -> Vec<T> {
     const BLOCK: usize = 32;
-    let mut turned = vec![0.0; matrix.len()];
+    let mut turned = vec![T::default(); matrix.len()];
     turned
         .par_chunks_mut((BLOCK * rows).max(1))
         .enumerate()
@@ -151,7 +192,7 @@ fn transpose(matrix: &[f32], rows: usize, columns: usize) -> Vec<f32> {
             for row_start in (0..rows).step_by(BLOCK) {
                 for (offset, line) in out.chunks_exact_mut(rows).enumerate() {
                     for row in row_start..(row_start + BLOCK).min(rows) {
-                        line[row] = matrix[row * columns + first + offset];
+                        line[row] = number(matrix[row * columns + first + offset]);
                     }
                 }
             }
@@ -165,8 +206,8 @@ mod tests {
     fn transposing_twice_is_the_identity() {
         let (rows, columns) = (37, 70);
         let matrix: Vec<f32> = (0..rows * columns).map(|i| i as f32).collect();
-        let turned = super::transpose(&matrix, rows, columns);
+        let turned = super::transpose(&matrix, rows, columns, |x| x);
         assert_eq!(turned[3 * rows + 5], matrix[5 * columns + 3]);
-        assert_eq!(super::transpose(&turned, columns, rows), matrix);
+        assert_eq!(super::transpose(&turned, columns, rows, |x| x), matrix);
     }
 }

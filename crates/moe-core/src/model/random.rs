@@ -2,8 +2,8 @@ use burn::tensor::Device;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use super::Decoder;
 use super::load::assemble;
+use super::{BaseDtype, Decoder};
 use crate::config::ModelConfig;
 
 impl Decoder {
@@ -24,6 +24,6 @@ impl Decoder {
                 .map(|_| centre + rng.random_range(-spread..=spread))
                 .collect())
         };
-        assemble(config, draw, device).expect("drawing numbers cannot fail")
+        assemble(config, BaseDtype::F32, draw, device).expect("drawing numbers cannot fail")
     }
 }

@@ -1,10 +1,12 @@
 //! Kernels on plain slices. Work is cut into the same pieces whatever the number of threads, so that
 //! results are the same bit for bit.
 
+pub(crate) mod bf16_product;
 pub(crate) mod exp;
 pub(crate) mod pieces;
 pub(crate) mod product;
 pub(crate) mod tile;
+pub(crate) mod weight;
 
 /// Compiles the body for AVX-512, for AVX2 and for any processor, and calls what this one can run.
 ///

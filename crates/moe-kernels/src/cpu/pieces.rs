@@ -3,20 +3,27 @@
 use std::marker::PhantomData;
 
 /// A slice that several tasks write at the same time, each to places of its own.
-#[derive(Clone, Copy)]
-pub(crate) struct Pieces<'a> {
-    data: *mut f32,
+pub(crate) struct Pieces<'a, T = f32> {
+    data: *mut T,
     len: usize,
-    life: PhantomData<&'a mut [f32]>,
+    life: PhantomData<&'a mut [T]>,
 }
 
-// SAFETY: access goes through `piece` alone, whose callers promise disjoint places.
-unsafe impl Send for Pieces<'_> {}
-// SAFETY: as above.
-unsafe impl Sync for Pieces<'_> {}
+impl<T> Clone for Pieces<'_, T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
 
-impl<'a> Pieces<'a> {
-    pub(crate) fn new(slice: &'a mut [f32]) -> Self {
+impl<T> Copy for Pieces<'_, T> {}
+
+// SAFETY: access goes through methods whose callers promise disjoint places.
+unsafe impl<T: Send> Send for Pieces<'_, T> {}
+// SAFETY: as above.
+unsafe impl<T: Send> Sync for Pieces<'_, T> {}
+
+impl<'a, T> Pieces<'a, T> {
+    pub(crate) fn new(slice: &'a mut [T]) -> Self {
         Self {
             data: slice.as_mut_ptr(),
             len: slice.len(),
@@ -24,14 +31,71 @@ impl<'a> Pieces<'a> {
         }
     }
 
+    /// Where entry `start` is.
+    pub(crate) fn at(self, start: usize) -> *mut T {
+        assert!(start < self.len, "a place past the end");
+        self.data.wrapping_add(start)
+    }
+
     /// Entries `start..start + len`.
     ///
     /// # Safety
     ///
-    /// No two live pieces may overlap.
-    pub(crate) unsafe fn piece(self, start: usize, len: usize) -> &'a mut [f32] {
+    /// No two live pieces may overlap, and the entries have been written.
+    pub(crate) unsafe fn piece(self, start: usize, len: usize) -> &'a mut [T] {
         assert!(start + len <= self.len, "a piece past the end");
         // SAFETY: inside the slice (asserted); the caller keeps pieces apart.
         unsafe { std::slice::from_raw_parts_mut(self.data.add(start), len) }
+    }
+}
+
+impl<'a, T: Default + Copy> Pieces<'a, T> {
+    /// Entries `start..start + len`, all of them zero from now on.
+    ///
+    /// # Safety
+    ///
+    /// No two live pieces may overlap.
+    pub(crate) unsafe fn zeroed(self, start: usize, len: usize) -> &'a mut [T] {
+        assert!(start + len <= self.len, "a piece past the end");
+        // SAFETY: inside the slice (asserted), and nobody else's.
+        unsafe {
+            for entry in start..start + len {
+                self.data.add(entry).write(T::default());
+            }
+            self.piece(start, len)
+        }
+    }
+}
+
+/// Room for numbers that tasks are about to write: filling it with zeros first would take as long as another pass.
+pub(crate) struct Buffer<T = f32> {
+    numbers: Vec<T>,
+    len: usize,
+}
+
+impl<T> Buffer<T> {
+    pub(crate) fn new(len: usize) -> Self {
+        Self {
+            numbers: Vec::with_capacity(len),
+            len,
+        }
+    }
+
+    /// Nothing may be read from it before it is written.
+    pub(crate) fn pieces(&mut self) -> Pieces<'_, T> {
+        Pieces {
+            data: self.numbers.as_mut_ptr(),
+            len: self.len,
+            life: PhantomData,
+        }
+    }
+
+    /// # Safety
+    ///
+    /// Every entry has been written.
+    pub(crate) unsafe fn written(mut self) -> Vec<T> {
+        // SAFETY: within the capacity, and written as the caller says.
+        unsafe { self.numbers.set_len(self.len) };
+        self.numbers
     }
 }

@@ -61,29 +61,54 @@ impl<'a> Matrix<'a> {
     }
 }
 
-/// `out [rows, columns] = left · right`, or added to what is there; on all threads.
-pub(crate) fn product(left: Matrix<'_>, right: Matrix<'_>, out: &mut [f32], add: bool) {
+/// `left · right [rows, columns]`, on all threads.
+pub(crate) fn product(left: Matrix<'_>, right: Matrix<'_>) -> Vec<f32> {
+    let count = left.rows * right.columns;
+    if left.columns == 0 {
+        return vec![0.0; count];
+    }
+    // Not filled before it is written: for a large result that would take a tenth of the product's time.
+    let mut out = Vec::with_capacity(count);
+    // SAFETY: there is room for the result, and without `add` it is written before it is read.
+    unsafe {
+        multiply(left, right, out.as_mut_ptr(), false);
+        out.set_len(count);
+    }
+    out
+}
+
+/// `out [rows, columns] += left · right`, on all threads.
+pub(crate) fn add_product(left: Matrix<'_>, right: Matrix<'_>, out: &mut [f32]) {
+    assert_eq!(
+        out.len(),
+        left.rows * right.columns,
+        "a result of another size"
+    );
+    // SAFETY: `out` is as large as the result.
+    unsafe { multiply(left, right, out.as_mut_ptr(), true) }
+}
+
+/// # Safety
+///
+/// `out` has room for `[left.rows, right.columns]`, and holds numbers where they are added to.
+unsafe fn multiply(left: Matrix<'_>, right: Matrix<'_>, out: *mut f32, add: bool) {
     assert_eq!(left.columns, right.rows, "factors of different depth");
     let (rows, columns, depth) = (left.rows, right.columns, left.columns);
-    assert_eq!(out.len(), rows * columns, "a result of another size");
-    if depth == 0 || out.is_empty() {
-        if !add {
-            out.fill(0.0);
-        }
+    if rows * columns * depth == 0 {
         return;
     }
     let parallelism = match rows * columns * depth < PARALLEL {
         true => Parallelism::None,
         false => Parallelism::Rayon(0),
     };
-    // SAFETY: both factors lie within their data (checked when they were made) and the result fills `out`, which is borrowed
-    // mutably, so that it overlaps neither.
+    // SAFETY: both factors lie within their data (checked when they were made); the caller says as much of the result, which is
+    // borrowed mutably or not yet anybody's, so that it overlaps neither.
     unsafe {
         gemm::gemm(
             rows,
             columns,
             depth,
-            out.as_mut_ptr(),
+            out,
             1,
             columns as isize,
             add,
@@ -234,10 +259,9 @@ mod tests {
             for left in [plain[0], turned[0]] {
                 for right in [plain[1], turned[1]] {
                     let want = obvious(&left, &right);
-                    let mut out = vec![1.0; m * n];
-                    product(left, right, &mut out, false);
+                    let mut out = product(left, right);
                     assert_close(&out, &want);
-                    product(left, right, &mut out, true);
+                    add_product(left, right, &mut out);
                     let twice: Vec<f32> = want.iter().map(|x| 2.0 * x).collect();
                     assert_close(&out, &twice);
                     if right.column == 1 {
@@ -259,13 +283,8 @@ mod tests {
 
     #[test]
     fn an_empty_sum_is_zero() {
-        let mut out = vec![3.0; 6];
-        product(
-            Matrix::new(&[], 2, 0),
-            Matrix::new(&[], 0, 3),
-            &mut out,
-            false,
-        );
+        let mut out = product(Matrix::new(&[], 2, 0), Matrix::new(&[], 0, 3));
+        add_product(Matrix::new(&[], 2, 0), Matrix::new(&[], 0, 3), &mut out);
         assert_eq!(out, [0.0; 6]);
     }
 }

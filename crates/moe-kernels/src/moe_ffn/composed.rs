@@ -15,6 +15,7 @@ pub(super) fn moe_ffn(
     settings: &MoeFfn,
 ) -> (Tensor<2>, Option<Tensor<2>>) {
     let [batch, seq] = shares.dims();
+    let base = base.map(|weight| weight.cast(x.dtype()));
     let product = |x: Tensor<2>, weight: &Tensor<2>| module::linear(x, weight.clone(), None);
     let start = [
         x.clone(),

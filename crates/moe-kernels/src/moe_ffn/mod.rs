@@ -54,7 +54,7 @@ pub struct Dropout {
 /// - `x [batch · seq, d_model]`
 /// - `weights [batch · seq, experts]`: g
 /// - `[gate, up, down]`: the experts' LoRAs
-/// - `base`: the frozen gate and up `[d_model, d_ff]` and down `[d_ff, d_model]`
+/// - `base`: the frozen gate and up `[d_model, d_ff]` and down `[d_ff, d_model]`, in f32 or bf16 (see [`linear()`](fn@crate::linear))
 /// - `shares [batch, seq]`: each token's share of its row's mean
 ///
 /// Returns the mixture `[batch · seq, d_model]` and, when an expert is observed, `[batch, d_model]`, its output under `shares`.
@@ -106,7 +106,7 @@ pub fn moe_ffn(
     );
     let base = [base_gate, base_up, base_down];
     #[cfg(feature = "flex")]
-    if !base.iter().any(Tensor::is_tracked) && crate::has_kernels(&x) {
+    if base.iter().all(crate::linear::is_frozen) && crate::has_kernels(&x) {
         use crate::FusedOps;
         let observed = settings.observed.is_some();
         let [base_gate, base_up, base_down] = base.map(Tensor::into_dispatch);

@@ -1,98 +1,155 @@
 //! Forward pass.
 
+use std::ops::Range;
+
+use burn::backend::flex::FlexTensor;
 use rayon::prelude::*;
 
-use super::loops::{add_scaled, scale_columns, swiglu};
+use super::kept::KeptRows;
+use super::loops::{add_scaled, round, scale_columns, swiglu};
 use super::{Block, Inputs, Kept, Result, Sizes, Work};
-use crate::cpu::pieces::Pieces;
-use crate::cpu::product::{Matrix, product, small_product};
+use crate::cpu::bf16_product::Activations;
+use crate::cpu::pieces::Buffer;
+use crate::cpu::product::{Matrix, add_product, small_product};
 use crate::moe_ffn::{MoeFfn, Observed};
 use crate::values::{Values, tensor};
 
+/// Tokens that go through all of the network before the next ones, where nothing is kept: their gate, up and hidden state stay in
+/// the cache, and are enough rows for a product.
+const AT_ONCE: usize = 768;
+
 impl Inputs {
+    /// Output and what the backward pass needs.
     pub(crate) fn forward(&self) -> Result {
+        let Sizes { d_model, rows, .. } = self.sizes;
+        let (out, kept) = self.rows_forward(0..self.sizes.batch, true);
+        Result {
+            output: tensor(out, [rows, d_model]),
+            kept: kept.expect("asked for"),
+        }
+    }
+
+    /// Output alone, `[rows, d_model]`.
+    pub(crate) fn output(&self) -> FlexTensor {
         let Sizes {
             batch,
+            seq,
             d_model,
-            d_ff,
-            codes,
             rows,
             ..
         } = self.sizes;
-        let tokens = self.sizes.tokens();
-        let x = Matrix::new(&self.x, tokens, d_model);
-        let base = [0, 1].map(|side| {
-            let mut out = vec![0.0; tokens * d_ff];
-            product(
-                x,
-                Matrix::new(&self.base[side], d_model, d_ff),
-                &mut out,
-                false,
-            );
-            out
-        });
+        // Pooled rows come after all tokens.
+        let step = match self.settings.observed {
+            Some(_) => batch.max(1),
+            None => (AT_ONCE / seq.max(1)).max(1),
+        };
+        let parts = (0..batch).step_by(step);
+        let parts = parts.map(|first| first..batch.min(first + step));
+        let mut out = Vec::new();
+        for part in parts {
+            let (rows_out, _) = self.rows_forward(part, false);
+            if rows_out.len() == rows * d_model {
+                out = rows_out;
+            } else {
+                out.extend(rows_out);
+            }
+        }
+        tensor(out, [rows, d_model])
+    }
 
-        let mut hidden = vec![0.0; rows * d_ff];
-        let mut mixed = vec![0.0; rows * codes];
-        let mut kept_codes = [0; 3].map(|_| vec![0.0; tokens * codes]);
+    /// Some rows of the batch: their tokens' outputs, and the pooled rows after them; and what the backward pass needs, if asked to
+    /// keep it.
+    fn rows_forward(&self, batch: Range<usize>, keep: bool) -> (Vec<f32>, Option<Kept>) {
+        let Sizes {
+            seq,
+            d_model,
+            d_ff,
+            codes,
+            ..
+        } = self.sizes;
+        let (first, tokens) = (batch.start * seq, batch.len() * seq);
+        let observed = self.settings.observed.is_some();
+        let rows = tokens + if observed { batch.len() } else { 0 };
+        let x = Activations::new(&self.x[first * d_model..(first + tokens) * d_model], tokens);
+        let base = [0, 1].map(|side: usize| self.base[side].forward(&x));
+
+        let rounds = keep && self.base[0].is_bf16();
+        let mut rounded = [0; 2].map(|_| Buffer::new(if rounds { tokens * d_ff } else { 0 }));
+        let (mut hidden, mut mixed) = (Buffer::new(rows * d_ff), Buffer::new(rows * codes));
+        let mut kept_codes = [0; 3].map(|_| Buffer::new(tokens * codes));
         {
-            let (hidden, mixed) = (Pieces::new(&mut hidden), Pieces::new(&mut mixed));
-            let kept = kept_codes.each_mut().map(|codes| Pieces::new(codes));
-            (0..batch).into_par_iter().for_each(|batch| {
-                let mut work = Work::new(&self.sizes);
-                for block in self.blocks(batch) {
-                    // SAFETY: blocks share no token, and the pooled row is this batch row's own.
-                    unsafe {
-                        let hidden_rows = hidden.piece(block.first * d_ff, block.rows * d_ff);
-                        let mixed_rows = mixed.piece(block.first * codes, block.rows * codes);
-                        let kept =
-                            kept.map(|kept| kept.piece(block.first * codes, block.rows * codes));
-                        let pooled = (rows > tokens).then(|| {
-                            let row = tokens + batch;
-                            (
-                                hidden.piece(row * d_ff, d_ff),
-                                mixed.piece(row * codes, codes),
-                            )
-                        });
-                        self.block(
-                            block,
-                            &base,
-                            &mut work,
-                            hidden_rows,
-                            mixed_rows,
-                            kept,
-                            pooled,
-                        );
+            let (hidden, mixed) = (hidden.pieces(), mixed.pieces());
+            let kept_codes = kept_codes.each_mut().map(Buffer::pieces);
+            let rounded = rounded.each_mut().map(Buffer::pieces);
+            let run = |work: &mut Work, block: Block, pooled: Option<usize>| {
+                let (place, rows) = (block.first - first, block.rows);
+                let base = [0, 1].map(|side: usize| &base[side][place * d_ff..][..rows * d_ff]);
+                // SAFETY: blocks share no token. The blocks of a batch row that is pooled run one after the other, and its pooled row
+                // was written before the first.
+                unsafe {
+                    let pooled = pooled.map(|row| {
+                        let hidden = hidden.piece(row * d_ff, d_ff);
+                        (hidden, mixed.piece(row * codes, codes))
+                    });
+                    self.block(
+                        block,
+                        base,
+                        work,
+                        hidden.zeroed(place * d_ff, rows * d_ff),
+                        mixed.zeroed(place * codes, rows * codes),
+                        kept_codes.map(|kept| kept.zeroed(place * codes, rows * codes)),
+                        pooled,
+                    );
+                    if rounds {
+                        for (x, rounded) in base.into_iter().zip(rounded) {
+                            round(x, rounded.zeroed(place * d_ff, rows * d_ff));
+                        }
                     }
                 }
-            });
+            };
+            let work = || Work::new(&self.sizes);
+            if observed {
+                let one_row = |work: &mut Work, row: usize| {
+                    let pooled = tokens + row - batch.start;
+                    // SAFETY: the pooled row is this batch row's own.
+                    unsafe {
+                        hidden.zeroed(pooled * d_ff, d_ff);
+                        mixed.zeroed(pooled * codes, codes);
+                    }
+                    for block in self.blocks(row) {
+                        run(work, block, Some(pooled));
+                    }
+                };
+                batch.clone().into_par_iter().for_each_init(work, one_row);
+            } else {
+                let blocks: Vec<Block> = batch.flat_map(|row| self.blocks(row)).collect();
+                blocks
+                    .into_par_iter()
+                    .for_each_init(work, |work, block| run(work, block, None));
+            }
         }
+        // SAFETY: the blocks are all tokens, and every pooled row was written.
+        let (hidden, mixed, kept_codes) = unsafe {
+            let kept_codes = kept_codes.map(|codes| codes.written());
+            (hidden.written(), mixed.written(), kept_codes)
+        };
 
-        let mut out = vec![0.0; rows * d_model];
-        product(
-            Matrix::new(&hidden, rows, d_ff),
-            Matrix::new(&self.base[2], d_ff, d_model),
-            &mut out,
-            false,
-        );
-        product(
+        let mut out = self.base[2].forward(&Activations::new(&hidden, rows));
+        add_product(
             Matrix::new(&mixed, rows, codes),
             Matrix::new(&self.b[2], codes, d_model),
             &mut out,
-            true,
         );
-        let values = |numbers: Vec<f32>, rows: usize| {
-            let width = numbers.len() / rows.max(1);
-            Values::of(tensor(numbers, [rows, width]))
-        };
-        Result {
-            output: tensor(out, [rows, d_model]),
-            kept: Kept {
-                base: base.map(|base| values(base, tokens)),
-                codes: kept_codes.map(|codes| values(codes, tokens)),
-                mixed: values(mixed, rows),
+        let kept = keep.then(|| Kept {
+            base: match rounds {
+                // SAFETY: the blocks are all tokens.
+                true => rounded.map(|rows| KeptRows::Bf16(unsafe { rows.written() })),
+                false => base.map(KeptRows::F32),
             },
-        }
+            codes: kept_codes.map(|numbers| Values::of(tensor(numbers, [tokens, codes]))),
+            mixed: Values::of(tensor(mixed, [rows, codes])),
+        });
+        (out, kept)
     }
 
     /// One block through all experts, up to the mixture that goes into down.
@@ -100,7 +157,7 @@ impl Inputs {
     fn block(
         &self,
         block: Block,
-        base: &[Vec<f32>; 2],
+        base: [&[f32]; 2],
         work: &mut Work,
         hidden: &mut [f32],
         mixed: &mut [f32],
@@ -143,13 +200,7 @@ impl Inputs {
                 );
                 scale_columns(code, codes, rank, scaling);
             }
-            self.sides(
-                expert,
-                block,
-                [&base[0], &base[1]],
-                [&*kept[0], &*kept[1]],
-                work,
-            );
+            self.sides(expert, block, base, [&*kept[0], &*kept[1]], work);
             let [gate, up] = &mut work.sides;
             swiglu(gate, up, &mut work.h);
 

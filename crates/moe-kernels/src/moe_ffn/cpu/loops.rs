@@ -1,5 +1,7 @@
 //! Loops over slices that the compiler vectorises.
 
+use burn::tensor::bf16;
+
 use crate::cpu::exp::sigmoid;
 use crate::cpu::vectorised;
 use crate::dropout::Mask;
@@ -89,6 +91,51 @@ vectorised! {
             let start = mask.row_start(first + row);
             for (column, x) in x.iter_mut().enumerate() {
                 *x *= mask.factor(start, column);
+            }
+        }
+    }
+}
+
+vectorised! {
+    /// To the nearest, ties to even.
+    pub(super) fn round(x: &[f32], out: &mut [bf16]) {
+        for (out, x) in out.iter_mut().zip(x) {
+            let bits = x.to_bits();
+            let up = 0x7fff + ((bits >> 16) & 1);
+            // What is not a number stays so.
+            let rounded = if x.is_nan() { bits | 0x40_0000 } else { bits.wrapping_add(up) };
+            *out = bf16::from_bits((rounded >> 16) as u16);
+        }
+    }
+}
+
+vectorised! {
+    pub(super) fn widen(x: &[bf16], out: &mut [f32]) {
+        for (out, x) in out.iter_mut().zip(x) {
+            *out = f32::from_bits(u32::from(x.to_bits()) << 16);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rounding_is_that_of_bf16_and_widening_takes_it_back() {
+        let x: Vec<f32> = (0..1u32 << 16)
+            .map(|place| f32::from_bits(place.wrapping_mul(0x9e37_79b9)))
+            .collect();
+        let mut rounded = vec![bf16::ZERO; x.len()];
+        round(&x, &mut rounded);
+        let mut wide = vec![0.0; x.len()];
+        widen(&rounded, &mut wide);
+        for ((x, rounded), wide) in x.iter().zip(&rounded).zip(&wide) {
+            let want = bf16::from_f32(*x);
+            assert_eq!(rounded.is_nan(), want.is_nan());
+            if !want.is_nan() {
+                assert_eq!(*rounded, want);
+                assert_eq!(*wide, want.to_f32());
             }
         }
     }

@@ -2,6 +2,7 @@
 
 mod backward;
 mod forward;
+mod kept;
 mod loops;
 
 use std::ops::Range;
@@ -9,10 +10,12 @@ use std::ops::Range;
 use burn::backend::flex::FlexTensor;
 
 pub(crate) use self::backward::MoeFfnBackward;
+pub(crate) use self::kept::Kept;
 use self::loops::mask_rows;
 use super::MoeFfn;
 use crate::cpu::product::{Matrix, small_product};
 use crate::cpu::tile::ROWS;
+use crate::cpu::weight::Weight;
 use crate::values::{Values, matrix_dims};
 
 /// The tensors of the operation.
@@ -24,7 +27,7 @@ pub(crate) struct Inputs {
     a: [Values; 3],
     b: [Values; 3],
     /// Gate, up and down.
-    base: [Values; 3],
+    base: [Weight; 3],
     shares: Values,
     settings: MoeFfn,
     sizes: Sizes,
@@ -46,17 +49,6 @@ impl Sizes {
     fn tokens(&self) -> usize {
         self.batch * self.seq
     }
-}
-
-/// What the backward pass needs of the forward pass.
-#[derive(Clone, Debug)]
-pub(crate) struct Kept {
-    /// The base's gate and up, `[tokens, d_ff]`.
-    base: [Values; 2],
-    /// Scaled codes on gate, up and down, `[tokens, codes]`.
-    codes: [Values; 3],
-    /// What goes through B of down: weighted codes of the tokens, pooled codes of the batch rows, `[rows, codes]`.
-    mixed: Values,
 }
 
 pub(crate) struct Result {
@@ -88,7 +80,8 @@ impl Inputs {
         shares: FlexTensor,
         settings: MoeFfn,
     ) -> Self {
-        let ([tokens, d_model], [_, d_ff]) = (matrix_dims(&x), matrix_dims(&base[0]));
+        let base = base.map(Weight::of);
+        let ([tokens, d_model], [_, d_ff]) = (matrix_dims(&x), base[0].dims());
         let [batch, seq] = matrix_dims(&shares);
         let pooled = if settings.observed.is_some() {
             batch
@@ -100,7 +93,7 @@ impl Inputs {
             weights: Values::of(weights),
             a: [gate_a, up_a, down_a].map(Values::of),
             b: [gate_b, up_b, down_b].map(Values::of),
-            base: base.map(Values::of),
+            base,
             shares: Values::of(shares),
             sizes: Sizes {
                 batch,
@@ -147,7 +140,7 @@ impl Inputs {
         out
     }
 
-    /// Gate and up of one expert for a block into `work.sides`: the base's plus the code through B.
+    /// Gate and up of one expert for a block into `work.sides`: the base's (the block's rows) plus the code through B.
     fn sides(
         &self,
         expert: usize,
@@ -165,7 +158,7 @@ impl Inputs {
             small_product(
                 Matrix::strided(&codes[side][own..], block.rows, rank, width),
                 Matrix::strided(&self.b[side][own * d_ff..], rank, d_ff, d_ff),
-                Some(Matrix::new(&base[side][block.part(d_ff)], block.rows, d_ff)),
+                Some(Matrix::new(base[side], block.rows, d_ff)),
                 &mut work.sides[side],
                 d_ff,
                 false,

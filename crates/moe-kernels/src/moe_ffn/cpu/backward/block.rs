@@ -39,7 +39,11 @@ impl Inputs {
         // The expert's activations again.
         let kept = read.kept;
         let kept_codes = [0, 1].map(|side| &kept.codes[side][block.part(codes)]);
-        let base = [&kept.base[0][..], &kept.base[1][..]];
+        let [gate, up] = &mut room.base;
+        let base = [
+            kept.base[0].part(block.part(d_ff), gate),
+            kept.base[1].part(block.part(d_ff), up),
+        ];
         self.sides(expert, block, base, kept_codes, &mut room.forward);
         let [gate, up] = &room.forward.sides;
         derivatives(

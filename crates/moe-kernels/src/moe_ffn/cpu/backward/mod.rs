@@ -10,8 +10,9 @@ use burn::backend::autodiff::ops::{Backward, Ops};
 use rayon::prelude::*;
 
 use super::loops::add_scaled;
-use super::{Inputs, Kept, Sizes, Work};
-use crate::cpu::pieces::Pieces;
+use super::{Block, Inputs, Kept, Sizes, Work};
+use crate::cpu::bf16_product::Activations;
+use crate::cpu::pieces::{Buffer, Pieces};
 use crate::cpu::product::{Matrix, product, transposed};
 use crate::cpu::tile::ROWS;
 use crate::values::{Values, tensor};
@@ -119,6 +120,25 @@ struct Written<'a> {
     weights: Pieces<'a>,
 }
 
+impl Written<'_> {
+    /// Sets to zero what the experts of a block add to.
+    ///
+    /// # Safety
+    ///
+    /// Nobody else is at work on the block.
+    unsafe fn clear(self, block: Block, sizes: &Sizes) {
+        let part = |width: usize| (block.first * width, block.rows * width);
+        for (pieces, (start, len)) in [
+            (self.sides[0], part(sizes.d_ff)),
+            (self.sides[1], part(sizes.d_ff)),
+            (self.x, part(sizes.d_model)),
+        ] {
+            // SAFETY: the caller's promise.
+            unsafe { pieces.zeroed(start, len) };
+        }
+    }
+}
+
 /// What the blocks read.
 struct Read<'a> {
     kept: &'a Kept,
@@ -133,6 +153,8 @@ struct Read<'a> {
 /// Room for one block.
 struct Room {
     forward: Work,
+    /// The base's gate and up, where they have to be widened.
+    base: [Vec<f32>; 2],
     /// Derivative of `h` by gate.
     slope: Vec<f32>,
     /// Derivative of `h` by up.
@@ -154,6 +176,7 @@ impl Room {
         let code = || vec![0.0; ROWS * inputs.settings.rank];
         Self {
             forward: Work::new(&inputs.sizes),
+            base: [wide(), wide()],
             slope: wide(),
             silu: wide(),
             h: [wide(), wide()],
@@ -181,23 +204,14 @@ impl Inputs {
             a: [0, 1, 2].map(|side| transposed(&self.a[side], ins[side], codes)),
             b: [0, 1, 2].map(|side| transposed(&self.b[side], codes, outs[side])),
         };
+        let hidden = self.base[2].backward(&Activations::new(grad, rows));
         let grad = Matrix::new(grad, rows, d_model);
-        let mut hidden = vec![0.0; rows * d_ff];
-        let down = Matrix::new(&self.base[2], d_ff, d_model);
-        product(grad, down.transposed(), &mut hidden, false);
-        let mut mixed = vec![0.0; rows * codes];
-        product(
-            grad,
-            Matrix::new(&turned.b[2], d_model, codes),
-            &mut mixed,
-            false,
-        );
-        let mut down_b = vec![0.0; codes * d_model];
+        let mixed = product(grad, Matrix::new(&turned.b[2], d_model, codes));
         let through = Matrix::new(&kept.mixed, rows, codes).transposed();
-        product(through, grad, &mut down_b, false);
+        let down_b = product(through, grad);
 
-        let mut sides = [0; 2].map(|_| vec![0.0; if below { tokens * d_ff } else { 0 }]);
-        let mut x = vec![0.0; if below { tokens * d_model } else { 0 }];
+        let mut sides = [0; 2].map(|_| Buffer::new(if below { tokens * d_ff } else { 0 }));
+        let mut x = Buffer::new(if below { tokens * d_model } else { 0 });
         let mut weights = vec![0.0; tokens * experts];
         let read = Read {
             kept,
@@ -207,21 +221,28 @@ impl Inputs {
             below,
         };
         let written = Written {
-            sides: sides.each_mut().map(|side| Pieces::new(side)),
-            x: Pieces::new(&mut x),
+            sides: sides.each_mut().map(Buffer::pieces),
+            x: x.pieces(),
             weights: Pieces::new(&mut weights),
         };
         let sums: Vec<Sums> = (0..batch)
             .into_par_iter()
-            .map(|batch| {
-                let (mut sums, mut room) = (Sums::new(&self.sizes), Room::new(self));
-                for block in self.blocks(batch) {
-                    for expert in 0..experts {
-                        self.block_backward(expert, block, &read, written, &mut room, &mut sums);
+            .map_init(
+                || Room::new(self),
+                |room, batch| {
+                    let mut sums = Sums::new(&self.sizes);
+                    for block in self.blocks(batch) {
+                        if below {
+                            // SAFETY: blocks share no token.
+                            unsafe { written.clear(block, &self.sizes) };
+                        }
+                        for expert in 0..experts {
+                            self.block_backward(expert, block, &read, written, room, &mut sums);
+                        }
                     }
-                }
-                sums
-            })
+                    sums
+                },
+            )
             .collect();
         let sums = sums.into_iter().reduce(Sums::add);
         let Sums {
@@ -229,10 +250,11 @@ impl Inputs {
             b: [gate_b, up_b],
         } = sums.unwrap_or_else(|| Sums::new(&self.sizes));
 
+        // SAFETY: the blocks, which are all tokens, were cleared before they were added to.
+        let (sides, mut x) = unsafe { (sides.map(|side| side.written()), x.written()) };
         if below {
             for (side, base) in sides.iter().zip(&self.base) {
-                let base = Matrix::new(base, d_model, d_ff).transposed();
-                product(Matrix::new(side, tokens, d_ff), base, &mut x, true);
+                base.add_backward(&Activations::new(side, tokens), &mut x);
             }
         }
         let [gate_a, up_a, down_a] = a;

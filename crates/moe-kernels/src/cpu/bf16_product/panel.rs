@@ -1,0 +1,190 @@
+//! Columns of the matrix as pairs of the shared axis, in the order in which the tiles read them.
+
+use std::arch::x86_64::*;
+use std::mem::transmute;
+
+use burn::tensor::bf16;
+
+use super::Bf16Matrix;
+use super::tile::{LANES, mask32};
+
+/// Vectors of a tile.
+pub(super) const VECTORS: usize = 3;
+/// Columns of a panel.
+pub(super) const COLUMNS: usize = VECTORS * LANES;
+
+/// Some columns of one pair. A panel has [`VECTORS`] lines for every pair.
+#[derive(Clone, Copy)]
+#[repr(align(64))]
+pub(super) struct Line([u32; LANES]);
+
+/// A part of a matrix: pairs `start..start + deep` of the shared axis, columns `first..first + width`.
+#[derive(Clone, Copy)]
+pub(super) struct Part {
+    pub(super) start: usize,
+    pub(super) deep: usize,
+    pub(super) first: usize,
+    pub(super) width: usize,
+}
+
+/// Room for panels of `deep` pairs; the transposing copy writes sixteen at a time.
+pub(super) fn room(deep: usize) -> Vec<Line> {
+    vec![Line([0; LANES]); VECTORS * deep.next_multiple_of(LANES)]
+}
+
+/// Copies a part of the matrix into a panel.
+///
+/// # Safety
+///
+/// The processor has the instructions, and the matrix has the part.
+pub(super) unsafe fn lay_out(right: Bf16Matrix<'_>, part: Part, panel: &mut [Line]) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        match right.turned {
+            false => lay_out_rows(right, part, panel),
+            true => lay_out_columns(right, part, panel),
+        }
+    }
+}
+
+/// Asks for one of `shares` shares of a part, so that it is in the cache when it is laid out.
+pub(super) fn prefetch(right: Bf16Matrix<'_>, part: Part, share: usize, shares: usize) {
+    const LINE: usize = 32;
+    let data: *const bf16 = right.data.as_ptr();
+    // SAFETY: a hint reads nothing.
+    let ask = |at: usize| unsafe { _mm_prefetch::<_MM_HINT_T1>(data.wrapping_add(at).cast()) };
+    let share_of = |all: usize| share * all / shares..(share + 1) * all / shares;
+    let Part {
+        start,
+        deep,
+        first,
+        width,
+    } = part;
+    if right.turned {
+        for column in share_of(width) {
+            let from = (first + column) * right.rows + 2 * start;
+            (0..2 * deep).step_by(LINE).for_each(|row| ask(from + row));
+        }
+    } else {
+        for row in share_of(2 * deep) {
+            let from = (2 * start + row) * right.columns + first;
+            [0, LINE, COLUMNS - 1]
+                .into_iter()
+                .for_each(|column| ask(from + column));
+        }
+    }
+}
+
+/// A panel of a matrix whose rows lie one after the other: rows 2p and 2p + 1 are interleaved.
+///
+/// # Safety
+///
+/// As [`lay_out`].
+#[target_feature(enable = "avx512f,avx512bw")]
+unsafe fn lay_out_rows(
+    right: Bf16Matrix<'_>,
+    Part {
+        start,
+        deep,
+        first,
+        width,
+    }: Part,
+    panel: &mut [Line],
+) {
+    let interleaved: [u16; 32] =
+        std::array::from_fn(|lane| (lane / 2 + if lane % 2 == 0 { 0 } else { 32 }) as u16);
+    // SAFETY: 32 numbers of 16 bits are a vector.
+    let low = unsafe { transmute::<[u16; 32], __m512i>(interleaved) };
+    let high = _mm512_add_epi16(low, _mm512_set1_epi16(16));
+    let mask = [mask32(width), mask32(width.saturating_sub(2 * LANES))];
+    let data: *const bf16 = right.data.as_ptr();
+    for (pair, lines) in panel.chunks_exact_mut(VECTORS).take(deep).enumerate() {
+        let row = 2 * (start + pair);
+        let odd = row + 1 < right.rows;
+        for (half, mask) in mask.into_iter().enumerate() {
+            let from = data
+                .wrapping_add(row * right.columns + first + 2 * LANES * half)
+                .cast::<i16>();
+            // SAFETY: lanes past the width are not read, and a row past the last has none.
+            let (x, y) = unsafe {
+                (
+                    _mm512_maskz_loadu_epi16(mask, from),
+                    _mm512_maskz_loadu_epi16(
+                        if odd { mask } else { 0 },
+                        from.wrapping_add(right.columns),
+                    ),
+                )
+            };
+            store(&mut lines[2 * half], _mm512_permutex2var_epi16(x, low, y));
+            if let Some(line) = lines.get_mut(2 * half + 1) {
+                store(line, _mm512_permutex2var_epi16(x, high, y));
+            }
+        }
+    }
+}
+
+#[target_feature(enable = "avx512f")]
+fn store(line: &mut Line, x: __m512i) {
+    // SAFETY: a line is 64 bytes, aligned.
+    unsafe { _mm512_store_si512(line.0.as_mut_ptr().cast(), x) }
+}
+
+/// A panel of a matrix whose columns lie one after the other: their pairs are transposed, 16 columns by 16 pairs at a time.
+///
+/// # Safety
+///
+/// As [`lay_out`].
+#[target_feature(enable = "avx512f,avx512bw")]
+unsafe fn lay_out_columns(
+    right: Bf16Matrix<'_>,
+    Part {
+        start,
+        deep,
+        first,
+        width,
+    }: Part,
+    panel: &mut [Line],
+) {
+    let data: *const bf16 = right.data.as_ptr();
+    for vector in 0..VECTORS {
+        for pair in (0..deep).step_by(LANES) {
+            let row = 2 * (start + pair);
+            let mask = mask32(right.rows - row);
+            let mut lines = [_mm512_setzero_si512(); LANES];
+            for (lane, line) in lines.iter_mut().enumerate() {
+                let column = LANES * vector + lane;
+                let mask = if column < width { mask } else { 0 };
+                let from = data.wrapping_add((first + column) * right.rows + row);
+                // SAFETY: rows past the last and columns past the width are not read.
+                *line = unsafe { _mm512_maskz_loadu_epi16(mask, from.cast()) };
+            }
+            for (offset, line) in transposed(lines).into_iter().enumerate() {
+                store(&mut panel[(pair + offset) * VECTORS + vector], line);
+            }
+        }
+    }
+}
+
+/// 16 × 16 numbers: halves, quarters, eighths and sixteenths of the lines change places.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn transposed(mut lines: [__m512i; LANES]) -> [__m512i; LANES] {
+    for step in [1, 2, 4, 8] {
+        let from = |high: usize| -> __m512i {
+            let lanes: [u32; LANES] = std::array::from_fn(|lane| {
+                let second = lane & step != 0;
+                let lane = (lane & !step) + if high == 1 { step } else { 0 };
+                (lane + if second { LANES } else { 0 }) as u32
+            });
+            // SAFETY: 16 numbers of 32 bits are a vector.
+            unsafe { transmute::<[u32; LANES], __m512i>(lanes) }
+        };
+        let (low, high) = (from(0), from(1));
+        for line in (0..LANES).filter(|line| line & step == 0) {
+            let (x, y) = (lines[line], lines[line + step]);
+            lines[line] = _mm512_permutex2var_epi32(x, low, y);
+            lines[line + step] = _mm512_permutex2var_epi32(x, high, y);
+        }
+    }
+    lines
+}
