@@ -1,7 +1,9 @@
 //! `cargo xtask`: the project's chores. Builds in seconds, since it never depends on the tensor library.
 
 mod counts;
+mod cuda;
 mod gpu;
+mod guards;
 mod model;
 mod step;
 mod test;
@@ -25,7 +27,7 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Task {
-    /// Run test stages (all of them, in this order, when none is named) and print what passed and failed
+    /// Run test stages (all but `cuda`, in this order, when none is named) and print what passed and failed
     Test {
         /// Stages to run
         stages: Vec<Stage>,
@@ -36,8 +38,15 @@ enum Task {
         #[arg(default_value = test::FIXTURES)]
         folder: PathBuf,
     },
+    /// Count the instructions of the main kernels, against those on record
+    Guards {
+        /// Put these counts on record
+        #[arg(long)]
+        record: bool,
+    },
     /// Run the benchmarks: model_forward, moe_layer, training_step; or a program that measures: `step` (a training step against its
-    /// matrix products), `scale` (the same over tasks, lengths, batches, ranks, layers), `continual` (methods on streams of tasks)
+    /// matrix products), `scale` (the same over tasks, lengths, batches, ranks, layers), `peers` (the same against PyTorch, in turn),
+    /// `continual` (methods on streams of tasks)
     #[command(disable_help_flag = true)]
     Bench {
         /// Run this one only
@@ -54,6 +63,7 @@ fn main() -> anyhow::Result<ExitCode> {
     let good = match task {
         Task::Test { stages } => test::run(&stages)?,
         Task::Conformance { folder } => test::conformance_of(&folder)?.is_good(),
+        Task::Guards { record } => guards::run(record)?.is_good(),
         Task::Bench {
             name: Some(name),
             rest,

@@ -83,7 +83,21 @@ fn measurements(base: &str, data: &str) -> anyhow::Result<Counts> {
         continual.args(["--set", setting]);
     }
     counts += Step::program("bench continual", continual).run()?;
+    counts += peers(base)?;
     Ok(counts)
+}
+
+/// PyTorch's step against ours, where an earlier `cargo xtask bench peers` has installed PyTorch: its download is too large for a test.
+fn peers(base: &str) -> anyhow::Result<Counts> {
+    if !Path::new("target/peers/installed").exists() {
+        println!("SKIP bench peers: no PyTorch here; `cargo xtask bench peers` installs it (1 GB)");
+        return Ok(Counts {
+            skipped: 1,
+            ..Counts::default()
+        });
+    }
+    let peers = program("peers", &["--rounds", "0", "--base", base]);
+    Step::program("bench peers", peers).run()
 }
 
 /// The demo's data lies in a folder of its own below the root that experiments name.

@@ -8,7 +8,7 @@ use clap::ValueEnum;
 
 use crate::counts::Counts;
 use crate::step::Step;
-use crate::{gpu, model};
+use crate::{cuda, gpu, guards, model};
 
 /// Where the fixtures lie: beside the checkout, as people who work on the project have them.
 pub const FIXTURES: &str = "../shared/fixtures";
@@ -26,7 +26,7 @@ pub fn benches(names: &[&str]) -> Step {
 }
 
 /// Programs that measure, with arguments of their own.
-pub const PROGRAMS: [&str; 3] = ["continual", "step", "scale"];
+pub const PROGRAMS: [&str; 4] = ["continual", "step", "scale", "peers"];
 
 /// Builds and runs one of [`PROGRAMS`] with these arguments.
 ///
@@ -54,24 +54,34 @@ pub enum Stage {
     Lint,
     /// Unit, integration and documentation tests
     Unit,
+    /// Instruction counts of the main kernels against those on record
+    Guards,
     /// The project's code against the stored numbers of other programs
     Conformance,
     /// What needs the real base model: its fixtures, its tests, every crate's examples
     Model,
     /// Tests on a (software) Vulkan device
     Gpu,
+    /// The program with the CUDA back end type-checks; no default stage, since it compiles that back end anew
+    Cuda,
 }
 
-/// Runs the stages named, all when none is, and prints a summary. True when nothing failed.
+/// What runs when no stage is named.
+const DEFAULT: [Stage; 6] = [
+    Stage::Lint,
+    Stage::Unit,
+    Stage::Guards,
+    Stage::Conformance,
+    Stage::Model,
+    Stage::Gpu,
+];
+
+/// Runs the stages named, [`DEFAULT`] when none is, and prints a summary. True when nothing failed.
 ///
 /// # Errors
 /// When a program cannot be started.
 pub fn run(stages: &[Stage]) -> anyhow::Result<bool> {
-    let stages = if stages.is_empty() {
-        Stage::value_variants()
-    } else {
-        stages
-    };
+    let stages = if stages.is_empty() { &DEFAULT } else { stages };
     let mut results = Vec::new();
     for &stage in stages {
         println!("\n=== stage {}", name(stage));
@@ -79,9 +89,11 @@ pub fn run(stages: &[Stage]) -> anyhow::Result<bool> {
         let counts = match stage {
             Stage::Lint => lint()?,
             Stage::Unit => unit()?,
+            Stage::Guards => guards::run(false)?,
             Stage::Conformance => conformance_of(Path::new(FIXTURES))?,
             Stage::Model => model::run()?,
             Stage::Gpu => gpu::run()?,
+            Stage::Cuda => cuda::run()?,
         };
         results.push((stage, counts, start.elapsed().as_secs()));
     }

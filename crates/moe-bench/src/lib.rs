@@ -2,6 +2,8 @@
 
 pub mod conformance;
 pub mod continual;
+pub mod guards;
 pub mod lower_bound;
+pub mod peers;
 pub mod shapes;
 pub mod step;

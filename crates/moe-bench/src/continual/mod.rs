@@ -26,7 +26,7 @@ use moe_core::atomic;
 pub use cell::{Cell, Method};
 pub use outcome::{Outcome, Run};
 pub use suite::{Budget, Suite};
-pub use train::{child, train};
+pub use train::{child, fetch, train};
 
 /// What is compared, and where it goes.
 #[derive(Clone, Debug, Args)]

@@ -91,7 +91,10 @@ pub fn child(folder: &Path, with_stripping: bool) -> anyhow::Result<()> {
 }
 
 /// The local path of a base.
-fn fetch(source: &str) -> anyhow::Result<PathBuf> {
+///
+/// # Errors
+/// When it cannot be had.
+pub fn fetch(source: &str) -> anyhow::Result<PathBuf> {
     let source: BaseSource = source.parse()?;
     let (cache, mut silent) = (Cache::open()?, |_| ());
     Ok(if source == smollm2() {

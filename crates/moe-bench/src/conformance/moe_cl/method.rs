@@ -4,7 +4,7 @@ use burn::tensor::Tensor;
 use moe_cl::Learner;
 use moe_cl::config::{DiscriminatorLoss, Mode, MoeClConfig, Objective};
 use moe_cl::data::{Batch, Collate};
-use moe_cl::methods::{Method, MoeCl, Step};
+use moe_cl::methods::{Loss, Method, MoeCl, Step};
 use moe_lora::Texts;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
@@ -16,27 +16,14 @@ use super::super::tensors::Tensors;
 use super::loss::next_tokens;
 use super::model::Model;
 
-/// Compares its losses and every gradient.
+/// What `MoeCl::loss` makes of the fixture's batch for `task` (1-based).
 ///
 /// # Errors
 /// When the fixture cannot be read.
-pub fn compare(
-    check: &mut Check,
-    case: &Case,
-    tensors: &Tensors,
-    model: &Model,
-    task: usize,
-    tolerance: Tolerance,
-) -> anyhow::Result<()> {
-    let logits = case.json["config"]["aux_input"] == "logits";
-    if logits && task == 1 {
-        // Its discriminator has a class per task so far, and with one class there is no game.
-        check.note("not through MoeCl::loss: the first task has no adversary there");
-        return Ok(());
-    }
+pub fn loss(case: &Case, tensors: &Tensors, model: &Model, task: usize) -> anyhow::Result<Loss> {
     let options = MoeClConfig {
         adversarial_weight: case.setting("w")?,
-        discriminator_loss: if logits {
+        discriminator_loss: if has_logits(case) {
             DiscriminatorLoss::Logits
         } else {
             DiscriminatorLoss::Paper
@@ -51,7 +38,7 @@ pub fn compare(
     if let Some(head) = model.head(tensors, "") {
         learner.heads = vec![head.clone(); tasks];
     }
-    let loss = method.loss(Step {
+    Ok(method.loss(Step {
         base: &model.base,
         learner: &learner,
         batch: &batch,
@@ -60,7 +47,31 @@ pub fn compare(
         collate: Collate::padding(0),
         dropout: model.dropout.clone(),
         rng: ChaCha8Rng::seed_from_u64(0),
-    });
+    }))
+}
+
+fn has_logits(case: &Case) -> bool {
+    case.json["config"]["aux_input"] == "logits"
+}
+
+/// Compares its losses and every gradient.
+///
+/// # Errors
+/// When the fixture cannot be read.
+pub fn compare(
+    check: &mut Check,
+    case: &Case,
+    tensors: &Tensors,
+    model: &Model,
+    task: usize,
+    tolerance: Tolerance,
+) -> anyhow::Result<()> {
+    if has_logits(case) && task == 1 {
+        // Its discriminator has a class per task so far, and with one class there is no game.
+        check.note("not through MoeCl::loss: the first task has no adversary there");
+        return Ok(());
+    }
+    let loss = loss(case, tensors, model, task)?;
     let number = |loss: Tensor<1>| f64::from(loss.into_scalar::<f32>());
     let losses = case.tolerance("losses")?;
     let wanted = |name: &str| Ok::<f64, anyhow::Error>(tensors.f64(name)?[0]);

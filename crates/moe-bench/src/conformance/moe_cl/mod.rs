@@ -2,7 +2,7 @@
 
 mod activations;
 pub mod loss;
-mod method;
+pub mod method;
 pub mod model;
 mod steps;
 

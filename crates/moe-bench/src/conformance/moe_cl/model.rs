@@ -1,6 +1,7 @@
 //! The project's model with a fixture's weights.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use anyhow::{Context, bail, ensure};
 use burn::module::Param;
@@ -174,8 +175,14 @@ fn find<'a>(learner: &'a Learner, name: &str) -> Option<&'a Param<Tensor<2>>> {
     }
 }
 
-/// Writes `base.*` as a Hugging Face folder and loads that, as any base is loaded.
+/// Writes `base.*` as a Hugging Face folder and loads that, as any base is loaded; or loads the folder that `base` of case.json names.
 pub fn base(case: &Case, tensors: &Tensors, device: &Device) -> anyhow::Result<Decoder> {
+    if let Some(folder) = case.json["base"].as_str() {
+        return Ok(Decoder::load(
+            &Checkpoint::open(Path::new(folder))?,
+            device,
+        )?);
+    }
     let folder = tempfile::tempdir().context("cannot make a temporary folder")?;
     let embedding: [usize; 2] = tensors.dims("base.model.embed_tokens.weight")?;
     let gate: [usize; 2] = tensors.dims("base.model.layers.0.mlp.gate_proj.weight")?;

@@ -1,0 +1,216 @@
+//! Instruction counts of the main kernels, against those on record: a regression shows whatever else the machine does.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::path::PathBuf;
+use std::process::Command;
+
+use anyhow::{Context, bail};
+
+use crate::counts::Counts;
+use crate::step::Step;
+use crate::test::release_folder;
+
+/// The record.
+const RECORD: &str = "crates/moe-bench/guards.txt";
+/// How much more than recorded is allowed.
+const TOLERANCE: f64 = 0.03;
+/// Calls of the two runs whose difference is counted.
+const CALLS: [u64; 2] = [2, 6];
+
+/// Counts every kernel and compares with the record; or, to `record`, writes that.
+///
+/// # Errors
+/// When a program cannot be started or the record cannot be read or written.
+pub fn run(record: bool) -> anyhow::Result<Counts> {
+    if let Some(why) = missing() {
+        println!("SKIP guards: {why}");
+        return Ok(Counts {
+            skipped: 1,
+            ..Counts::default()
+        });
+    }
+    let built = Step::cargo("build", &["build", "--release", "--workspace", "--bins"]).run()?;
+    if !built.is_good() {
+        return Ok(built);
+    }
+    let mut counted = BTreeMap::new();
+    for name in kernels()? {
+        let count = count(&name)?;
+        println!("{name:<28} {count:>12} instructions");
+        counted.insert(name, count);
+    }
+    if record {
+        std::fs::write(RECORD, text(&counted)).with_context(|| RECORD.to_string())?;
+        println!("{RECORD} is written");
+        return Ok(Counts::default());
+    }
+    let recorded = std::fs::read_to_string(RECORD).with_context(|| RECORD.to_string())?;
+    Ok(compare(&read(&recorded)?, &counted))
+}
+
+/// Why nothing can be counted here.
+fn missing() -> Option<&'static str> {
+    let has_valgrind = || Command::new("valgrind").arg("--version").output();
+    if !has_avx2() {
+        Some("the record is of x86-64 with AVX2, which this machine is not")
+    } else if !has_valgrind().is_ok_and(|output| output.status.success()) {
+        Some("no valgrind found; on Debian `apt-get install valgrind`")
+    } else {
+        None
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+fn has_avx2() -> bool {
+    std::arch::is_x86_feature_detected!("avx2")
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn has_avx2() -> bool {
+    false
+}
+
+fn program() -> PathBuf {
+    release_folder().join("guards")
+}
+
+fn kernels() -> anyhow::Result<Vec<String>> {
+    let output = Command::new(program())
+        .output()
+        .context("cannot start guards")?;
+    let names = String::from_utf8_lossy(&output.stdout);
+    Ok(names.lines().map(str::to_string).collect())
+}
+
+/// Instructions of one call on one thread.
+fn count(kernel: &str) -> anyhow::Result<u64> {
+    let [few, more] = CALLS;
+    let (first, second) = (instructions(kernel, few)?, instructions(kernel, more)?);
+    Ok(second.saturating_sub(first) / (more - few))
+}
+
+/// Instructions of a whole run.
+fn instructions(kernel: &str, calls: u64) -> anyhow::Result<u64> {
+    let mut command = Command::new("valgrind");
+    command.args(["--tool=callgrind", "--callgrind-out-file=/dev/null"]);
+    command.arg(program()).args([kernel, &calls.to_string()]);
+    command.env("RAYON_NUM_THREADS", "1");
+    let output = command.output().context("cannot start valgrind")?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    match collected(&said) {
+        Some(count) if output.status.success() => Ok(count),
+        _ => bail!("valgrind could not count {kernel}:\n{said}"),
+    }
+}
+
+/// From the line `==1== Collected : 123`.
+fn collected(said: &str) -> Option<u64> {
+    let line = said
+        .lines()
+        .find_map(|line| line.split_once("Collected :"))?;
+    line.1.trim().parse().ok()
+}
+
+fn text(counted: &BTreeMap<String, u64>) -> String {
+    let mut text = String::from(
+        "# Instructions of one call on one thread, counted by valgrind, which hides AVX-512: the AVX2 paths.\n\
+         # Written by `cargo xtask guards --record`. The compiler has a say in them:\n",
+    );
+    let _ = writeln!(text, "# {}", compiler());
+    for (name, count) in counted {
+        let _ = writeln!(text, "{name} {count}");
+    }
+    text
+}
+
+fn read(text: &str) -> anyhow::Result<BTreeMap<String, u64>> {
+    let lines = text.lines().enumerate();
+    lines
+        .filter(|(_, line)| !line.starts_with('#'))
+        .map(|(number, line)| {
+            let (name, count) = line.split_once(' ').unwrap_or((line, ""));
+            let count = count.parse();
+            let count = count.with_context(|| {
+                format!("{RECORD}:{}: `{line}` is not a name and a count; write it anew with `cargo xtask guards --record`", number + 1)
+            })?;
+            Ok((name.to_string(), count))
+        })
+        .collect()
+}
+
+fn compiler() -> String {
+    let version = Command::new("rustc").arg("--version").output();
+    version.map_or_else(
+        |_| "unknown rustc".into(),
+        |output| String::from_utf8_lossy(&output.stdout).trim().to_string(),
+    )
+}
+
+/// Every kernel is a test. One that got cheaper passes; a new one, or one that is gone, does not.
+fn compare(recorded: &BTreeMap<String, u64>, counted: &BTreeMap<String, u64>) -> Counts {
+    let mut counts = Counts::default();
+    let again = "`cargo xtask guards --record` writes the record";
+    for (name, &now) in counted {
+        match recorded.get(name) {
+            Some(&then) => {
+                let change = now as f64 / then.max(1) as f64 - 1.0;
+                if change > TOLERANCE {
+                    println!(
+                        "FAIL {name}: {now} instructions, {:+.1} % against the record ({then}); where that is meant, {again}",
+                        100.0 * change
+                    );
+                    counts.failed += 1;
+                    continue;
+                }
+                if change < -TOLERANCE {
+                    println!("{name}: {:+.1} %: {again}", 100.0 * change);
+                }
+                counts.passed += 1;
+            }
+            None => {
+                println!("FAIL {name}: not on record; {again}");
+                counts.failed += 1;
+            }
+        }
+    }
+    for name in recorded.keys().filter(|name| !counted.contains_key(*name)) {
+        println!("FAIL {name}: on record, but there is no such kernel; {again}");
+        counts.failed += 1;
+    }
+    counts
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn table(rows: &[(&str, u64)]) -> BTreeMap<String, u64> {
+        rows.iter()
+            .map(|(name, count)| (name.to_string(), *count))
+            .collect()
+    }
+
+    #[test]
+    fn a_record_is_read_as_it_was_written() {
+        let counted = table(&[("attention", 12), ("linear", 345)]);
+        assert_eq!(read(&text(&counted)).expect("it was written so"), counted);
+        let error = read("# x\nlinear").expect_err("no count").to_string();
+        assert!(error.contains("guards.txt:2"), "{error}");
+    }
+
+    #[test]
+    fn only_growth_beyond_the_tolerance_fails() {
+        let recorded = table(&[("a", 1000), ("b", 1000), ("c", 1000), ("gone", 1)]);
+        let counted = table(&[("a", 1029), ("b", 1031), ("c", 500), ("new", 1)]);
+        let Counts { passed, failed, .. } = compare(&recorded, &counted);
+        assert_eq!((passed, failed), (2, 3));
+    }
+
+    #[test]
+    fn the_counters_line_is_found() {
+        let said = "==7== Events    : Ir\n==7== Collected : 123456\n==7== \n";
+        assert_eq!(collected(said), Some(123_456));
+        assert_eq!(collected("==7== nothing"), None);
+    }
+}
