@@ -131,7 +131,10 @@ fn a_tiny_model_is_inspected() {
     }
     let base = |dtype: &str| {
         let mut command = moe_cl(home.path());
-        command.arg("inspect").arg(&model).args(["--base-dtype", dtype]);
+        command
+            .arg("inspect")
+            .arg(&model)
+            .args(["--base-dtype", dtype]);
         let (_, out, err) = run(&mut command);
         let name = format!("base in {dtype}, frozen");
         let line = out.lines().find_map(|line| line.strip_prefix(&name));

@@ -273,7 +273,11 @@ fn a_run_remembers_that_its_base_is_in_bf16() {
     let prompt = ["--task", "colours", "--prompt", "the red", "--raw"];
     out_of(
         folder,
-        &[&["generate", "--run", "runs/a", "--max-new", "2"][..], &prompt].concat(),
+        &[
+            &["generate", "--run", "runs/a", "--max-new", "2"][..],
+            &prompt,
+        ]
+        .concat(),
     );
 
     let (resumed, error) = train(&["--resume", "--out", "runs/a"]);
@@ -281,7 +285,8 @@ fn a_run_remembers_that_its_base_is_in_bf16() {
     let (unknown, error) = train(&["--base-dtype", "f16"]);
     assert!(!unknown && error.contains("f32 or bf16"), "{error}");
     let all = ["--set", "method={name='sequential',weights='all'}"];
-    let (trained, error) = train(&[&all[..], &["--set", "base.dtype=bf16", "--out", "runs/b"]].concat());
+    let (trained, error) =
+        train(&[&all[..], &["--set", "base.dtype=bf16", "--out", "runs/b"]].concat());
     assert!(trained, "{error}");
 }
 

@@ -7,8 +7,8 @@ mod workload;
 
 use std::time::Instant;
 
-use clap::{Args, ValueEnum};
 use burn::tensor::Device;
+use clap::{Args, ValueEnum};
 use moe_cl::training::peak_memory;
 use moe_core::model::BaseDtype;
 

@@ -43,13 +43,19 @@ pub fn profile(setting: &Setting, device: &Device) -> Vec<Kind> {
         ..
     } = config;
     let (queries, keys) = (num_heads * head_dim, num_kv_heads * head_dim);
-    let tracked = |rows: usize, columns: usize| random([rows, columns], device).autodiff().require_grad();
+    let tracked =
+        |rows: usize, columns: usize| random([rows, columns], device).autodiff().require_grad();
     let frozen = |d_in: usize, d_out: usize| match setting.base_dtype {
         BaseDtype::F32 => random([d_in, d_out], device),
         BaseDtype::Bf16 => random([d_in, d_out], device).cast(burn::tensor::DType::BF16),
     };
 
-    let projections = [(d_model, queries), (d_model, keys), (d_model, keys), (queries, d_model)];
+    let projections = [
+        (d_model, queries),
+        (d_model, keys),
+        (d_model, keys),
+        (queries, d_model),
+    ];
     let projections = projections.map(|(d_in, d_out)| (tracked(tokens, d_in), frozen(d_in, d_out)));
     let gamma = random([1, d_model], device).reshape([d_model]);
     let normed = tracked(tokens, d_model);
@@ -92,14 +98,27 @@ pub fn profile(setting: &Setting, device: &Device) -> Vec<Kind> {
 
     vec![
         time("q, k, v, output", layers, || {
-            let outputs = projections.iter().map(|(x, weight)| linear(x.clone(), weight.clone()).sum());
+            let outputs = projections
+                .iter()
+                .map(|(x, weight)| linear(x.clone(), weight.clone()).sum());
             outputs.reduce(|sum, y| sum + y).expect("four of them")
         }),
         time("attention", layers, || {
             let [query, key, value] = attended.clone();
-            attention(query, key, value, cos.clone(), sin.clone(), real.clone(), shape).sum()
+            attention(
+                query,
+                key,
+                value,
+                cos.clone(),
+                sin.clone(),
+                real.clone(),
+                shape,
+            )
+            .sum()
         }),
-        time("norm", 2 * layers + 1, || rms_norm(normed.clone(), gamma.clone(), 1e-5).sum()),
+        time("norm", 2 * layers + 1, || {
+            rms_norm(normed.clone(), gamma.clone(), 1e-5).sum()
+        }),
         time("feed-forward, experts", layers, || {
             let (output, pooled) = moe_ffn(
                 x.clone(),
