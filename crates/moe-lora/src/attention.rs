@@ -22,9 +22,20 @@ impl ExpertBank {
         routing: &Routing,
         dropout: Option<&LoraDropout>,
     ) -> Tensor<3> {
-        let adapt = |base: Tensor<3>, x: &Tensor<3>, projection| {
+        self.attend_with(attention, x, context, cache, |base, x, projection| {
             self.add_updates(base, x, projection, routing, dropout)
-        };
+        })
+    }
+
+    /// As [`Self::attend`], where `adapt` adds to each projection's output what the experts make of its input.
+    pub(crate) fn attend_with(
+        &self,
+        attention: &Attention,
+        x: Tensor<3>,
+        context: &AttentionContext,
+        cache: Option<&mut LayerCache>,
+        adapt: impl Fn(Tensor<3>, &Tensor<3>, Projection) -> Tensor<3>,
+    ) -> Tensor<3> {
         let mut projected = attention.project(x.clone());
         projected.query = adapt(projected.query, &x, Projection::Query);
         projected.key = adapt(projected.key, &x, Projection::Key);
@@ -38,7 +49,7 @@ impl ExpertBank {
     }
 
     /// `base [batch, seq, d_out]` plus the active experts' updates for `x [batch, seq, d_in]`.
-    fn add_updates(
+    pub(crate) fn add_updates(
         &self,
         base: Tensor<3>,
         x: &Tensor<3>,

@@ -1,6 +1,8 @@
 use burn::tensor::{Bool, Device, Int, Tensor};
 use moe_core::generate::CausalLm;
-use moe_core::model::{Decoder, FeedForward, KvCache, rms_norm};
+use moe_core::model::{
+    Attention, AttentionContext, Decoder, FeedForward, KvCache, LayerCache, rms_norm,
+};
 
 use crate::{Adapters, ExpertBank, LoraDropout, Observe, Routing, Texts};
 
@@ -54,8 +56,9 @@ impl Adapters {
             base,
             texts,
             cache,
-            routing,
-            dropout,
+            |bank, attention, x, context, cache| {
+                bank.attend(attention, x, context, cache, routing, dropout)
+            },
             |bank, feed_forward, normed| {
                 let mixture = bank.forward(feed_forward, normed, routing, shares.clone(), dropout);
                 pooled.extend(mixture.pooled);
@@ -70,15 +73,20 @@ impl Adapters {
         }
     }
 
-    /// The loop over the layers, the norm at its end included. `mixture` is the feed-forward network of an adapted layer, from the bank, the base's own
-    /// and the normed input; the experts of `attending` are those whose updates attention has.
+    /// The loop over the layers, the norm at its end included. Of an adapted layer, `attend` is self-attention and `mixture` the
+    /// feed-forward network, from the bank, the base's own and the normed input.
     pub(crate) fn through_layers(
         &self,
         base: &Decoder,
         texts: &Texts,
         mut cache: Option<&mut KvCache>,
-        attending: &Routing,
-        dropout: Option<&LoraDropout>,
+        attend: impl Fn(
+            &ExpertBank,
+            &Attention,
+            Tensor<3>,
+            &AttentionContext,
+            Option<&mut LayerCache>,
+        ) -> Tensor<3>,
         mut mixture: impl FnMut(&ExpertBank, &FeedForward, Tensor<3>) -> Tensor<3>,
     ) -> Tensor<3> {
         let real = texts.real.clone();
@@ -108,8 +116,7 @@ impl Adapters {
                 continue;
             };
             let normed = rms_norm(&layer.input_norm, x.clone());
-            let attention = &layer.attention;
-            x = bank.attend(attention, normed, &context, cache, attending, dropout) + x;
+            x = attend(bank, &layer.attention, normed, &context, cache) + x;
             let normed = rms_norm(&layer.post_attention_norm, x.clone());
             x = mixture(bank, &layer.feed_forward, normed) + x;
         }

@@ -22,6 +22,7 @@ mod hidden;
 mod lora;
 mod merge;
 mod mix;
+mod per_text;
 mod routing;
 mod stacked;
 mod texts;

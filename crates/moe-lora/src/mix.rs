@@ -3,6 +3,7 @@ use burn::tensor::{Bool, Device, Int, Tensor};
 use moe_core::generate::CausalLm;
 use moe_core::model::{Decoder, KvCache};
 
+use crate::per_text::PerText;
 use crate::{Adapted, Adapters, Lora, LoraDropout, LoraExpert, Projection, Routing, Texts};
 
 /// How the experts' answers become one.
@@ -20,6 +21,9 @@ pub enum Mix {
         /// `[batch, active]`, a column per expert in this order; the same in every layer.
         weights: Tensor<2>,
     },
+    /// Each text as its own routing says, one per text: a batch of many tasks, with the base's products once for all of them.
+    /// For answering; nothing is trained through it.
+    PerText(Vec<Routing>),
 }
 
 impl Adapters {
@@ -49,6 +53,7 @@ impl Adapters {
                 let weighted = Weighted { experts, weights };
                 weighted.forward(self, base, texts, None, dropout)
             }
+            Mix::PerText(routings) => PerText::new(routings).forward(self, base, texts, None),
         }
     }
 
@@ -122,8 +127,9 @@ impl Weighted<'_> {
             base,
             texts,
             cache,
-            &everyone,
-            dropout,
+            |bank, attention, x, context, cache| {
+                bank.attend(attention, x, context, cache, &everyone, dropout)
+            },
             |bank, feed_forward, normed| {
                 let weighed = self.experts.iter().enumerate().map(|(column, &expert)| {
                     let alone = Routing::Single(expert);
@@ -187,6 +193,10 @@ impl CausalLm for Mixed<'_> {
                 let weighted = Weighted { experts, weights };
                 let texts = Texts::new(tokens, real);
                 weighted.forward(&self.adapters, self.base, &texts, Some(cache), None)
+            }
+            Mix::PerText(routings) => {
+                let texts = Texts::new(tokens, real);
+                PerText::new(routings).forward(&self.adapters, self.base, &texts, Some(cache))
             }
             Mix::Summed(_) => unreachable!("`new` has summed the experts"),
         }

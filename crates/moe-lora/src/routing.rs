@@ -1,3 +1,7 @@
+use burn::tensor::Tensor;
+
+use crate::ExpertBank;
+
 /// Which experts of every bank answer, and how their outputs are mixed.
 ///
 /// The numbers are indices into [`ExpertBank::experts`](crate::ExpertBank) and
@@ -21,6 +25,17 @@ pub enum Routing {
 }
 
 impl Routing {
+    /// What the active experts weigh for tokens `x [n, d_model]` in a bank, `[n, active]`.
+    pub(crate) fn weights(&self, bank: &ExpertBank, x: Tensor<2>) -> Tensor<2> {
+        let ([tokens, _], active) = (x.dims(), self.experts().len());
+        match self {
+            Self::Gated { gate, .. } => bank.gates[*gate].forward(x),
+            Self::Single(_) | Self::Uniform { .. } => {
+                Tensor::full([tokens, active], 1.0 / active as f64, &x.device().inner())
+            }
+        }
+    }
+
     /// The active experts, in order.
     pub fn experts(&self) -> &[usize] {
         match self {

@@ -77,18 +77,10 @@ impl Stacked {
         let experts = routing.experts();
         let x = x.reshape([batch * seq, d_model]);
         let device = ffn.gate.weight.val().device();
-        let (weights, gate) = match routing {
-            Routing::Gated { gate, .. } => {
-                let weights = bank.gates[*gate].forward(x.clone());
-                (weights.clone(), Some(weights))
-            }
-            Routing::Single(_) | Routing::Uniform { .. } => {
-                let shape = [batch * seq, experts.len()];
-                (
-                    Tensor::full(shape, 1.0 / experts.len() as f64, &device),
-                    None,
-                )
-            }
+        let weights = routing.weights(bank, x.clone());
+        let gate = match routing {
+            Routing::Gated { .. } => Some(weights.clone()),
+            Routing::Single(_) | Routing::Uniform { .. } => None,
         };
         let shares = match observe {
             Some((observe, shares)) => {
@@ -108,6 +100,18 @@ impl Stacked {
             pooled,
             gate: gate.map(|gate| gate.reshape([batch, seq, experts.len()])),
         }
+    }
+}
+
+impl Stacked {
+    /// The mixture alone, for `x [batch, seq, d_model]` and given weights `[batch, seq, experts]`.
+    pub(crate) fn mixture(self, ffn: &FeedForward, x: Tensor<3>, weights: Tensor<3>) -> Tensor<3> {
+        let dims @ [batch, seq, _] = x.dims();
+        let shares = Tensor::zeros([batch, seq], &ffn.gate.weight.val().device());
+        let base = [&ffn.gate, &ffn.up, &ffn.down].map(|layer| layer.weight.val());
+        let (x, weights) = (x.flatten(0, 1), weights.flatten(0, 1));
+        let (output, _) = moe_ffn(x, weights, self.loras, base, shares, self.settings);
+        output.reshape(dims)
     }
 }
 

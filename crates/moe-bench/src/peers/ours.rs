@@ -29,6 +29,7 @@ impl Served {
         match self.mode {
             Mode::Train => "train",
             Mode::Eval => "eval",
+            Mode::Mixed => "mixed",
         }
     }
 
@@ -36,7 +37,7 @@ impl Served {
     pub fn batch(self) -> usize {
         match self.mode {
             Mode::Train => 8,
-            Mode::Eval => 32,
+            Mode::Eval | Mode::Mixed => 32,
         }
     }
 }
@@ -71,6 +72,7 @@ pub fn serve(served: Served) -> anyhow::Result<()> {
         match mode {
             Mode::Train => workload.step(),
             Mode::Eval => workload.forward(),
+            Mode::Mixed => workload.forward_of_all_tasks(),
         }
         start.elapsed().as_secs_f64()
     };

@@ -26,6 +26,8 @@ pub enum Mode {
     Train,
     /// Forward alone
     Eval,
+    /// Forward alone, the rows of the batch spread over all tasks
+    Mixed,
 }
 
 /// Arguments of `step` and `scale`.
@@ -107,6 +109,7 @@ pub fn times(setting: &Setting, mode: Mode, rounds: usize) -> anyhow::Result<Tim
         match mode {
             Mode::Train => workload.step(),
             Mode::Eval => workload.forward(),
+            Mode::Mixed => workload.forward_of_all_tasks(),
         }
         start.elapsed().as_secs_f64()
     };
@@ -132,7 +135,7 @@ fn profile_lines(setting: &Setting, mode: Mode, whole: f64, device: &Device) -> 
         let all = |once: f64| once * kind.count as f64;
         let backward = match mode {
             Mode::Train => all(kind.backward),
-            Mode::Eval => 0.0,
+            Mode::Eval | Mode::Mixed => 0.0,
         };
         let both = all(kind.forward) + backward;
         rest -= both;

@@ -12,7 +12,7 @@ use moe_cl::training::{StepInput, fresh_optimizer, optimizer_step, prepare};
 use moe_cl::{Answerer, Learner, head};
 use moe_core::config::ModelConfig;
 use moe_core::model::{BaseDtype, Decoder};
-use moe_lora::Adapters;
+use moe_lora::{Adapters, Mix};
 use rand::SeedableRng;
 
 use crate::shapes::smollm2;
@@ -161,6 +161,27 @@ impl Workload {
         let last = moe_cl::last_token(hidden, &batch.lengths);
         black_box(learner.heads[self.task].forward(last).into_data());
     }
+
+    /// The same for a batch whose rows belong to all tasks in turn, each through its own experts and head.
+    pub fn forward_of_all_tasks(&self) {
+        let learner = self.learner.as_ref().expect("a step puts the learner back");
+        let learner = learner.valid();
+        let examples: Vec<&Example> = self.examples.iter().collect();
+        let batch = Batch::new(&examples, 0, &self.base.device());
+        let tasks: Vec<usize> = (0..examples.len())
+            .map(|row| row % (self.task + 1))
+            .collect();
+        let routings = tasks.iter().map(|&task| self.method.routing(task));
+        let mix = Mix::PerText(routings.collect());
+        let hidden = learner
+            .adapters
+            .forward_mixed(&self.base, &batch.texts, &mix, None);
+        let last = moe_cl::last_token(hidden, &batch.lengths);
+        for (row, &task) in tasks.iter().enumerate() {
+            let last = last.clone().narrow(0, row, 1);
+            black_box(learner.heads[task].forward(last).into_data());
+        }
+    }
 }
 
 #[cfg(test)]
@@ -182,6 +203,7 @@ mod tests {
         let mut workload = Workload::new(&setting, &Device::flex()).expect("a sound setting");
         workload.step();
         workload.forward();
+        workload.forward_of_all_tasks();
         let none = Setting {
             method: r#"name = "none""#.into(),
             ..setting

@@ -65,6 +65,9 @@ pub struct Dropout {
 /// Σ_e g_e (h_e W₂ + s h_e A_e B_e) = (Σ_e g_e h_e) W₂ + Σ_e (g_e s h_e A_e) B_e
 /// ```
 ///
+/// An expert that weighs exactly nothing for twelve tokens in a row is not computed for them, unless a gradient is wanted: a batch may
+/// mix the experts of many tasks.
+///
 /// The pooled row goes through the same product as the tokens. For the backward pass the kernel keeps the base's gate and up and
 /// the low-rank codes; everything else is computed again.
 ///

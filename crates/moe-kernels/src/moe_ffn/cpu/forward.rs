@@ -94,6 +94,7 @@ impl Inputs {
                     self.block(
                         block,
                         base,
+                        keep,
                         work,
                         hidden.zeroed(place * d_ff, rows * d_ff),
                         mixed.zeroed(place * codes, rows * codes),
@@ -152,12 +153,25 @@ impl Inputs {
         (out, kept)
     }
 
-    /// One block through all experts, up to the mixture that goes into down.
+    /// Whether anything depends on what the expert makes of the block: it weighs something for a token, or is observed.
+    fn answers(&self, expert: usize, block: Block) -> bool {
+        let experts = self.settings.experts;
+        let observed = self.settings.observed.is_some_and(|it| it.expert == expert);
+        let weights = &self.weights[block.part(experts)];
+        observed
+            || weights
+                .chunks_exact(experts)
+                .any(|weights| weights[expert] != 0.0)
+    }
+
+    /// One block through all experts, up to the mixture that goes into down. Where nothing is kept for a backward pass, experts of
+    /// no weight are left out, so that a batch of many tasks costs no more than one of a single task.
     #[allow(clippy::too_many_arguments)]
     fn block(
         &self,
         block: Block,
         base: [&[f32]; 2],
+        keep: bool,
         work: &mut Work,
         hidden: &mut [f32],
         mixed: &mut [f32],
@@ -178,7 +192,7 @@ impl Inputs {
             ..
         } = self.sizes;
         let shares = &self.shares[block.part(1)];
-        for expert in 0..experts {
+        for expert in (0..experts).filter(|&expert| keep || self.answers(expert, block)) {
             let own = expert * rank;
             for side in [0, 1] {
                 let x = self.dropped(
