@@ -208,6 +208,7 @@ pub fn run(options: &Options) -> anyhow::Result<String> {
         match options.mode {
             Mode::Train => "training step",
             Mode::Eval => "forward pass",
+            Mode::Mixed => "forward pass of all tasks",
         },
         times.wall.len(),
         tokens / median,

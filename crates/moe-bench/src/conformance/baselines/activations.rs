@@ -79,7 +79,9 @@ pub fn compare(
                         bank.forward(&layer.feed_forward, normed.clone(), routing, None, None)
                             .output
                     }
-                    Mix::Summed(_) => anyhow::bail!("no fixture sums its experts"),
+                    Mix::Summed(_) | Mix::PerText(_) => {
+                        anyhow::bail!("no fixture has activations of such a mix")
+                    }
                 }
             }
         };
