@@ -38,9 +38,16 @@ impl Abilities {
         let after = |task, unknown| probes.measure(&trained.model(task, unknown), base.pad());
         // The texts of the probes stand for those of no known task; the router says which is nearest.
         let nearest = trained.infer(HELD_TEXT)?.map_or(0, |routed| routed.task);
+        let mut tasks: Vec<Ability> = Vec::with_capacity(trained.learnt);
+        for task in 0..trained.learnt {
+            // The same experts can do the same.
+            let routing = trained.routing(task);
+            let same = (0..task).find(|&earlier| trained.routing(earlier) == routing);
+            tasks.push(same.map_or_else(|| after(task, false), |earlier| tasks[earlier]));
+        }
         Ok(Self {
             before: probes.measure(&base.decoder, base.pad()),
-            tasks: (0..trained.learnt).map(|task| after(task, false)).collect(),
+            tasks,
             unknown: trained.has_fallback(nearest).then(|| after(nearest, true)),
         })
     }
