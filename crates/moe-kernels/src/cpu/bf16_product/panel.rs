@@ -1,7 +1,7 @@
 //! Columns of the matrix as pairs of the shared axis, in the order in which the tiles read them.
 
 use std::arch::x86_64::*;
-use std::mem::transmute;
+use std::mem::{MaybeUninit, transmute};
 
 use burn::tensor::bf16;
 
@@ -16,7 +16,7 @@ pub(super) const COLUMNS: usize = VECTORS * LANES;
 /// Some columns of one pair. A panel has [`VECTORS`] lines for every pair.
 #[derive(Clone, Copy)]
 #[repr(align(64))]
-pub(super) struct Line([u32; LANES]);
+pub(super) struct Line([MaybeUninit<u32>; LANES]);
 
 /// A part of a matrix: pairs `start..start + deep` of the shared axis, columns `first..first + width`.
 #[derive(Clone, Copy)]
@@ -27,9 +27,13 @@ pub(super) struct Part {
     pub(super) width: usize,
 }
 
-/// Room for panels of `deep` pairs; the transposing copy writes sixteen at a time.
+/// Room for panels of `deep` pairs, with nothing in it; the transposing copy writes sixteen at a time.
 pub(super) fn room(deep: usize) -> Vec<Line> {
-    vec![Line([0; LANES]); VECTORS * deep.next_multiple_of(LANES)]
+    let lines = VECTORS * deep.next_multiple_of(LANES);
+    let mut room = Vec::with_capacity(lines);
+    // SAFETY: a line need not hold anything.
+    unsafe { room.set_len(lines) };
+    room
 }
 
 /// Copies a part of the matrix into a panel.

@@ -71,7 +71,10 @@ fn run(left: &Activations<'_>, right: Bf16Matrix<'_>, out: Pieces<'_>, add: bool
     let panel = || room(pairs.min(DEPTH));
     let tasks = 0..rows.div_ceil(task_rows) * panels;
     if parallel {
-        tasks.into_par_iter().for_each_init(panel, task);
+        // A few rows alone take so little time that panels are handed out together.
+        let together = (PARALLEL / (rows * COLUMNS * right.rows)).max(1);
+        let tasks = tasks.into_par_iter().with_min_len(together);
+        tasks.for_each_init(panel, task);
     } else {
         let mut panel = panel();
         tasks.for_each(|index| task(&mut panel, index));

@@ -15,7 +15,8 @@ pub(super) const LANES: usize = 16;
 ///
 /// # Safety
 ///
-/// The processor has the instructions, and all that is named is there; what is added to is initialised.
+/// The processor has the instructions, and all that is named is there; the panel's first `deep` pairs are laid out, and what is added
+/// to is initialised.
 #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
 pub(super) unsafe fn tile<const M: usize>(
     left: *const u32,
@@ -27,7 +28,7 @@ pub(super) unsafe fn tile<const M: usize>(
     let mut sums = [[_mm512_setzero_ps(); VECTORS]; M];
     for (pair, lines) in panel.chunks_exact(VECTORS).take(deep).enumerate() {
         let lines: [__m512bh; VECTORS] =
-            // SAFETY: a line is a vector of pairs.
+            // SAFETY: a line is a vector of pairs, and those of the first `deep` pairs have been laid out.
             std::array::from_fn(|v| unsafe { transmute::<Line, __m512bh>(lines[v]) });
         for (row, sums) in sums.iter_mut().enumerate() {
             // SAFETY: pair `pair` of a row that is there.
