@@ -1,5 +1,6 @@
 //! The table, and the same as JSON.
 
+use std::collections::BTreeMap;
 use std::fmt::{self, Display};
 
 use serde::{Serialize, Serializer, ser::SerializeStruct};
@@ -126,7 +127,16 @@ struct Figures {
 impl Serialize for Report {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let peers: Vec<Figures> = self.peers.iter().map(Outcome::figures).collect();
+<<<<<<< HEAD
         let mut report = serializer.serialize_struct("Report", 2)?;
+=======
+        let agreements: BTreeMap<&str, &Agreement> = self
+            .agreements
+            .iter()
+            .map(|(dtype, agreement)| (dtype.name(), agreement))
+            .collect();
+        let mut report = serializer.serialize_struct("Report", 3)?;
+>>>>>>> peers
         report.serialize_field("peers", &peers)?;
         report.serialize_field("agreement", &self.agreements)?;
         report.end()

@@ -60,7 +60,10 @@ pub fn profile(setting: &Setting, device: &Device) -> Vec<Kind> {
     let gamma = random([1, d_model], device).reshape([d_model]);
     let normed = tracked(tokens, d_model);
 
-    let heads = |width: usize| tracked(tokens, width).reshape([batch, seq, width]);
+    let heads = |width: usize| {
+        let x = random([tokens, width], device).reshape([batch, seq, width]);
+        x.autodiff().require_grad()
+    };
     let attended = [heads(queries), heads(keys), heads(keys)];
     let angles = random([tokens, head_dim / 2], device).reshape([batch, seq, head_dim / 2]);
     let (cos, sin) = (angles.clone().cos(), angles.sin());
@@ -157,5 +160,28 @@ fn time(name: &'static str, count: usize, operation: impl Fn() -> Tensor<1>) -> 
         count,
         forward: middle(&mut forward),
         backward: middle(&mut backward),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kind_is_timed_in_both_directions() {
+        for base_dtype in [BaseDtype::F32, BaseDtype::Bf16] {
+            let setting = Setting {
+                method: r#"name = "moe_cl""#.into(),
+                batch: 2,
+                len: 4,
+                layers: 1,
+                rank: 2,
+                dropout: 0.1,
+                base_dtype,
+                tasks: 2,
+            };
+            let kinds = profile(&setting, &Device::flex());
+            assert!(kinds.iter().all(|it| it.forward > 0.0 && it.backward > 0.0));
+        }
     }
 }
