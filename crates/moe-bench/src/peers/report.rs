@@ -127,18 +127,14 @@ struct Figures {
 impl Serialize for Report {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let peers: Vec<Figures> = self.peers.iter().map(Outcome::figures).collect();
-<<<<<<< HEAD
-        let mut report = serializer.serialize_struct("Report", 2)?;
-=======
-        let agreements: BTreeMap<&str, &Agreement> = self
+        let agreements: BTreeMap<String, &Agreement> = self
             .agreements
             .iter()
-            .map(|(dtype, agreement)| (dtype.name(), agreement))
+            .map(|(dtype, agreement)| (dtype.to_string(), agreement))
             .collect();
-        let mut report = serializer.serialize_struct("Report", 3)?;
->>>>>>> peers
+        let mut report = serializer.serialize_struct("Report", 2)?;
         report.serialize_field("peers", &peers)?;
-        report.serialize_field("agreement", &self.agreements)?;
+        report.serialize_field("agreement", &agreements)?;
         report.end()
     }
 }
