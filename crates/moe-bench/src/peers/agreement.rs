@@ -200,7 +200,7 @@ mod tests {
         assert!(agreement([1e-6, 1e-6], 1e-5, 1e-4).hold(Dtype::F32).is_ok());
         // A sign that was not turned.
         let other = agreement([1e-6, 1e-6], 1e-5, 2.0);
-        let error = other.hold(Dtype::F32).err().expect("refused").to_string();
+        let error = other.hold(Dtype::F32).expect_err("refused").to_string();
         assert!(
             error.contains("gate") && error.contains("nothing is timed"),
             "{error}"
