@@ -18,10 +18,12 @@ const EXPERTS: usize = 2;
 const RANK: usize = 8;
 
 /// A call of a kernel.
-type Call = Box<dyn Fn()>;
+pub type Call = Box<dyn Fn()>;
+/// A kernel's name, and what makes a call of it.
+pub type Kernel = (&'static str, fn() -> Call);
 
-/// Names of the kernels, and what makes a call of each.
-pub const KERNELS: [(&str, fn() -> Call); 8] = [
+/// All of them.
+pub const KERNELS: [Kernel; 8] = [
     ("linear", || product(false)),
     ("linear_and_backward", || product(true)),
     ("rms_norm", || norm(false)),

@@ -204,11 +204,7 @@ mod tests {
         );
         // A sign that was not turned.
         let other = agreement([1e-6, 1e-6], 1e-5, 2.0);
-        let error = other
-            .hold(BaseDtype::F32)
-            .err()
-            .expect("refused")
-            .to_string();
+        let error = other.hold(BaseDtype::F32).expect_err("refused").to_string();
         assert!(
             error.contains("gate") && error.contains("nothing is timed"),
             "{error}"

@@ -89,7 +89,7 @@ mod tests {
     fn a_base_of_another_size_is_refused() {
         let timed = smollm2(30);
         assert!(check(&timed, &timed).is_ok());
-        let error = check(&smollm2(2), &timed).err().expect("other sizes");
+        let error = check(&smollm2(2), &timed).expect_err("other sizes");
         assert!(error.to_string().contains("30"));
     }
 

@@ -22,7 +22,9 @@ pub use baselines::{
 };
 pub use error::{ConfigError, Place};
 pub use experiment::{BaseConfig, DataConfig, Experiment, TaskConfig};
-pub use method::{DiscriminatorLoss, Experts, Gate, MethodConfig, Mode, MoeClConfig, SharedExpert};
+pub use method::{
+    DedicatedStart, DiscriminatorLoss, Experts, Gate, MethodConfig, Mode, MoeClConfig, SharedExpert,
+};
 pub use router::RouterConfig;
 pub use training::{EvaluationConfig, Objective, Split, TrainingConfig};
 
