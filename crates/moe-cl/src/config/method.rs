@@ -224,7 +224,7 @@ struct MoeClOptions {
     gate: Option<Gate>,
     /// What becomes of the shared expert when a task ends. Default: drifting (paper), pinned (improved).
     shared: Option<SharedExpert>,
-    /// Where a task's dedicated expert starts. Default: fresh (paper), previous (improved).
+    /// Where a task's dedicated expert starts. Default: fresh.
     dedicated_start: Option<DedicatedStart>,
     /// What the discriminator's cross-entropy is taken of. Default: paper (paper), logits (improved).
     discriminator_loss: Option<DiscriminatorLoss>,
@@ -252,11 +252,7 @@ impl MoeClConfig {
             } else {
                 SharedExpert::Drifting
             },
-            dedicated_start: if improved {
-                DedicatedStart::Previous
-            } else {
-                DedicatedStart::Fresh
-            },
+            dedicated_start: DedicatedStart::Fresh,
             discriminator_loss: if improved {
                 DiscriminatorLoss::Logits
             } else {

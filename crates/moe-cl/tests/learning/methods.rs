@@ -11,8 +11,9 @@ use moe_cl::{
 use super::*;
 
 /// A setting for every method, and for every option that changes what a method keeps.
-const METHODS: [&str; 20] = [
+const METHODS: [&str; 21] = [
     "{name='moe_cl'}",
+    "{name='moe_cl',dedicated_start='previous'}",
     "{name='moe_cl',experts='shared'}",
     "{name='moe_cl',experts='dedicated'}",
     "{name='moe_cl',gate='uniform'}",
@@ -220,7 +221,7 @@ fn without_an_adversary_there_is_no_discriminator_and_no_memory() {
 }
 
 #[test]
-fn in_improved_mode_a_task_starts_at_what_the_one_before_ended_with() {
+fn a_task_may_start_at_what_the_one_before_ended_with() {
     let folder = tempfile::tempdir().expect("a folder");
     write_data(folder.path());
     let base = base();
