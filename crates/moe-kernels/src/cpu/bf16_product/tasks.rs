@@ -16,7 +16,7 @@ const TASK_PAIRS: usize = 1 << 18;
 /// Fewer multiplications than this are not worth waking a thread for.
 const PARALLEL: usize = 1 << 16;
 
-/// See [`super::product`].
+/// See [`super::product()`].
 pub(super) fn product(left: &Activations<'_>, right: Bf16Matrix<'_>) -> Vec<f32> {
     let count = left.rows * right.columns;
     if right.rows == 0 {
