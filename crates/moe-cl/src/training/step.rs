@@ -165,7 +165,7 @@ pub fn discriminators(learner: &Learner) -> Vec<Part> {
 }
 
 /// The parts that a task trains: the experts and the gate of `trained` ([`Method::trained`]), its head, and what else of the
-/// learner is trained with every task. [`discriminators`] are not listed.
+/// learner is trained with every task. Discriminators are not listed.
 pub fn trained_parameters(
     learner: &Learner,
     trained: &Routing,
