@@ -60,7 +60,7 @@ pub fn class_scores(
 
 /// What a classification head reads: the hidden state after the norm at each text's last token, `[examples, d_model]`, with the
 /// experts of the answerer. Arguments as for [`predict`].
-pub fn text_features(
+fn text_features(
     base: &Base,
     learner: &Learner,
     answerer: Answerer<'_>,

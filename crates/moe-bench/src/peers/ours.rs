@@ -1,7 +1,6 @@
 //! Our side: the step of `bench step`, kept warm, one at a time.
 
 use std::io::{stdin, stdout};
-use std::time::Instant;
 
 use moe_core::model::BaseDtype;
 
@@ -67,15 +66,7 @@ pub fn serve(served: Served) -> anyhow::Result<()> {
         ..setting(served.batch())
     };
     let mut workload = Workload::new(&setting, &device())?;
-    let mut step = || {
-        let start = Instant::now();
-        match mode {
-            Mode::Train => workload.step(),
-            Mode::Eval => workload.forward(),
-            Mode::Mixed => workload.forward_of_all_tasks(),
-        }
-        start.elapsed().as_secs_f64()
-    };
+    let mut step = || workload.seconds(mode);
     for _ in 0..WARM_UP {
         step();
     }

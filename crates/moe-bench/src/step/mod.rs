@@ -5,8 +5,6 @@ mod profile;
 mod scale;
 mod workload;
 
-use std::time::Instant;
-
 use burn::tensor::Device;
 use clap::{Args, ValueEnum};
 use moe_cl::training::peak_memory;
@@ -104,15 +102,7 @@ impl Times {
 /// When the method is none.
 pub fn times(setting: &Setting, mode: Mode, rounds: usize) -> anyhow::Result<Times> {
     let mut workload = Workload::new(setting, &device())?;
-    let mut once = || {
-        let start = Instant::now();
-        match mode {
-            Mode::Train => workload.step(),
-            Mode::Eval => workload.forward(),
-            Mode::Mixed => workload.forward_of_all_tasks(),
-        }
-        start.elapsed().as_secs_f64()
-    };
+    let mut once = || workload.seconds(mode);
     once();
     let rounds = rounds.max(1);
     let before = processor_seconds();

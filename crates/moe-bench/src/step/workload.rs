@@ -1,5 +1,6 @@
 use std::hint::black_box;
 use std::path::Path;
+use std::time::Instant;
 
 use anyhow::Context;
 use burn::module::Module;
@@ -15,6 +16,7 @@ use moe_core::model::{BaseDtype, Decoder};
 use moe_lora::{Adapters, Mix};
 use rand::SeedableRng;
 
+use super::Mode;
 use crate::shapes::smollm2;
 
 const CLASSES: usize = 4;
@@ -125,6 +127,17 @@ impl Workload {
             examples,
             steps: 0,
         })
+    }
+
+    /// Wall seconds of what `mode` names.
+    pub fn seconds(&mut self, mode: Mode) -> f64 {
+        let start = Instant::now();
+        match mode {
+            Mode::Train => self.step(),
+            Mode::Eval => self.forward(),
+            Mode::Mixed => self.forward_of_all_tasks(),
+        }
+        start.elapsed().as_secs_f64()
     }
 
     /// Forward, backward and AdamW on the batch.
