@@ -7,10 +7,11 @@ use std::path::Path;
 use burn::module::Module;
 use burn::tensor::{Device, Int, Tensor};
 use moe_cl::config::Experiment;
+use moe_cl::config::Pooling;
 use moe_cl::data::{Collate, Example};
 use moe_cl::methods::method;
 use moe_cl::training::{StepInput, fresh_optimizer, optimizer_step, prepare};
-use moe_cl::{Learner, head};
+use moe_cl::{Head, Learner};
 use moe_core::config::ModelConfig;
 use moe_core::device::DeviceChoice;
 use moe_core::generate::{Sampling, generate};
@@ -115,7 +116,7 @@ fn two_steps(method_table: &str, device: &Device) -> (f64, Vec<Vec<f32>>) {
         Adapters::new(&(&experiment.adapters).into(), base.config()).expect("the adapters fit");
     let mut learner = Learner {
         heads: (0..2)
-            .map(|_| head(32, 3, &mut rng, &device.clone().autodiff()))
+            .map(|_| Head::random(32, 3, Pooling::Last, &mut rng, &device.clone().autodiff()))
             .collect(),
         ..Learner::new(adapters)
     };

@@ -8,7 +8,7 @@ use crate::{config::Objective, data::Batch, learner::Learner};
 /// Mean loss of the task on a batch, shape `[1]`.
 ///
 /// `hidden [batch, seq, d_model]` is the decoder's output after its last norm.
-/// - `Heads`: cross-entropy of the task's head at the last real token of each text.
+/// - `Heads`: cross-entropy of the task's head on what it reads of each text.
 /// - `Instruction`: next-token cross-entropy at the answer's tokens only; the vocabulary projection runs at those positions only.
 pub fn task_loss(
     objective: Objective,
@@ -20,7 +20,7 @@ pub fn task_loss(
 ) -> Tensor<1> {
     match objective {
         Objective::Heads => {
-            let logits = learner.heads[task].forward(last_token(hidden, &batch.lengths));
+            let logits = learner.heads[task].forward(hidden, batch);
             cross_entropy(logits, &batch.labels)
         }
         Objective::Instruction => {
@@ -33,20 +33,6 @@ pub fn task_loss(
 /// `hidden [batch, seq, d_model]` → logits `[answer tokens, vocab_size]` at the positions that predict the answers' tokens.
 pub fn answer_logits(base: &Decoder, hidden: Tensor<3>, batch: &Batch) -> Tensor<2> {
     base.logits(rows(hidden, &batch.answer_positions))
-}
-
-/// `hidden [batch, seq, d_model]` → `[batch, d_model]` at the last real token of each row of a right-padded batch.
-///
-/// The MoE-CL authors pool at (first pad − 1) in training and at (sum of the mask − 1) in evaluation;
-/// for right-padded texts both are this position.
-pub fn last_token(hidden: Tensor<3>, lengths: &[usize]) -> Tensor<2> {
-    let [_batch, seq, _d_model] = hidden.dims();
-    let positions: Vec<usize> = lengths
-        .iter()
-        .enumerate()
-        .map(|(row, length)| row * seq + length - 1)
-        .collect();
-    rows(hidden, &positions)
 }
 
 /// `hidden [batch, seq, d_model]` → `[n, d_model]` at the given indices into `batch · seq`.
@@ -82,13 +68,5 @@ mod tests {
         let logits = Tensor::<2>::zeros([3, 4], &Device::flex());
         let loss: f32 = cross_entropy(logits, &[0, 1, 3]).into_scalar();
         assert!((loss - 4f32.ln()).abs() < 1e-6);
-    }
-
-    #[test]
-    fn pooling_takes_the_last_real_token() {
-        let hidden = Tensor::<1>::from_data([0.0, 1.0, 2.0, 3.0, 4.0, 5.0], &Device::flex())
-            .reshape([2, 3, 1]);
-        let pooled = last_token(hidden, &[3, 1]).into_data();
-        assert_eq!(pooled.iter::<f32>().collect::<Vec<_>>(), [2.0, 3.0]);
     }
 }

@@ -12,7 +12,6 @@ use crate::{
     config::Objective,
     data::Example,
     learner::Learner,
-    objective::last_token,
 };
 
 /// Index of the predicted label for each example. `learner` is off the autodiff device.
@@ -44,8 +43,8 @@ pub fn class_scores(
     let decoder = learner.trunk(&base.decoder);
     match objective {
         Objective::Heads => {
-            let features = text_features(base, learner, answerer, examples);
-            learner.heads[answerer.task].forward(features)
+            let head = &learner.heads[answerer.task];
+            head.score(text_features(base, learner, answerer, examples))
         }
         Objective::Instruction => {
             let prompts: Vec<Vec<u32>> = examples
@@ -58,9 +57,9 @@ pub fn class_scores(
     }
 }
 
-/// What a classification head reads: the hidden state after the norm at each text's last token, `[examples, d_model]`, with the
+/// What the task's head reads of each text, `[examples, d_model]`, with the
 /// experts of the answerer. Arguments as for [`predict`].
-fn text_features(
+pub(crate) fn text_features(
     base: &Base,
     learner: &Learner,
     answerer: Answerer<'_>,
@@ -73,7 +72,7 @@ fn text_features(
     let hidden = learner
         .adapters
         .forward_mixed(decoder, &batch.texts, &mix, None);
-    last_token(hidden, &batch.lengths)
+    learner.heads[answerer.task].features(hidden, &batch)
 }
 
 /// Log-probability of each whole answer after each prompt, `[prompts, answers]`.

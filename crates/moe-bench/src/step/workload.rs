@@ -7,10 +7,11 @@ use burn::module::Module;
 use burn::optim::ModuleOptimizer;
 use burn::tensor::Device;
 use moe_cl::config::Experiment;
+use moe_cl::config::Pooling;
 use moe_cl::data::{Batch, Collate, Example};
 use moe_cl::methods::{Method, method};
 use moe_cl::training::{StepInput, fresh_optimizer, optimizer_step, prepare};
-use moe_cl::{Answerer, Learner, head};
+use moe_cl::{Answerer, Head, Learner};
 use moe_core::config::ModelConfig;
 use moe_core::model::{BaseDtype, Decoder};
 use moe_lora::{Adapters, Mix};
@@ -100,7 +101,15 @@ impl Workload {
         )?);
         let d_model = base.config().d_model;
         learner.heads = (0..=task)
-            .map(|_| head(d_model, CLASSES, &mut rng, &device.clone().autodiff()))
+            .map(|_| {
+                Head::random(
+                    d_model,
+                    CLASSES,
+                    Pooling::Last,
+                    &mut rng,
+                    &device.clone().autodiff(),
+                )
+            })
             .collect();
         let method = method(&experiment.method, setting.tasks);
         for task in 0..=task {
@@ -171,8 +180,7 @@ impl Workload {
         let hidden = learner
             .adapters
             .forward_mixed(&self.base, &batch.texts, &mix, None);
-        let last = moe_cl::last_token(hidden, &batch.lengths);
-        black_box(learner.heads[self.task].forward(last).into_data());
+        black_box(learner.heads[self.task].forward(hidden, &batch).into_data());
     }
 
     /// The same for a batch whose rows belong to all tasks in turn, each through its own experts and head.
@@ -189,10 +197,10 @@ impl Workload {
         let hidden = learner
             .adapters
             .forward_mixed(&self.base, &batch.texts, &mix, None);
-        let last = moe_cl::last_token(hidden, &batch.lengths);
+        let features = learner.heads[self.task].features(hidden, &batch);
         for (row, &task) in tasks.iter().enumerate() {
-            let last = last.clone().narrow(0, row, 1);
-            black_box(learner.heads[task].forward(last).into_data());
+            let features = features.clone().narrow(0, row, 1);
+            black_box(learner.heads[task].score(features).into_data());
         }
     }
 }

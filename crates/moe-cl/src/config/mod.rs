@@ -26,7 +26,7 @@ pub use method::{
     DedicatedStart, DiscriminatorLoss, Experts, Gate, MethodConfig, Mode, MoeClConfig, SharedExpert,
 };
 pub use router::RouterConfig;
-pub use training::{EvaluationConfig, Objective, Split, TrainingConfig};
+pub use training::{EvaluationConfig, Objective, Pooling, Split, TrainingConfig};
 
 #[cfg(test)]
 mod tests {

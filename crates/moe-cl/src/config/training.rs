@@ -9,11 +9,22 @@ use crate::training::Schedule;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Objective {
-    /// One linear classification head per task, on the last token (as the MoE-CL authors do).
+    /// One linear classification head per task.
     #[default]
     Heads,
     /// The label is text that the model writes: loss on the answer's tokens, prediction by scoring whole labels.
     Instruction,
+}
+
+/// What a classification head reads of a text.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Pooling {
+    /// The hidden state of its last token, as the MoE-CL authors do.
+    #[default]
+    Last,
+    /// The mean of its tokens' hidden states.
+    Mean,
 }
 
 /// The part of a task's data that scores are measured on.
@@ -33,6 +44,8 @@ pub enum Split {
 pub struct TrainingConfig {
     /// How a text is turned into a label.
     pub objective: Objective,
+    /// What the heads read of a text.
+    pub pooling: Pooling,
     /// Passes over each task's training examples.
     pub epochs: usize,
     /// Texts per forward and backward pass.
@@ -58,6 +71,7 @@ impl Default for TrainingConfig {
     fn default() -> Self {
         Self {
             objective: Objective::Heads,
+            pooling: Pooling::Last,
             epochs: 2,
             batch_size: 8,
             accumulation: 1,

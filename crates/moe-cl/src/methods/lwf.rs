@@ -10,7 +10,7 @@ use super::{Card, Loss, Method, Step, distillation, loss_of_hidden, with_one_exp
 use crate::{
     config::{LwfConfig, Objective},
     learner::Learner,
-    objective::{answer_logits, last_token},
+    objective::answer_logits,
 };
 
 /// The expert that is trained and answers.
@@ -102,8 +102,9 @@ impl Method for Lwf {
         let temperature = self.options.temperature;
         let held = match step.objective {
             Objective::Heads => {
-                let old = last_token(old, &batch.lengths);
-                let new = last_token(hidden, &batch.lengths);
+                let head = &learner.heads[task];
+                let old = head.features(old, batch);
+                let new = head.features(hidden, batch);
                 let heads = learner.heads[..task].iter().map(|head| {
                     let weight = head.weight.val().detach();
                     let said = old.clone().matmul(weight.clone());

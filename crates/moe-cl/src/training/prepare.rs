@@ -9,7 +9,8 @@ use crate::{
     base::Base,
     config::{Experiment, Objective},
     error::Result,
-    learner::{Learner, head},
+    head::Head,
+    learner::Learner,
     methods::Method,
     seeds::{Purpose, Seeds},
 };
@@ -29,9 +30,10 @@ pub fn untrained(
     let device = base.decoder.device().autodiff();
     let config = base.decoder.config();
     let mut rng = Seeds(experiment.seed).rng(Purpose::Weights, HEADS, 0);
+    let pooling = experiment.training.pooling;
     let heads = match experiment.training.objective {
         Objective::Heads => classes
-            .map(|classes| head(config.d_model, classes, &mut rng, &device))
+            .map(|classes| Head::random(config.d_model, classes, pooling, &mut rng, &device))
             .collect(),
         Objective::Instruction => Vec::new(),
     };

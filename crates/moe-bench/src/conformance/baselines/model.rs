@@ -2,11 +2,10 @@
 
 use anyhow::{Context, ensure};
 use burn::module::{Param, ParamId};
-use burn::nn::Linear;
 use burn::tensor::{Tensor, TensorData};
-use moe_cl::config::Objective;
+use moe_cl::config::{Objective, Pooling};
 use moe_cl::data::Batch;
-use moe_cl::{Learner, TaskVectors};
+use moe_cl::{Head, Learner, TaskVectors};
 use moe_core::model::Decoder;
 use moe_lora::{
     AdapterConfig, Adapters, LayerRange, Lora, LoraConfig, LoraExpert, LoraInit, Texts,
@@ -93,10 +92,7 @@ impl Model {
             .map(str::to_string);
         if let Some(head) = &head {
             let weight = floats::<2>(tensors, &format!("{prefix}{head}"), &device)?.transpose();
-            learner.heads.push(Linear {
-                weight: Param::from_tensor(weight),
-                bias: None,
-            });
+            learner.heads.push(Head::new(weight, Pooling::Last));
         }
         if tensors.has("param.mocl.proj_network") {
             let projection = floats::<2>(tensors, "param.mocl.proj_network", &device)?.transpose();

@@ -83,7 +83,7 @@ pub fn compare(
         .adapters
         .forward_mixed(plain.trunk(&model.base), &batch.texts, &mix, None);
     let logits = match plain.heads.first() {
-        Some(head) => head.forward(flat(hidden)),
+        Some(head) => head.score(flat(hidden)),
         None => plain.trunk(&model.base).logits(flat(hidden)),
     };
     let real: Vec<bool> = batch

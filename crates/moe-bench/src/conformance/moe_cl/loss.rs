@@ -75,7 +75,7 @@ impl Losses {
             .head(tensors, prefix)
             .filter(|_| labels.len() == batch)
         {
-            Some(head) => head.forward(hidden),
+            Some(head) => head.score(hidden),
             None => base.logits(hidden),
         };
         let (positions, targets) = if labels.len() == batch {

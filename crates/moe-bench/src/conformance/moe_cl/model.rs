@@ -5,9 +5,9 @@ use std::path::Path;
 
 use anyhow::{Context, bail, ensure};
 use burn::module::Param;
-use burn::nn::Linear;
 use burn::tensor::{Device, Tensor};
-use moe_cl::Learner;
+use moe_cl::config::Pooling;
+use moe_cl::{Head, Learner};
 use moe_core::checkpoint::Checkpoint;
 use moe_core::model::Decoder;
 use moe_gan::Discriminator;
@@ -97,10 +97,7 @@ impl Model {
             .filter(|name| name.starts_with("param.head."))
         {
             let weight = floats::<2>(tensors, name, &device)?.transpose();
-            let head = Linear {
-                weight: Param::from_tensor(weight),
-                bias: None,
-            };
+            let head = Head::new(weight, Pooling::Last);
             heads.insert(name["param.".len()..].to_string(), head);
         }
         let head_names = heads.keys().cloned().collect();
@@ -119,7 +116,7 @@ impl Model {
     }
 
     /// The head that the batch at `prefix` is classified with: the one that has a gradient there.
-    pub fn head(&self, tensors: &Tensors, prefix: &str) -> Option<&Linear> {
+    pub fn head(&self, tensors: &Tensors, prefix: &str) -> Option<&Head> {
         let has_gradient = |name: &String| tensors.has(&format!("{prefix}grad.{name}"));
         let index = self.head_names.iter().position(has_gradient)?;
         self.learner.heads.get(index)
