@@ -76,19 +76,6 @@ impl Adapters {
         self.num_experts() - 1
     }
 
-    /// Adds a gate that starts with the weights of gate `source`, and returns its number.
-    ///
-    /// # Panics
-    ///
-    /// When there is no such gate.
-    pub fn init_gate_from(&mut self, source: usize) -> usize {
-        for bank in &mut self.banks {
-            let copy = TokenGate::from_weight(bank.gates[source].weight.val());
-            bank.gates.push(copy);
-        }
-        self.num_gates() - 1
-    }
-
     /// Adds a gate over `active` experts and returns its number.
     pub fn push_gate(&mut self, active: usize, init: GateInit, device: &Device) -> usize {
         for bank in &mut self.banks {

@@ -154,17 +154,6 @@ pub enum Experts {
     Dedicated,
 }
 
-/// Where a task's dedicated expert starts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum DedicatedStart {
-    /// Without effect on the base, as any LoRA starts.
-    Fresh,
-    /// At the dedicated expert of the task before, and a gate of its own at that task's gate: with a pinned shared expert, the
-    /// task starts at exactly what the one before ended with.
-    Previous,
-}
-
 /// What becomes of the shared expert when a task ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
@@ -199,8 +188,6 @@ pub struct MoeClConfig {
     pub gate: Gate,
     /// What becomes of the shared expert when a task ends.
     pub shared: SharedExpert,
-    /// Where a task's dedicated expert starts.
-    pub dedicated_start: DedicatedStart,
     /// What the discriminator's cross-entropy is taken of.
     pub discriminator_loss: DiscriminatorLoss,
     /// Keep the adversarial gradient to the shared expert of its own layer.
@@ -225,7 +212,6 @@ struct MoeClOptions {
     /// What becomes of the shared expert when a task ends. Default: drifting (paper), pinned (improved).
     shared: Option<SharedExpert>,
     /// Where a task's dedicated expert starts. Default: fresh.
-    dedicated_start: Option<DedicatedStart>,
     /// What the discriminator's cross-entropy is taken of. Default: paper (paper), logits (improved).
     discriminator_loss: Option<DiscriminatorLoss>,
     /// Keep the adversarial gradient to the shared expert of its own layer. Default: false (paper), true (improved).
@@ -252,7 +238,6 @@ impl MoeClConfig {
             } else {
                 SharedExpert::Drifting
             },
-            dedicated_start: DedicatedStart::Fresh,
             discriminator_loss: if improved {
                 DiscriminatorLoss::Logits
             } else {
@@ -275,7 +260,6 @@ impl From<MoeClOptions> for MoeClConfig {
                 .unwrap_or(default.adversarial_weight),
             gate: options.gate.unwrap_or(default.gate),
             shared: options.shared.unwrap_or(default.shared),
-            dedicated_start: options.dedicated_start.unwrap_or(default.dedicated_start),
             discriminator_loss: options
                 .discriminator_loss
                 .unwrap_or(default.discriminator_loss),

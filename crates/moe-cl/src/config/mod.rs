@@ -22,9 +22,7 @@ pub use baselines::{
 };
 pub use error::{ConfigError, Place};
 pub use experiment::{BaseConfig, DataConfig, Experiment, TaskConfig};
-pub use method::{
-    DedicatedStart, DiscriminatorLoss, Experts, Gate, MethodConfig, Mode, MoeClConfig, SharedExpert,
-};
+pub use method::{DiscriminatorLoss, Experts, Gate, MethodConfig, Mode, MoeClConfig, SharedExpert};
 pub use router::RouterConfig;
 pub use training::{EvaluationConfig, Objective, Pooling, Split, TrainingConfig};
 

@@ -34,7 +34,7 @@ const ROUTER: &str = "router.bin";
 const MEMORY: &str = "memory.bin";
 
 /// Where a run stands, besides its tensors and what its method remembers.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Progress {
     /// Task being learnt; equal to the number of tasks when the run is complete.
     pub task: usize,

@@ -11,9 +11,8 @@ use moe_cl::{
 use super::*;
 
 /// A setting for every method, and for every option that changes what a method keeps.
-const METHODS: [&str; 21] = [
+const METHODS: [&str; 20] = [
     "{name='moe_cl'}",
-    "{name='moe_cl',dedicated_start='previous'}",
     "{name='moe_cl',experts='shared'}",
     "{name='moe_cl',experts='dedicated'}",
     "{name='moe_cl',gate='uniform'}",
@@ -218,36 +217,6 @@ fn without_an_adversary_there_is_no_discriminator_and_no_memory() {
     // An empty list.
     assert_eq!(result.method_memory, 2);
     assert_eq!(result.method, "moe_cl (improved, no discriminator)");
-}
-
-#[test]
-fn a_task_may_start_at_what_the_one_before_ended_with() {
-    let folder = tempfile::tempdir().expect("a folder");
-    write_data(folder.path());
-    let base = base();
-    for (start, same) in [("previous", true), ("fresh", false)] {
-        let method = format!("method={{name='moe_cl',dedicated_start='{start}'}}");
-        let settings = [
-            &method[..],
-            "training.objective=instruction",
-            "training.checkpoint_every=50",
-        ];
-        let experiment = experiment(folder.path(), &settings);
-        let out = folder.path().join(start);
-        run(&experiment, &base, &out, None).expect("a run");
-        let kept = checkpoints(&out);
-        let ends = &kept[kept.len() - TASKS.len()..];
-        for (learnt, path) in ends.iter().enumerate() {
-            let trained = Trained::open(path, &base).expect("a checkpoint");
-            let scores = |task: usize| {
-                let model = trained.model(task, false);
-                label_scores(&model, &[vec![8, 2, 10]], &[vec![14], vec![15]], 0).into_data()
-            };
-            for ahead in learnt + 1..TASKS.len() {
-                assert_eq!(scores(ahead) == scores(learnt), same, "{start}, {ahead}");
-            }
-        }
-    }
 }
 
 #[test]

@@ -14,7 +14,7 @@ use rand_chacha::ChaCha8Rng;
 
 use super::{Card, Finished, Loss, Method, Step};
 use crate::{
-    config::{DedicatedStart, DiscriminatorLoss, Experts, Gate, Mode, MoeClConfig, SharedExpert},
+    config::{DiscriminatorLoss, Experts, Gate, Mode, MoeClConfig, SharedExpert},
     data::Example,
     learner::Learner,
     objective::task_loss,
@@ -146,12 +146,8 @@ impl Method for MoeCl {
                 adapters.init_expert_from(self.shared(task - 1));
             }
         }
-        let goes_on = task > 0 && self.options.dedicated_start == DedicatedStart::Previous;
         if experts != Experts::Shared {
-            match goes_on {
-                true => adapters.init_expert_from(self.dedicated(task - 1)),
-                false => adapters.push_expert(rng.next_u64(), device),
-            };
+            adapters.push_expert(rng.next_u64(), device);
         }
         let needs_gate = match self.options.gate {
             Gate::Shared | Gate::Frozen => task == 0,
@@ -159,10 +155,7 @@ impl Method for MoeCl {
             Gate::Uniform => false,
         };
         if experts == Experts::Both && needs_gate {
-            match goes_on {
-                true => adapters.init_gate_from(task - 1),
-                false => adapters.push_gate(2, self.gate_init(rng), device),
-            };
+            adapters.push_gate(2, self.gate_init(rng), device);
         }
 
         let width = self.discriminator_width(task);

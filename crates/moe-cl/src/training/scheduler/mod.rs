@@ -23,7 +23,6 @@ use crate::{
     events::{Event, Recorder},
     learner::Learner,
     methods::{Finished, Method, method},
-    metrics::AccuracyMatrix,
     router::{Matrix, TaskRouter, pooled_features},
     seeds::{Purpose, Seeds},
     trunk::TrunkCache,
@@ -65,18 +64,8 @@ impl<'a> Run<'a> {
             router: TaskRouter::new(&experiment.router, base.decoder.config())?,
             evaluation_features: None,
             progress: Progress {
-                task: 0,
-                step_in_task: 0,
-                step: 0,
                 labels: tasks.iter().map(|task| task.labels.clone()).collect(),
-                matrix: AccuracyMatrix {
-                    rows: Vec::new(),
-                    baseline: Vec::new(),
-                },
-                inferred: Vec::new(),
-                answers: Vec::new(),
-                real_tokens: 0,
-                training_seconds: 0.0,
+                ..Progress::default()
             },
             experiment,
             base,
