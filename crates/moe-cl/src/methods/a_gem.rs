@@ -5,16 +5,10 @@ use std::io;
 use burn::{
     module::{Module, ModuleVisitor, Param},
     optim::GradientsParams,
-    tensor::{Device, Tensor},
+    tensor::Tensor,
 };
-use moe_core::model::Decoder;
-use moe_lora::Routing;
-use rand_chacha::ChaCha8Rng;
 
-use super::{
-    Card, Finished, Loss, Method, Reservoir, Setting, Step, rehearsal::rehearsal_loss, routed_loss,
-    with_one_expert,
-};
+use super::{Card, Finished, Method, Reservoir, Setting, rehearsal::rehearsal_loss};
 use crate::{config::RehearsalConfig, learner::Learner};
 
 /// One expert and a reservoir that its gradients are held against.
@@ -113,25 +107,6 @@ impl Method for AGem {
         }
     }
 
-    fn prepare(
-        &self,
-        _base: &Decoder,
-        learner: Learner,
-        _task: usize,
-        rng: &mut ChaCha8Rng,
-        device: &Device,
-    ) -> Learner {
-        with_one_expert(learner, rng, device)
-    }
-
-    fn routing(&self, _task: usize) -> Routing {
-        Routing::Single(0)
-    }
-
-    fn loss(&self, step: Step<'_>) -> Loss {
-        routed_loss(&step, &Routing::Single(0))
-    }
-
     fn constrain(&self, gradients: GradientsParams, mut setting: Setting<'_>) -> GradientsParams {
         let drawn = self
             .reservoir
@@ -169,7 +144,10 @@ impl Method for AGem {
 
 #[cfg(test)]
 mod tests {
-    use burn::{nn::Linear, tensor::Distribution};
+    use burn::{
+        nn::Linear,
+        tensor::{Device, Distribution},
+    };
 
     use super::*;
 

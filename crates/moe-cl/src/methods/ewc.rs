@@ -2,11 +2,7 @@
 
 use std::io;
 
-use burn::{
-    module::Module,
-    optim::GradientsParams,
-    tensor::{Device, Tensor},
-};
+use burn::{module::Module, optim::GradientsParams, tensor::Tensor};
 use moe_core::model::Decoder;
 use moe_lora::Routing;
 use rand::{SeedableRng, seq::index};
@@ -14,7 +10,6 @@ use rand_chacha::ChaCha8Rng;
 
 use super::{
     Card, Finished, Importance, Loss, Method, Step, importance::Anchor, penalty, routed_loss,
-    with_one_expert,
 };
 use crate::{
     config::{EwcConfig, EwcMode, Objective},
@@ -109,21 +104,6 @@ impl Method for Ewc {
             source: "arXiv 1612.00796",
             strength: "lambda 100 without the paper's ½ (its 200); no value is published for LoRA, the literature tunes it per benchmark; not tuned here",
         }
-    }
-
-    fn prepare(
-        &self,
-        _base: &Decoder,
-        learner: Learner,
-        _task: usize,
-        rng: &mut ChaCha8Rng,
-        device: &Device,
-    ) -> Learner {
-        with_one_expert(learner, rng, device)
-    }
-
-    fn routing(&self, _task: usize) -> Routing {
-        Routing::Single(0)
     }
 
     /// `L = L_task + λ Σ_i Σ_k F_ik (θ_k − θ*_ik)²` over the parameters that this task trains: heads of earlier tasks have no

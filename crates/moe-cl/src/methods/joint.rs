@@ -2,13 +2,7 @@
 
 use std::ops::Range;
 
-use burn::tensor::Device;
-use moe_core::model::Decoder;
-use moe_lora::Routing;
-use rand_chacha::ChaCha8Rng;
-
-use super::{Card, Loss, Method, Step, routed_loss, with_one_expert};
-use crate::learner::Learner;
+use super::{Card, Method};
 
 /// One LoRA expert that learns everything in the first stage. The stages after it learn nothing, so that every row of the
 /// accuracy matrix is the same and BWT and forgetting are zero by construction.
@@ -30,29 +24,10 @@ impl Method for Joint {
         }
     }
 
-    fn prepare(
-        &self,
-        _base: &Decoder,
-        learner: Learner,
-        _task: usize,
-        rng: &mut ChaCha8Rng,
-        device: &Device,
-    ) -> Learner {
-        with_one_expert(learner, rng, device)
-    }
-
-    fn routing(&self, _task: usize) -> Routing {
-        Routing::Single(0)
-    }
-
     fn stage(&self, task: usize, tasks: usize) -> Range<usize> {
         match task {
             0 => 0..tasks,
             _ => task..task,
         }
-    }
-
-    fn loss(&self, step: Step<'_>) -> Loss {
-        routed_loss(&step, &Routing::Single(0))
     }
 }

@@ -2,10 +2,9 @@
 
 use burn::tensor::Device;
 use moe_core::model::Decoder;
-use moe_lora::Routing;
 use rand_chacha::ChaCha8Rng;
 
-use super::{Card, Loss, Method, Step, routed_loss};
+use super::{Card, Method};
 use crate::learner::Learner;
 
 /// Heads and nothing else.
@@ -38,14 +37,5 @@ impl Method for LinearProbe {
     ) -> Learner {
         learner.adapters.banks.clear();
         learner
-    }
-
-    /// Without banks a routing routes nothing.
-    fn routing(&self, _task: usize) -> Routing {
-        Routing::Single(0)
-    }
-
-    fn loss(&self, step: Step<'_>) -> Loss {
-        routed_loss(&step, &Routing::Single(0))
     }
 }

@@ -139,7 +139,8 @@ pub struct Adversary {
     pub accuracy: Tensor<1>,
 }
 
-/// A continual-learning method.
+/// A continual-learning method. What a method does not say for itself is done as plain fine-tuning does it: one adapter, which every
+/// task trains in turn.
 pub trait Method {
     /// Name and mode for tables.
     fn name(&self) -> String;
@@ -152,15 +153,19 @@ pub trait Method {
     /// What earlier tasks are answered with must not change.
     fn prepare(
         &self,
-        base: &Decoder,
+        _base: &Decoder,
         learner: Learner,
-        task: usize,
+        _task: usize,
         rng: &mut ChaCha8Rng,
         device: &Device,
-    ) -> Learner;
+    ) -> Learner {
+        with_one_expert(learner, rng, device)
+    }
 
     /// Which experts answer for `task`, and through which gate.
-    fn routing(&self, task: usize) -> Routing;
+    fn routing(&self, _task: usize) -> Routing {
+        Routing::Single(0)
+    }
 
     /// Which experts answer for a text that belongs to no known task, `task` being the nearest: those that all tasks share.
     /// None where there are none; the nearest task then answers.
@@ -184,7 +189,9 @@ pub trait Method {
     }
 
     /// Forward pass and loss of one batch.
-    fn loss(&self, step: Step<'_>) -> Loss;
+    fn loss(&self, step: Step<'_>) -> Loss {
+        routed_loss(&step, &self.routing(step.task))
+    }
 
     /// Changes the gradient of a step before it is clipped.
     fn constrain(&self, gradients: GradientsParams, _setting: Setting<'_>) -> GradientsParams {

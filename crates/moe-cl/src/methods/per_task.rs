@@ -6,7 +6,7 @@ use moe_lora::Routing;
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 
-use super::{Card, Loss, Method, Step, routed_loss};
+use super::{Card, Method};
 use crate::learner::Learner;
 
 /// A fresh LoRA expert for every task.
@@ -42,9 +42,5 @@ impl Method for PerTask {
 
     fn routing(&self, task: usize) -> Routing {
         Routing::Single(task)
-    }
-
-    fn loss(&self, step: Step<'_>) -> Loss {
-        routed_loss(&step, &Routing::Single(step.task))
     }
 }

@@ -3,14 +3,10 @@
 
 use std::io;
 
-use burn::tensor::Device;
-use moe_core::model::Decoder;
 use moe_lora::Routing;
-use rand_chacha::ChaCha8Rng;
 
 use super::{
     Card, Finished, Loss, Method, Reservoir, Step, rehearsal::rehearsal_loss, routed_loss,
-    with_one_expert,
 };
 use crate::{config::RehearsalConfig, learner::Learner};
 
@@ -44,21 +40,6 @@ impl Method for Replay {
             source: "arXiv 1902.10486",
             strength: "64 examples in all, 8 of them with every batch of 8: as many as the batch, as published; the number kept is this project's",
         }
-    }
-
-    fn prepare(
-        &self,
-        _base: &Decoder,
-        learner: Learner,
-        _task: usize,
-        rng: &mut ChaCha8Rng,
-        device: &Device,
-    ) -> Learner {
-        with_one_expert(learner, rng, device)
-    }
-
-    fn routing(&self, _task: usize) -> Routing {
-        Routing::Single(0)
     }
 
     /// `L = L_task + L_replayed`, each the mean over its own batch.

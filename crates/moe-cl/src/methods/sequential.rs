@@ -2,10 +2,9 @@
 
 use burn::{module::Module, tensor::Device};
 use moe_core::model::{BaseDtype, Decoder};
-use moe_lora::Routing;
 use rand_chacha::ChaCha8Rng;
 
-use super::{Card, Loss, Method, Step, routed_loss, with_one_expert};
+use super::{Card, Method, with_one_expert};
 use crate::{
     config::{SequentialConfig, Weights},
     learner::Learner,
@@ -62,14 +61,5 @@ impl Method for Sequential {
                 learner
             }
         }
-    }
-
-    /// Without banks a routing routes nothing.
-    fn routing(&self, _task: usize) -> Routing {
-        Routing::Single(0)
-    }
-
-    fn loss(&self, step: Step<'_>) -> Loss {
-        routed_loss(&step, &Routing::Single(0))
     }
 }
