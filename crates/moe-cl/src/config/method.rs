@@ -211,7 +211,6 @@ struct MoeClOptions {
     gate: Option<Gate>,
     /// What becomes of the shared expert when a task ends. Default: drifting (paper), pinned (improved).
     shared: Option<SharedExpert>,
-    /// Where a task's dedicated expert starts. Default: fresh.
     /// What the discriminator's cross-entropy is taken of. Default: paper (paper), logits (improved).
     discriminator_loss: Option<DiscriminatorLoss>,
     /// Keep the adversarial gradient to the shared expert of its own layer. Default: false (paper), true (improved).
