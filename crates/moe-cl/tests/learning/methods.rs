@@ -104,6 +104,7 @@ fn every_method_resumes_to_the_same_weights_bit_for_bit() {
         resumes_bit_for_bit(&[&setting(method), "adapters.dropout=0.1"]);
     }
     resumes_bit_for_bit(&["method={name='linear_probe'}"]);
+    resumes_bit_for_bit(&["training.pooling=mean", "training.schedule=linear"]);
 }
 
 #[test]
