@@ -2,12 +2,12 @@
 
 use burn::{
     module::{Module, Param},
-    tensor::{Device, Int, Tensor, TensorData},
+    tensor::{Device, Tensor, TensorData},
 };
 use moe_lora::pool_shares;
 use rand::{Rng, RngExt};
 
-use crate::{config::Pooling, data::Batch};
+use crate::{config::Pooling, data::Batch, objective::rows};
 
 /// A linear classification head without bias.
 #[derive(Module, Debug)]
@@ -76,17 +76,13 @@ fn mean_of_tokens(hidden: Tensor<3>, batch: &Batch) -> Tensor<2> {
 /// The MoE-CL authors pool at (first pad − 1) in training and at (sum of the mask − 1) in evaluation;
 /// for right-padded texts both are this position.
 fn last_token(hidden: Tensor<3>, lengths: &[usize]) -> Tensor<2> {
-    let [batch, seq, d_model] = hidden.dims();
-    let positions: Vec<i64> = lengths
+    let [_batch, seq, _d_model] = hidden.dims();
+    let positions: Vec<usize> = lengths
         .iter()
         .enumerate()
-        .map(|(row, length)| (row * seq + length - 1) as i64)
+        .map(|(row, length)| row * seq + length - 1)
         .collect();
-    let positions = Tensor::<1, Int>::from_data(
-        TensorData::new(positions, [lengths.len()]),
-        &hidden.device(),
-    );
-    hidden.reshape([batch * seq, d_model]).select(0, positions)
+    rows(hidden, &positions)
 }
 
 #[cfg(test)]

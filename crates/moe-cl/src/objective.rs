@@ -36,7 +36,7 @@ pub fn answer_logits(base: &Decoder, hidden: Tensor<3>, batch: &Batch) -> Tensor
 }
 
 /// `hidden [batch, seq, d_model]` → `[n, d_model]` at the given indices into `batch · seq`.
-fn rows(hidden: Tensor<3>, positions: &[usize]) -> Tensor<2> {
+pub(crate) fn rows(hidden: Tensor<3>, positions: &[usize]) -> Tensor<2> {
     let [batch, seq, d_model] = hidden.dims();
     let device = hidden.device();
     hidden
