@@ -4,7 +4,7 @@ use burn::{
     module::{Module, Param},
     tensor::{Device, Tensor, TensorData},
 };
-use moe_lora::pool_shares;
+use moe_lora::mean_of_tokens;
 use rand::{Rng, RngExt};
 
 use crate::{config::Pooling, data::Batch, objective::rows};
@@ -47,7 +47,7 @@ impl Head {
     pub fn features(&self, hidden: Tensor<3>, batch: &Batch) -> Tensor<2> {
         match self.pooling {
             Pooling::Last => last_token(hidden, &batch.lengths),
-            Pooling::Mean => mean_of_tokens(hidden, batch),
+            Pooling::Mean => mean_of_tokens(hidden, batch.texts.real.clone()),
         }
     }
 
@@ -60,15 +60,6 @@ impl Head {
     pub fn forward(&self, hidden: Tensor<3>, batch: &Batch) -> Tensor<2> {
         self.score(self.features(hidden, batch))
     }
-}
-
-/// `hidden [batch, seq, d_model]` → `[batch, d_model]`: the mean over each text's real tokens.
-fn mean_of_tokens(hidden: Tensor<3>, batch: &Batch) -> Tensor<2> {
-    let [rows, _seq, d_model] = hidden.dims();
-    pool_shares(batch.texts.real.clone())
-        .unsqueeze_dim::<3>(1)
-        .matmul(hidden)
-        .reshape([rows, d_model])
 }
 
 /// `hidden [batch, seq, d_model]` → `[batch, d_model]` at the last real token of each row of a right-padded batch.

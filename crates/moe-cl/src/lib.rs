@@ -30,5 +30,5 @@ pub use learner::Learner;
 pub use objective::{cross_entropy, task_loss};
 pub use predict::{class_scores, label_scores, predict};
 pub use seeds::{Purpose, Seeds};
-pub use task_vectors::{TaskVectors, mean_embedding};
+pub use task_vectors::TaskVectors;
 pub use trunk::{Trunk, TrunkCache};

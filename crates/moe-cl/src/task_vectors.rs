@@ -2,9 +2,8 @@
 
 use burn::{
     module::{Module, Param},
-    tensor::{Bool, Device, Tensor, TensorData, activation::softmax},
+    tensor::{Device, Tensor, TensorData, activation::softmax},
 };
-use moe_lora::pool_shares;
 use rand::{Rng, RngExt};
 
 /// A vector per task, and the map of a text's mean embedding into their space.
@@ -59,13 +58,6 @@ impl TaskVectors {
         let columns = tasks.iter().map(|&task| cosines.clone().narrow(1, task, 1));
         softmax(Tensor::cat(columns.collect(), 1), 1)
     }
-}
-
-/// Mean over the real tokens of `embedded [batch, seq, d_model]`, `[batch, d_model]`.
-pub fn mean_embedding(embedded: Tensor<3>, real: Tensor<2, Bool>) -> Tensor<2> {
-    let [batch, _seq, d_model] = embedded.dims();
-    let shares = pool_shares(real).unsqueeze_dim::<3>(1); // [batch, 1, seq]
-    shares.matmul(embedded).reshape([batch, d_model])
 }
 
 /// Rows of length one; a row of zeros stays.

@@ -124,6 +124,13 @@ impl Adapters {
     }
 }
 
+/// The mean over each row's real tokens: `x [batch, seq, d_model]`, `real [batch, seq]` → `[batch, d_model]`, zeros where there is none.
+pub fn mean_of_tokens(x: Tensor<3>, real: Tensor<2, Bool>) -> Tensor<2> {
+    let [batch, _seq, d_model] = x.dims();
+    let shares = pool_shares(real).unsqueeze_dim::<3>(1); // [batch, 1, seq]
+    shares.matmul(x).reshape([batch, d_model])
+}
+
 /// Each token's share of the mean over its row's real tokens: `real [batch, seq]` → `[batch, seq]`,
 /// rows sum to one (or zero, without a real token).
 pub fn pool_shares(real: Tensor<2, Bool>) -> Tensor<2> {

@@ -35,7 +35,7 @@ pub use config::{AdapterConfig, LayerRange, LoraConfig, LoraInit, Projection};
 pub use dropout::{LoraDropout, Site};
 pub use error::{Error, Result};
 pub use expert::LoraExpert;
-pub use forward::{Adapted, Forward, pool_shares};
+pub use forward::{Adapted, Forward, mean_of_tokens, pool_shares};
 pub use gate::{GateInit, TokenGate};
 pub use lora::Lora;
 pub use mix::{Mix, Mixed};

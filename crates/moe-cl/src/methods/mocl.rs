@@ -4,15 +4,12 @@ use std::io;
 
 use burn::tensor::{Device, Tensor};
 use moe_core::model::Decoder;
-use moe_lora::{Mix, Routing, Texts};
+use moe_lora::{Mix, Routing, Texts, mean_of_tokens};
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 
 use super::{Card, Finished, Loss, Method, Step, loss_of_hidden};
-use crate::{
-    learner::Learner,
-    task_vectors::{TaskVectors, mean_embedding},
-};
+use crate::{learner::Learner, task_vectors::TaskVectors};
 
 /// Experts and vectors of the tasks. Only the current task's expert moves; all vectors and the projection do.
 #[derive(Clone, Debug, Default)]
@@ -51,7 +48,7 @@ impl Mocl {
             .task_vectors
             .as_ref()
             .expect("`prepare` adds task vectors");
-        let mean = mean_embedding(base.embed(texts.tokens.clone()), texts.real.clone());
+        let mean = mean_of_tokens(base.embed(texts.tokens.clone()), texts.real.clone());
         let cosines = vectors.cosines(mean);
         let experts = self.active(task);
         let weights = TaskVectors::weights(cosines.clone(), &experts);

@@ -4,7 +4,7 @@ use moe_core::{
     generate::{Side, pad},
     model::Decoder,
 };
-use moe_lora::pool_shares;
+use moe_lora::mean_of_tokens;
 
 use super::Matrix;
 
@@ -31,8 +31,8 @@ pub fn pooled_features(base: &Decoder, fill: u32, layer: usize, texts: &[Vec<u32
         let rows: Vec<Vec<u32>> = batch.iter().map(|&index| texts[index].clone()).collect();
         let (tokens, real) = pad(&rows, fill, Side::Right, &base.device());
         let hidden = base.trunk(tokens, real.clone(), layer); // [batch, seq, d_model]
-        let pooled = pool_shares(real).unsqueeze_dim::<3>(1).matmul(hidden); // [batch, 1, d_model]
-        let size = (pooled.clone() * pooled.clone()).mean_dim(2);
+        let pooled = mean_of_tokens(hidden, real);
+        let size = (pooled.clone() * pooled.clone()).mean_dim(1);
         let scaled = pooled / (size + EPSILON).sqrt();
         let values: Vec<f32> = scaled.into_data().iter::<f32>().collect();
         for (&index, values) in batch.iter().zip(values.chunks_exact(d_model)) {

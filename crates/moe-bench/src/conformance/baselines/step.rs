@@ -5,9 +5,8 @@ use burn::module::Module;
 use burn::tensor::{Int, Tensor, TensorData};
 use moe_cl::config::{OLoraConfig, OLoraTest, SequentialConfig, Weights};
 use moe_cl::data::{Batch, Collate};
-use moe_cl::mean_embedding;
 use moe_cl::methods::{Method, Mocl, OLora, PerTask, Sequential, Step, overlap};
-use moe_lora::Mix;
+use moe_lora::{Mix, mean_of_tokens};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
@@ -228,7 +227,7 @@ fn likeness(
         return Ok(());
     }
     let forward = case.tolerance("forward")?;
-    let mean = mean_embedding(
+    let mean = mean_of_tokens(
         model.base.embed(batch.texts.tokens.clone()),
         batch.texts.real.clone(),
     );
