@@ -5,7 +5,7 @@ use std::process::Command;
 
 use crate::counts::Counts;
 use crate::step::Step;
-use crate::test::{BENCHES, FIXTURES, benches, has_nextest, release_folder};
+use crate::test::{BENCHES, FIXTURES, benches, build, has_nextest, release_folder};
 
 /// Where the stage's runs go.
 const RUNS: &str = "target/model-stage";
@@ -15,8 +15,7 @@ const RUNS: &str = "target/model-stage";
 /// # Errors
 /// When a program cannot be started.
 pub fn run() -> anyhow::Result<Counts> {
-    let arguments = ["build", "--release", "--workspace", "--bins", "--examples"];
-    let mut counts = Step::cargo("build", &arguments).run()?;
+    let mut counts = build()?;
     if !counts.is_good() {
         return Ok(counts);
     }

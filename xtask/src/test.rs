@@ -33,7 +33,7 @@ pub const PROGRAMS: [&str; 4] = ["continual", "step", "scale", "peers"];
 /// # Errors
 /// When a program cannot be started.
 pub fn measure(name: &str, arguments: &[String]) -> anyhow::Result<Counts> {
-    let built = Step::cargo("build", &["build", "--release", "--workspace", "--bins"]).run()?;
+    let built = build()?;
     if !built.is_good() {
         return Ok(built);
     }
@@ -220,14 +220,23 @@ pub fn conformance_of(folder: &Path) -> anyhow::Result<Counts> {
             ..Counts::default()
         });
     }
-    // The whole workspace, so that the same builds of the libraries serve every stage.
-    let built = Step::cargo("build", &["build", "--release", "--workspace", "--bins"]).run()?;
+    let built = build()?;
     if !built.is_good() {
         return Ok(built);
     }
     let mut command = Command::new(release_folder().join("conformance"));
     command.arg(folder);
     Step::program("conformance", command).run()
+}
+
+/// Builds all programs and examples: the whole workspace with its development dependencies, which examples bring in, so that the
+/// builds of the libraries that the tests use serve here too.
+///
+/// # Errors
+/// When cargo cannot be started.
+pub fn build() -> anyhow::Result<Counts> {
+    let arguments = ["build", "--release", "--workspace", "--bins", "--examples"];
+    Step::cargo("build", &arguments).run()
 }
 
 /// Where release builds put programs.
