@@ -5,14 +5,17 @@
 
 use std::hint::black_box;
 
+use burn::optim::Optimizer;
 use burn::tensor::{Device, Tensor, TensorData};
-use moe_kernels::{AttentionShape, Loras, MoeFfn, Observed, attention, linear, moe_ffn, rms_norm};
+use moe_kernels::{AdamW, AttentionShape, Loras, MoeFfn, Observed};
+use moe_kernels::{attention, linear, moe_ffn, rms_norm, token_cross_entropy};
 
 const BATCH: usize = 2;
 const SEQ: usize = 48;
 const TOKENS: usize = BATCH * SEQ;
 const D_MODEL: usize = 192;
 const D_FF: usize = 512;
+const VOCABULARY: usize = 3000;
 const HEAD_DIM: usize = 64;
 const EXPERTS: usize = 2;
 const RANK: usize = 8;
@@ -23,13 +26,16 @@ pub type Call = Box<dyn Fn()>;
 pub type Kernel = (&'static str, fn() -> Call);
 
 /// All of them.
-pub const KERNELS: [Kernel; 8] = [
+pub const KERNELS: [Kernel; 11] = [
     ("linear", || product(false)),
     ("linear_and_backward", || product(true)),
     ("rms_norm", || norm(false)),
     ("rms_norm_and_backward", || norm(true)),
     ("attention", || attend(false)),
     ("attention_and_backward", || attend(true)),
+    ("token_cross_entropy", || losses(false)),
+    ("token_cross_entropy_and_backward", || losses(true)),
+    ("adamw", optimise),
     ("moe_ffn", || feed_forward(false)),
     ("moe_ffn_and_backward", || feed_forward(true)),
 ];
@@ -82,6 +88,29 @@ fn product(backward: bool) -> Call {
 fn norm(backward: bool) -> Call {
     let (x, gamma) = (numbers([TOKENS, D_MODEL], 1.0), numbers([D_MODEL], 1.0));
     Box::new(move || finish(rms_norm(input(&x, backward), gamma.clone(), 1e-5), backward))
+}
+
+fn losses(backward: bool) -> Call {
+    let (hidden, words) = (
+        numbers([EXPERTS * RANK, D_MODEL], 1.0),
+        numbers([VOCABULARY, D_MODEL], 0.1).transpose(),
+    );
+    let targets: Vec<usize> = (0..EXPERTS * RANK).collect();
+    Box::new(move || {
+        let losses = token_cross_entropy(input(&hidden, backward), words.clone(), &targets);
+        finish(losses, backward);
+    })
+}
+
+fn optimise() -> Call {
+    let optimizer = AdamW::new([0.9, 0.999], 1e-8, 0.01);
+    let (parameter, gradient) = (
+        numbers([TOKENS, D_MODEL], 1.0),
+        numbers([TOKENS, D_MODEL], 0.1),
+    );
+    Box::new(move || {
+        black_box(optimizer.step(1e-3, parameter.clone(), gradient.clone(), None));
+    })
 }
 
 fn attend(backward: bool) -> Call {

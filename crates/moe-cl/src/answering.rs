@@ -38,10 +38,7 @@ impl<'a> Answerer<'a> {
             true => self.method.fallback(self.task),
             false => None,
         };
-        match fallback {
-            Some(routing) => Mix::Routed(routing),
-            None => self.method.mix(base, learner, self.task, texts),
-        }
+        fallback.unwrap_or_else(|| self.method.mix(base, learner, self.task, texts))
     }
 }
 
@@ -120,6 +117,10 @@ impl CausalLm for Answering<'_> {
 
     fn logits(&self, hidden: Tensor<2>) -> Tensor<2> {
         self.base.logits(hidden)
+    }
+
+    fn log_probabilities(&self, hidden: Tensor<2>, tokens: &[usize]) -> Tensor<1> {
+        self.base.log_probabilities(hidden, tokens)
     }
 
     fn num_layers(&self) -> usize {

@@ -9,7 +9,8 @@ use crate::{config::Objective, data::Batch, learner::Learner};
 ///
 /// `hidden [batch, seq, d_model]` is the decoder's output after its last norm.
 /// - `Heads`: cross-entropy of the task's head on what it reads of each text.
-/// - `Instruction`: next-token cross-entropy at the answer's tokens only; the vocabulary projection runs at those positions only.
+/// - `Instruction`: next-token cross-entropy at the answer's tokens only; the vocabulary is read at those positions only, and no
+///   logits are kept.
 pub fn task_loss(
     objective: Objective,
     base: &Decoder,
@@ -25,7 +26,8 @@ pub fn task_loss(
         }
         Objective::Instruction => {
             let targets: Vec<usize> = batch.answer_tokens.iter().map(|&t| t as usize).collect();
-            cross_entropy(answer_logits(base, hidden, batch), &targets)
+            let predicting = rows(hidden, &batch.answer_positions);
+            base.log_probabilities(predicting, &targets).mean().neg()
         }
     }
 }

@@ -119,12 +119,12 @@ fn continuation(
     let real = Tensor::<2, Bool>::full([batch, given.len()], true, &device);
     let hidden = model.forward_cached(tokens, real, &mut cache);
     let [_, seq, d_model] = hidden.dims();
-    let log_probabilities = log_softmax(model.logits(hidden.reshape([batch * seq, d_model])), 1);
-    let targets = token_row(&answer[1..], &device)
-        .expand([batch, seq])
-        .reshape([batch * seq, 1]);
-    log_probabilities
-        .gather(1, targets)
+    let targets: Vec<usize> = answer[1..].iter().map(|&token| token as usize).collect();
+    model
+        .log_probabilities(
+            hidden.reshape([batch * seq, d_model]),
+            &targets.repeat(batch),
+        )
         .reshape([batch, seq])
         .sum_dim(1)
 }

@@ -2,9 +2,10 @@
 
 use std::time::Instant;
 
-use burn::tensor::{Device, Distribution, Tensor, activation};
+use burn::tensor::{Device, Distribution, Int, Tensor, activation};
 use moe_kernels::{
     AttentionShape, attend, attention, attention_bias, linear, rms_norm, rotate, swiglu,
+    token_cross_entropy,
 };
 
 const BATCH: usize = 8;
@@ -13,6 +14,9 @@ const D_MODEL: usize = 576;
 const D_FF: usize = 1536;
 const HEAD_DIM: usize = 64;
 const KV_HEADS: usize = 3;
+/// Answers' tokens of a batch, and the words that each may be.
+const ANSWERS: usize = 32;
+const VOCABULARY: usize = 49_152;
 const ROUNDS: usize = 7;
 
 fn random<const D: usize>(shape: [usize; D]) -> Tensor<D> {
@@ -45,7 +49,7 @@ fn compare<const D: usize>(
     };
     let (ours, burns) = (median(ours), median(burns));
     println!(
-        "{name:<12} {ours:>9.2} ms {burns:>9.2} ms {:>7.1}×",
+        "{name:<20} {ours:>9.2} ms {burns:>9.2} ms {:>7.1}×",
         burns / ours
     );
 }
@@ -53,7 +57,7 @@ fn compare<const D: usize>(
 fn main() {
     moe_kernels::keep_freed_memory();
     println!(
-        "{:<12} {:>12} {:>12} {:>8}",
+        "{:<20} {:>12} {:>12} {:>8}",
         "operation", "fused", "composed", "faster"
     );
     let tokens = BATCH * SEQ;
@@ -81,6 +85,19 @@ fn main() {
         "swiglu",
         || swiglu(leaf(&gate), leaf(&up)),
         || activation::silu(leaf(&gate)) * leaf(&up),
+    );
+
+    let hidden = random([ANSWERS, D_MODEL]);
+    let words = random([VOCABULARY, D_MODEL]).transpose();
+    let answers: Vec<usize> = (0..ANSWERS).map(|row| row * 1000).collect();
+    let targets = Tensor::<1, Int>::arange(0..ANSWERS as i64, &Device::flex()) * 1000;
+    compare(
+        "token_cross_entropy",
+        || token_cross_entropy(leaf(&hidden), words.clone(), &answers),
+        || {
+            let all = activation::log_softmax(leaf(&hidden).matmul(words.clone()), 1);
+            all.gather(1, targets.clone().unsqueeze_dim(1)).squeeze()
+        },
     );
 
     let heads = D_MODEL / HEAD_DIM;

@@ -7,7 +7,7 @@ use burn::backend::{Autodiff, Backend, Flex, backend_extension};
 
 use crate::cpu::weight::Weight;
 use crate::{AttentionShape, MoeFfn};
-use crate::{attention, linear, moe_ffn, rms_norm, swiglu};
+use crate::{attention, linear, moe_ffn, rms_norm, swiglu, token_cross_entropy};
 
 /// What a back end does by itself. The functions of this crate fall back to Burn's operations for all others.
 #[backend_extension(Flex, Autodiff)]
@@ -20,6 +20,13 @@ pub trait FusedOps: Backend {
 
     /// See [`swiglu()`](fn@crate::swiglu).
     fn swiglu(gate: FloatTensor<Self>, up: FloatTensor<Self>) -> FloatTensor<Self>;
+
+    /// See [`token_cross_entropy()`](fn@crate::token_cross_entropy).
+    fn token_cross_entropy(
+        hidden: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        targets: Vec<usize>,
+    ) -> FloatTensor<Self>;
 
     /// See [`attention()`](fn@crate::attention).
     fn attention(
@@ -62,6 +69,14 @@ impl FusedOps for Flex {
 
     fn swiglu(gate: FloatTensor<Self>, up: FloatTensor<Self>) -> FloatTensor<Self> {
         swiglu::cpu::forward(gate, up)
+    }
+
+    fn token_cross_entropy(
+        hidden: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        targets: Vec<usize>,
+    ) -> FloatTensor<Self> {
+        token_cross_entropy::cpu::forward(hidden, &Weight::of(weight), &targets, false).0
     }
 
     fn attention(
@@ -139,6 +154,29 @@ impl<C: CheckpointStrategy> FusedOps for Autodiff<Flex, C> {
         {
             OpsKind::Tracked(step) => step.finish([gate, up], output),
             OpsKind::UnTracked(step) => step.finish(output),
+        }
+    }
+
+    fn token_cross_entropy(
+        hidden: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        targets: Vec<usize>,
+    ) -> FloatTensor<Self> {
+        let node = hidden.node();
+        let (hidden, weight) = (hidden.into_primitive(), Weight::of(weight.into_primitive()));
+        let loss = |hidden, with_gradient| {
+            token_cross_entropy::cpu::forward(hidden, &weight, &targets, with_gradient)
+        };
+        match token_cross_entropy::cpu::TokenCrossEntropyBackward
+            .prepare::<C>([node])
+            .compute_bound()
+            .stateful()
+        {
+            OpsKind::Tracked(step) => {
+                let (losses, gradient) = loss(hidden, true);
+                step.finish(gradient.expect("asked for"), losses)
+            }
+            OpsKind::UnTracked(step) => step.finish(loss(hidden, false).0),
         }
     }
 

@@ -7,12 +7,15 @@
 //! - [`linear()`]: a product with a frozen matrix
 //! - [`rms_norm()`], [`swiglu()`]
 //! - [`attention()`]: rotary, grouped-query, causal attention that keeps no score matrix
+//! - [`token_cross_entropy()`]: the loss of next tokens, without the logits of a whole vocabulary
 //! - [`moe_ffn()`]: the MoE-LoRA feed-forward network as one operation
+//! - [`AdamW`]: the optimiser in one pass over each parameter
 //! - [`dropout`]: masks that are a function of a key and a place
 //! - [`keep_freed_memory`]: an allocator setting that large tensors want
 //!
 //! Results do not depend on the number of threads.
 
+mod adamw;
 mod attention;
 #[cfg(feature = "flex")]
 mod backend;
@@ -24,9 +27,11 @@ mod memory;
 mod moe_ffn;
 mod rms_norm;
 mod swiglu;
+mod token_cross_entropy;
 #[cfg(feature = "flex")]
 mod values;
 
+pub use adamw::AdamW;
 pub use attention::{AttentionShape, attend, attention, attention_bias, rotate};
 #[cfg(feature = "flex")]
 pub use backend::FusedOps;
@@ -35,6 +40,7 @@ pub use memory::keep_freed_memory;
 pub use moe_ffn::{Dropout, Loras, MoeFfn, Observed, moe_ffn};
 pub use rms_norm::rms_norm;
 pub use swiglu::swiglu;
+pub use token_cross_entropy::token_cross_entropy;
 
 /// Whether the kernels of this crate can work on `x`: 32-bit floats of the CPU back end.
 pub fn has_kernels<const D: usize>(x: &burn::tensor::Tensor<D>) -> bool {

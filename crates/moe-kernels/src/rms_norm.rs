@@ -31,8 +31,8 @@ pub(crate) mod cpu {
     use burn::backend::autodiff::ops::{Backward, Ops};
     use burn::backend::flex::FlexTensor;
     use burn::tensor::TensorData;
-    use rayon::prelude::*;
 
+    use crate::cpu::pieces::filled;
     use crate::cpu::vectorised;
     use crate::values::Values;
 
@@ -91,11 +91,9 @@ pub(crate) mod cpu {
     pub(crate) fn forward(x: FlexTensor, gamma: FlexTensor, epsilon: f32) -> FlexTensor {
         let shape = x.layout().shape().clone();
         let (x, gamma) = (Values::of(x), Values::of(gamma));
-        let mut out = vec![0.0; x.len()];
-        let step = ROWS * gamma.len();
-        out.par_chunks_mut(step)
-            .zip(x.par_chunks(step))
-            .for_each(|(out, x)| forward_rows(x, &gamma, epsilon, out));
+        let out = filled(x.len(), ROWS * gamma.len(), |place, out| {
+            forward_rows(&x[place], &gamma, epsilon, out);
+        });
         FlexTensor::from_data(TensorData::new(out, shape))
     }
 
@@ -117,11 +115,9 @@ pub(crate) mod cpu {
             let (x, gamma, epsilon) = ops.state;
             let shape = x.layout().shape().clone();
             let (x, gamma) = (Values::of(x), Values::of(gamma));
-            let mut out = vec![0.0; x.len()];
-            let step = ROWS * gamma.len();
-            out.par_chunks_mut(step)
-                .zip(x.par_chunks(step).zip(grad.par_chunks(step)))
-                .for_each(|(out, (x, grad))| backward_rows(x, &gamma, epsilon, grad, out));
+            let out = filled(x.len(), ROWS * gamma.len(), |place, out| {
+                backward_rows(&x[place.clone()], &gamma, epsilon, &grad[place], out);
+            });
             let out = FlexTensor::from_data(TensorData::new(out, shape));
             grads.register::<Flex>(parent.id, out);
         }

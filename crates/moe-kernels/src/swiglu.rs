@@ -29,6 +29,7 @@ pub(crate) mod cpu {
     use rayon::prelude::*;
 
     use crate::cpu::exp::sigmoid;
+    use crate::cpu::pieces::filled;
     use crate::cpu::vectorised;
     use crate::values::Values;
 
@@ -58,10 +59,9 @@ pub(crate) mod cpu {
     pub(crate) fn forward(gate: FlexTensor, up: FlexTensor) -> FlexTensor {
         let shape = gate.layout().shape().clone();
         let (gate, up) = (Values::of(gate), Values::of(up));
-        let mut out = vec![0.0; gate.len()];
-        out.par_chunks_mut(STEP)
-            .zip(gate.par_chunks(STEP).zip(up.par_chunks(STEP)))
-            .for_each(|(out, (gate, up))| forward_numbers(gate, up, out));
+        let out = filled(gate.len(), STEP, |place, out| {
+            forward_numbers(&gate[place.clone()], &up[place], out);
+        });
         FlexTensor::from_data(TensorData::new(out, shape))
     }
 

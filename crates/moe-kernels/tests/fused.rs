@@ -1,12 +1,16 @@
 //! Every fused operation has the values and the gradients of the obvious composition of Burn's operations.
 #![cfg(feature = "flex")]
 
+use burn::optim::{AdamWConfig, AdamWState, Optimizer};
 use burn::tensor::{
-    Bool, DType, Device, Distribution, Gradients, Tensor, TensorData, Tolerance, activation,
+    Bool, DType, Device, Distribution, Gradients, Int, Tensor, TensorData, Tolerance, activation,
 };
 use moe_kernels::dropout::Mask;
-use moe_kernels::{AttentionShape, Dropout, Loras, MoeFfn, Observed};
-use moe_kernels::{attend, attention, attention_bias, linear, moe_ffn, rms_norm, rotate, swiglu};
+use moe_kernels::{AdamW, AttentionShape, Dropout, Loras, MoeFfn, Observed};
+use moe_kernels::{
+    attend, attention, attention_bias, linear, moe_ffn, rms_norm, rotate, swiglu,
+    token_cross_entropy,
+};
 
 fn random<const D: usize>(shape: [usize; D]) -> Tensor<D> {
     Tensor::random(shape, Distribution::Normal(0.0, 1.0), &Device::flex())
@@ -434,5 +438,86 @@ fn results_do_not_depend_on_the_number_of_threads() {
     let alone = with(1);
     for threads in [2, 3, 5] {
         assert_eq!(with(threads), alone, "{threads} threads");
+    }
+}
+
+#[test]
+fn the_loss_of_tokens_is_that_of_all_logits() {
+    // More than one piece of the vocabulary, and one that is not whole.
+    let [n, d_model, vocabulary] = [37, 48, 5000];
+    let targets: Vec<usize> = (0..n).map(|row| row * 137 % vocabulary).collect();
+    let places: Vec<i64> = targets.iter().map(|&target| target as i64).collect();
+    let places = Tensor::<2, Int>::from_data(TensorData::new(places, [n, 1]), &Device::flex());
+    let (hidden, probe) = (random([n, d_model]), random([n]));
+    let plain = random([d_model, vocabulary]);
+    let turned = random([vocabulary, d_model]).transpose();
+    for weight in [plain, turned] {
+        for (dtype, share) in [(DType::F32, 2e-5), (DType::BF16, 1e-2)] {
+            let weight = weight.clone().cast(dtype);
+            let (ours, burns) = (tracked(&hidden), tracked(&hidden));
+            let losses = token_cross_entropy(ours.clone(), weight.clone(), &targets);
+            let logits = burns.clone().matmul(weight.clone().cast(DType::F32));
+            let want: Tensor<2> = activation::log_softmax(logits, 1).gather(1, places.clone());
+            let want: Tensor<1> = want.neg().squeeze_dim(1);
+            assert_near(
+                "losses",
+                losses.clone().inner(),
+                want.clone().inner(),
+                share,
+            );
+            let untracked = token_cross_entropy(hidden.clone(), weight, &targets);
+            untracked
+                .into_data()
+                .assert_eq(&losses.clone().inner().into_data(), true);
+            let (grads, wanted) = (
+                (losses * probe.clone().autodiff()).sum().backward(),
+                (want * probe.clone().autodiff()).sum().backward(),
+            );
+            assert_near(
+                "gradient",
+                grad(&ours, &grads),
+                grad(&burns, &wanted),
+                share,
+            );
+        }
+    }
+}
+
+#[test]
+fn a_sure_prediction_costs_nothing_and_far_logits_stay_finite() {
+    let vocabulary = 4096;
+    let scores = Tensor::<1>::zeros([vocabulary], &Device::flex()).slice_fill([3000..3001], 1e4);
+    let (hidden, weight) = (
+        Tensor::<2>::ones([2, 1], &Device::flex()),
+        scores.unsqueeze::<2>(),
+    );
+    let losses = token_cross_entropy(hidden, weight, &[3000, 1]).into_data();
+    let losses: Vec<f32> = losses.iter().collect();
+    assert!(
+        losses[0].abs() < 1e-3 && (losses[1] - 1e4).abs() < 1.0,
+        "{losses:?}"
+    );
+}
+
+#[test]
+fn adamw_is_burns_to_the_last_bit() {
+    let (betas, epsilon, decay) = ([0.9, 0.999], 1e-8, 0.01);
+    let burns = AdamWConfig::new()
+        .with_epsilon(epsilon)
+        .with_weight_decay(decay)
+        .build();
+    let ours = AdamW::new(betas, epsilon, decay);
+    let start = random([130, 257]);
+    let (mut left, mut right) = ((start.clone(), None), (start, None));
+    for step in 1..=5 {
+        let (rate, gradient) = (1e-2 / f64::from(step), random([130, 257]));
+        left = ours.step(rate, left.0, gradient.clone(), left.1);
+        right = burns.step(rate, right.0, gradient, right.1);
+        let parts = |(parameter, state): &(Tensor<2>, Option<AdamWState<2>>)| {
+            let momentum = &state.as_ref().expect("a state").momentum;
+            assert_eq!(momentum.time, step as usize);
+            [parameter, &momentum.moment_1, &momentum.moment_2].map(|x| x.clone().into_data())
+        };
+        assert_eq!(parts(&left), parts(&right), "step {step}");
     }
 }

@@ -68,11 +68,18 @@ impl LoraExpert {
 
     /// The same weights as new parameters, trained apart from these.
     pub fn duplicate(&self) -> Self {
+        self.map(|lora| Lora::from_tensors(lora.a.val(), lora.b.val(), lora.scaling))
+    }
+
+    /// An expert of this form that leaves the base as it is.
+    pub(crate) fn silent(&self) -> Self {
+        self.map(|lora| Lora::from_tensors(lora.a.val(), lora.b.val().zeros_like(), lora.scaling))
+    }
+
+    fn map(&self, change: impl Fn(&Lora) -> Lora) -> Self {
         let mut copy = Self::default();
         for projection in Projection::ALL {
-            *copy.lora_mut(projection) = self
-                .lora(projection)
-                .map(|lora| Lora::from_tensors(lora.a.val(), lora.b.val(), lora.scaling));
+            *copy.lora_mut(projection) = self.lora(projection).map(&change);
         }
         copy
     }

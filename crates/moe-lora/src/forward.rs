@@ -191,6 +191,10 @@ impl CausalLm for Adapted<'_> {
         self.base.logits(hidden)
     }
 
+    fn log_probabilities(&self, hidden: Tensor<2>, tokens: &[usize]) -> Tensor<1> {
+        self.base.log_probabilities(hidden, tokens)
+    }
+
     fn num_layers(&self) -> usize {
         self.base.layers.len()
     }

@@ -14,6 +14,9 @@ pub enum Mix {
     Routed(Routing),
     /// One network with the sum of these experts' updates on it, `W + Σ_i s B_i A_i` (O-LoRA).
     Summed(Vec<usize>),
+    /// The mean of an expert's network and the base's own. An expert that has only ever spoken beside another is heard at the
+    /// weight that an undecided gate gives it, and the base has the rest.
+    BesideBase(usize),
     /// The experts' outputs, each a network of its own, weighed for every text (MoCL).
     Weighted {
         /// The active experts.
@@ -49,6 +52,10 @@ impl Adapters {
                     .forward(base, texts, &Routing::Single(0), None, dropout)
                     .hidden
             }
+            Mix::BesideBase(expert) => {
+                let (view, routing) = self.beside_base(*expert);
+                view.forward(base, texts, &routing, None, dropout).hidden
+            }
             Mix::Weighted { experts, weights } => {
                 let weighted = Weighted { experts, weights };
                 weighted.forward(self, base, texts, None, dropout)
@@ -69,6 +76,18 @@ impl Adapters {
             bank.experts = vec![sum(&parts)];
         }
         view
+    }
+
+    /// Adapters of two experts, `expert` and one that leaves the base as it is, and the routing that takes their mean.
+    fn beside_base(&self, expert: usize) -> (Self, Routing) {
+        let mut view = self.clone();
+        for bank in &mut view.banks {
+            let expert = bank.experts[expert].clone();
+            let silent = expert.silent();
+            bank.experts = vec![expert, silent];
+        }
+        let experts = vec![0, 1];
+        (view, Routing::Uniform { experts })
     }
 
     /// The same adapters with every expert but `trained` a constant, so that no gradient reaches it.
@@ -168,6 +187,10 @@ impl<'a> Mixed<'a> {
         );
         let (adapters, mix) = match mix {
             Mix::Summed(experts) => (adapters.summed(&experts), Mix::Routed(Routing::Single(0))),
+            Mix::BesideBase(expert) => {
+                let (view, routing) = adapters.beside_base(expert);
+                (view, Mix::Routed(routing))
+            }
             mix => (adapters.clone(), mix),
         };
         Self {
@@ -198,12 +221,16 @@ impl CausalLm for Mixed<'_> {
                 let texts = Texts::new(tokens, real);
                 PerText::new(routings).forward(&self.adapters, self.base, &texts, Some(cache))
             }
-            Mix::Summed(_) => unreachable!("`new` has summed the experts"),
+            Mix::Summed(_) | Mix::BesideBase(_) => unreachable!("`new` has made a routing of it"),
         }
     }
 
     fn logits(&self, hidden: Tensor<2>) -> Tensor<2> {
         self.base.logits(hidden)
+    }
+
+    fn log_probabilities(&self, hidden: Tensor<2>, tokens: &[usize]) -> Tensor<1> {
+        self.base.log_probabilities(hidden, tokens)
     }
 
     fn num_layers(&self) -> usize {
@@ -269,6 +296,18 @@ mod tests {
     }
 
     #[test]
+    fn beside_the_base_an_expert_has_half_the_say() {
+        let (base, mut adapters) = setup();
+        // Fresh: it leaves the base as it is.
+        adapters.push_expert(9, &base.device().autodiff());
+        let experts = vec![1, 3];
+        let want = hidden(&base, &adapters, &Mix::Routed(Routing::Uniform { experts }));
+        hidden(&base, &adapters, &Mix::BesideBase(1))
+            .into_data()
+            .assert_eq(&want.into_data(), true);
+    }
+
+    #[test]
     fn frozen_experts_of_a_sum_get_no_gradient() {
         let (base, adapters) = setup();
         let view = adapters.with_others_frozen(2);
@@ -288,7 +327,8 @@ mod tests {
         let real = Tensor::<2, Bool>::full([2, 5], true, &base.device());
         let weights = Tensor::from_data([[0.7, 0.3], [0.1, 0.9]], &base.device());
         let experts = vec![0, 2];
-        for mix in [Mix::Summed(vec![0, 2]), Mix::Weighted { experts, weights }] {
+        let weighted = Mix::Weighted { experts, weights };
+        for mix in [Mix::Summed(vec![0, 2]), Mix::BesideBase(1), weighted] {
             let texts = Texts::new(tokens.clone(), real.clone());
             let whole = adapters.forward_mixed(&base, &texts, &mix, None);
             let model = Mixed::new(&base, &adapters, mix);

@@ -169,7 +169,7 @@ pub trait Method {
 
     /// Which experts answer for a text that belongs to no known task, `task` being the nearest: those that all tasks share.
     /// None where there are none; the nearest task then answers.
-    fn fallback(&self, _task: usize) -> Option<Routing> {
+    fn fallback(&self, _task: usize) -> Option<Mix> {
         None
     }
 

@@ -1,6 +1,6 @@
 //! How probable a language model finds the ends of sequences.
 
-use burn::tensor::{Int, Tensor, TensorData, activation::log_softmax};
+use burn::tensor::{Int, Tensor, TensorData};
 use moe_core::{
     generate::{CausalLm, Side, pad as pad_rows},
     model::KvCache,
@@ -8,8 +8,6 @@ use moe_core::{
 
 /// Sequences that run together.
 const ROWS: usize = 32;
-/// Positions whose logits over the whole vocabulary are held together.
-const POSITIONS: usize = 128;
 
 /// Tokens of which those from `from` on are judged; `from` is at least 1.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,29 +56,23 @@ fn batch(
     let hidden = model.forward_cached(tokens, real, &mut cache);
     let [count, seq, d_model] = hidden.dims();
     let hidden = hidden.reshape([count * seq, d_model]);
-    // (sequence, position whose hidden state predicts the token, token)
-    let judged: Vec<(usize, i64, i64)> = rows
-        .iter()
-        .enumerate()
-        .flat_map(|(row, &index)| {
-            let Sequence { tokens, from } = &sequences[index];
-            let start = (row + 1) * seq - tokens.len();
-            (*from..tokens.len())
-                .map(move |at| (index, (start + at - 1) as i64, i64::from(tokens[at])))
-        })
-        .collect();
-    let mut found = Vec::with_capacity(judged.len());
-    for block in judged.chunks(POSITIONS) {
-        let column = |value: &dyn Fn(&(usize, i64, i64)) -> i64| {
-            let values: Vec<i64> = block.iter().map(value).collect();
-            Tensor::<1, Int>::from_data(TensorData::new(values, [block.len()]), &device)
-        };
-        let logits = model.logits(hidden.clone().select(0, column(&|judged| judged.1)));
-        let targets = column(&|judged| judged.2).unsqueeze_dim(1);
-        let chosen: Tensor<2> = log_softmax(logits, 1).gather(1, targets);
-        let chosen = chosen.into_data();
-        let pairs = block.iter().zip(chosen.iter::<f32>());
-        found.extend(pairs.map(|((index, ..), value)| (*index, f64::from(value))));
+    // The sequence of every judged token, the position whose hidden state predicts it, and the token.
+    let (mut owners, mut positions, mut judged) = (Vec::new(), Vec::new(), Vec::new());
+    for (row, &index) in rows.iter().enumerate() {
+        let Sequence { tokens, from } = &sequences[index];
+        let start = (row + 1) * seq - tokens.len();
+        for at in *from..tokens.len() {
+            owners.push(index);
+            positions.push((start + at - 1) as i64);
+            judged.push(tokens[at] as usize);
+        }
     }
-    found
+    let positions = TensorData::new(positions, [judged.len()]);
+    let positions = Tensor::<1, Int>::from_data(positions, &device);
+    let found = model.log_probabilities(hidden.select(0, positions), &judged);
+    let found = found.into_data();
+    let pairs = owners.into_iter().zip(found.iter::<f32>());
+    pairs
+        .map(|(index, value)| (index, f64::from(value)))
+        .collect()
 }

@@ -4,19 +4,16 @@ use std::collections::HashSet;
 
 use burn::{
     module::{Module, ModuleVisitor, Param, ParamId},
-    optim::{AdamWConfig, GradientsParams, ModuleOptimizer},
+    optim::{GradientsParams, ModuleOptimizer},
     tensor::Tensor,
 };
+use moe_kernels::AdamW;
 
 /// AdamW as `torch.optim.AdamW`: ε = 1e-8 outside the square root, decay decoupled from the step
 /// (Loshchilov & Hutter, arXiv 1711.05101). Burn's own defaults differ in ε and decay.
 pub fn adamw(betas: (f64, f64), epsilon: f64, weight_decay: f64) -> ModuleOptimizer {
-    AdamWConfig::new()
-        .with_beta_1(betas.0 as f32)
-        .with_beta_2(betas.1 as f32)
-        .with_epsilon(epsilon as f32)
-        .with_weight_decay(weight_decay as f32)
-        .init()
+    let betas = [betas.0 as f32, betas.1 as f32];
+    AdamW::new(betas, epsilon as f32, weight_decay as f32).into()
 }
 
 /// √Σ‖g‖² over every gradient of `module` that is there.

@@ -30,6 +30,9 @@ pub trait CausalLm {
     /// `hidden [n, d_model]` → logits `[n, vocab_size]`.
     fn logits(&self, hidden: Tensor<2>) -> Tensor<2>;
 
+    /// `hidden [n, d_model]` and the token that follows each → its log-probability, `[n]`, in nats.
+    fn log_probabilities(&self, hidden: Tensor<2>, tokens: &[usize]) -> Tensor<1>;
+
     /// Number of layers, one cache each.
     fn num_layers(&self) -> usize;
 
@@ -49,6 +52,10 @@ impl CausalLm for Decoder {
 
     fn logits(&self, hidden: Tensor<2>) -> Tensor<2> {
         Decoder::logits(self, hidden)
+    }
+
+    fn log_probabilities(&self, hidden: Tensor<2>, tokens: &[usize]) -> Tensor<1> {
+        Decoder::log_probabilities(self, hidden, tokens)
     }
 
     fn num_layers(&self) -> usize {

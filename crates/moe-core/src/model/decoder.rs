@@ -92,10 +92,25 @@ impl Decoder {
     ///
     /// Pass only the positions whose logits are needed: the head is the largest product.
     pub fn logits(&self, hidden: Tensor<2>) -> Tensor<2> {
-        let head = match &self.lm_head {
+        moe_kernels::linear(hidden, self.head())
+    }
+
+    /// `hidden [n, d_model]` (after the final norm) and the token that follows each → its log-probability, `[n]`, in nats.
+    ///
+    /// The logits are never held together: [`moe_kernels::token_cross_entropy()`].
+    ///
+    /// # Panics
+    ///
+    /// When there is not one token per row, or one is not in the vocabulary.
+    pub fn log_probabilities(&self, hidden: Tensor<2>, tokens: &[usize]) -> Tensor<1> {
+        moe_kernels::token_cross_entropy(hidden, self.head(), tokens).neg()
+    }
+
+    /// `[d_model, vocab_size]`.
+    fn head(&self) -> Tensor<2> {
+        match &self.lm_head {
             Some(head) => head.weight.val(),
             None => self.embedding.weight.val().transpose(),
-        };
-        moe_kernels::linear(hidden, head)
+        }
     }
 }

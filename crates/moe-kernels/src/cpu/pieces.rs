@@ -1,6 +1,9 @@
 //! Disjoint pieces of one slice for parallel tasks.
 
 use std::marker::PhantomData;
+use std::ops::Range;
+
+use rayon::prelude::*;
 
 /// A slice that several tasks write at the same time, each to places of its own.
 pub(crate) struct Pieces<'a, T = f32> {
@@ -65,6 +68,27 @@ impl<'a, T: Default + Copy> Pieces<'a, T> {
             self.piece(start, len)
         }
     }
+}
+
+/// `len` numbers that `fill` writes, `step` at a time on all threads: it gets a place, and zeros there that are still in the
+/// cache when it puts numbers over them.
+pub(crate) fn filled(
+    len: usize,
+    step: usize,
+    fill: impl Fn(Range<usize>, &mut [f32]) + Sync,
+) -> Vec<f32> {
+    let mut numbers = Buffer::new(len);
+    let pieces = numbers.pieces();
+    (0..len.div_ceil(step.max(1)))
+        .into_par_iter()
+        .for_each(|task| {
+            let place = task * step..len.min((task + 1) * step);
+            // SAFETY: every task has a place of its own.
+            let out = unsafe { pieces.zeroed(place.start, place.len()) };
+            fill(place, out);
+        });
+    // SAFETY: the places are all there is, and hold at least zeros.
+    unsafe { numbers.written() }
 }
 
 /// Room for numbers that tasks are about to write: filling it with zeros first would take as long as another pass.

@@ -44,6 +44,31 @@ impl Weight {
         }
     }
 
+    /// Columns `start..start + len` as a matrix of their own; not copied where they lie together.
+    pub(crate) fn columns(&self, start: usize, len: usize) -> Self {
+        let axis = if self.turned { 0 } else { 1 };
+        let numbers = self.numbers.narrow(axis, start, len);
+        let numbers = match numbers.is_contiguous() {
+            true => numbers,
+            false => numbers.to_contiguous(),
+        };
+        Self {
+            numbers,
+            turned: self.turned,
+        }
+    }
+
+    /// Column `index`, in f32.
+    pub(crate) fn column(&self, index: usize) -> Vec<f32> {
+        let numbers = self.columns(index, 1).numbers;
+        let wide = || {
+            let numbers: &[bf16] = numbers.as_slice()?;
+            Some(numbers.iter().map(|x| x.to_f32()).collect())
+        };
+        let numbers = numbers.as_slice().map(<[f32]>::to_vec).or_else(wide);
+        numbers.expect("contiguous f32 or bf16 numbers")
+    }
+
     /// Whether it is in bf16.
     pub(crate) fn is_bf16(&self) -> bool {
         self.numbers.dtype() == DType::BF16

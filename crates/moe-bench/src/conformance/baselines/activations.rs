@@ -79,7 +79,7 @@ pub fn compare(
                         bank.forward(&layer.feed_forward, normed.clone(), routing, None, None)
                             .output
                     }
-                    Mix::Summed(_) | Mix::PerText(_) => {
+                    Mix::Summed(_) | Mix::BesideBase(_) | Mix::PerText(_) => {
                         anyhow::bail!("no fixture has activations of such a mix")
                     }
                 }

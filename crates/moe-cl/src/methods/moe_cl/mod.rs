@@ -8,7 +8,7 @@ use std::io;
 use burn::{module::Module, tensor::Device};
 use moe_core::model::Decoder;
 use moe_gan::{Discriminator, FeatureMemory};
-use moe_lora::{GateInit, Observe, Routing};
+use moe_lora::{GateInit, Mix, Observe, Routing};
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 
@@ -189,9 +189,14 @@ impl Method for MoeCl {
         }
     }
 
-    fn fallback(&self, task: usize) -> Option<Routing> {
-        let has_shared = self.options.experts != Experts::Dedicated;
-        has_shared.then(|| Routing::Single(self.shared(task)))
+    fn fallback(&self, task: usize) -> Option<Mix> {
+        let shared = self.shared(task);
+        match self.options.experts {
+            Experts::Dedicated => None,
+            Experts::Shared => Some(Mix::Routed(Routing::Single(shared))),
+            // It never spoke alone: no dedicated expert beside it, the base has that place.
+            Experts::Both => Some(Mix::BesideBase(shared)),
+        }
     }
 
     fn trained(&self, task: usize) -> Routing {

@@ -9,7 +9,7 @@ use rayon::prelude::*;
 
 use super::{Attended, Saved, Sizes, gather};
 use crate::cpu::exp::exp;
-use crate::cpu::pieces::Pieces;
+use crate::cpu::pieces::Buffer;
 use crate::cpu::product::{Matrix, small_product, transposed};
 use crate::cpu::tile::ROWS;
 use crate::cpu::vectorised;
@@ -58,9 +58,11 @@ impl Saved {
         } = self.sizes;
         let (output, log_sums) = (Values::of(attended.output), Values::of(attended.log_sums));
         let grad = Values::of(grad);
-        let mut gradients = [&self.query, &self.key, &self.value].map(|x| vec![0.0; x.len()]);
-        let [d_query, d_key, d_value] = gradients.each_mut().map(|x| Pieces::new(x));
+        let mut gradients = [&self.query, &self.key, &self.value].map(|x| Buffer::new(x.len()));
+        let [d_query, d_key, d_value] = gradients.each_mut().map(Buffer::pieces);
         self.places().for_each(|place| {
+            // SAFETY: this task alone writes these heads' columns.
+            unsafe { self.clear_queries(place, d_query) };
             let key = self.rotated_key(place); // [seq, head_dim]
             let turned_key = transposed(&key, seq, head_dim);
             let value = gather(
@@ -145,12 +147,13 @@ impl Saved {
                 let at = self.key_at(place, position);
                 // SAFETY: this task alone writes this key head's columns.
                 let (out_key, out_value) =
-                    unsafe { (d_key.piece(at, head_dim), d_value.piece(at, head_dim)) };
+                    unsafe { (d_key.zeroed(at, head_dim), d_value.zeroed(at, head_dim)) };
                 self.rotate_back(place.batch, position, &dk[own.clone()], 1.0, out_key);
                 out_value.copy_from_slice(&dv[own]);
             }
         });
-        gradients
+        // SAFETY: every place has written its own, and all places together are the gradients.
+        gradients.map(|gradient| unsafe { gradient.written() })
     }
 }
 

@@ -4,7 +4,7 @@ use rayon::prelude::*;
 
 use super::{Attended, Saved, Sizes};
 use crate::cpu::exp::exp;
-use crate::cpu::pieces::Pieces;
+use crate::cpu::pieces::{Buffer, Pieces};
 use crate::cpu::product::{Matrix, small_product, transposed};
 use crate::cpu::tile::ROWS;
 use crate::cpu::vectorised;
@@ -19,10 +19,12 @@ impl Saved {
             head_dim,
             ..
         } = self.sizes;
-        let mut output = vec![0.0; batch * seq * heads * head_dim];
+        let mut output = Buffer::new(batch * seq * heads * head_dim);
         let mut log_sums = vec![0.0; batch * heads * seq];
-        let (pieces, sums) = (Pieces::new(&mut output), Pieces::new(&mut log_sums));
+        let (pieces, sums) = (output.pieces(), Pieces::new(&mut log_sums));
         self.places().for_each(|place| {
+            // SAFETY: this task alone writes these heads' columns.
+            unsafe { self.clear_queries(place, pieces) };
             let key = self.rotated_key(place);
             let key = transposed(&key, seq, head_dim); // [head_dim, seq]
             let mut scores = vec![0.0; ROWS * seq];
@@ -66,6 +68,8 @@ impl Saved {
                 }
             }
         });
+        // SAFETY: every place has cleared its own, and all places together are the output.
+        let output = unsafe { output.written() };
         Attended {
             output: tensor(output, [batch, seq, heads * head_dim]),
             log_sums: tensor(log_sums, [batch, heads, seq]),

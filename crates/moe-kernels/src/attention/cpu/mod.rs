@@ -10,6 +10,7 @@ use rayon::prelude::*;
 
 pub(crate) use self::backward::AttentionBackward;
 use super::AttentionShape;
+use crate::cpu::pieces::Pieces;
 use crate::cpu::product::{Matrix, small_product};
 use crate::cpu::tile::ROWS;
 use crate::values::{Values, matrix_dims};
@@ -108,6 +109,20 @@ impl Saved {
 
     fn key_row(&self) -> usize {
         self.sizes.kv_heads * self.sizes.head_dim
+    }
+
+    /// Makes zeros of a place's queries in an output or gradient `[batch, seq, heads · head_dim]`; those of padding stay so.
+    ///
+    /// # Safety
+    ///
+    /// Nobody else writes there.
+    unsafe fn clear_queries(&self, place: Place, out: Pieces<'_>) {
+        let Range { start, end } = self.query_heads(place);
+        for position in 0..self.sizes.seq {
+            let at = self.query_at(place.batch, position, start);
+            // SAFETY: as the caller says.
+            unsafe { out.zeroed(at, (end - start) * self.sizes.head_dim) };
+        }
     }
 
     /// Groups of queries with the keys that one of them sees; groups of padding alone are left out.

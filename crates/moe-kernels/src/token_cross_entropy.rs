@@ -1,0 +1,185 @@
+use burn::tensor::{Int, Tensor, TensorData, activation::log_softmax};
+
+/// `−log softmax(hidden W)[target]` of every row, in nats: `hidden [n, d_model]`, a frozen `weight [d_model, vocabulary]` (f32 or
+/// bf16, as for [`linear()`](fn@crate::linear)) and `n` targets → `[n]`.
+///
+/// The vocabulary is read in pieces; of the logits only each row's largest and the sum of exponentials are kept (Milakov &
+/// Gimelshein 2018, "Online normalizer calculation for softmax"). The gradient `Σ_v p_v w_v − w_target` is gathered on the way, as
+/// attention gathers values, so that the backward pass has no product left.
+///
+/// # Panics
+///
+/// When the inner axes differ, there is not one target per row, or a target is not in the vocabulary.
+pub fn token_cross_entropy(hidden: Tensor<2>, weight: Tensor<2>, targets: &[usize]) -> Tensor<1> {
+    let ([n, d_model], [inner, vocabulary]) = (hidden.dims(), weight.dims());
+    assert_eq!(d_model, inner, "a vocabulary of another width");
+    assert_eq!(n, targets.len(), "one target per row");
+    assert!(
+        targets.iter().all(|&target| target < vocabulary),
+        "a target beyond the vocabulary"
+    );
+    #[cfg(feature = "flex")]
+    if n > 0 && crate::has_kernels(&hidden) && crate::linear::is_frozen(&weight) {
+        use crate::FusedOps;
+        return Tensor::from_dispatch(burn::backend::Dispatch::token_cross_entropy(
+            hidden.into_dispatch(),
+            weight.into_dispatch(),
+            targets.to_vec(),
+        ));
+    }
+    let targets: Vec<i64> = targets.iter().map(|&target| target as i64).collect();
+    let targets = TensorData::new(targets, [n, 1]);
+    let targets = Tensor::<2, Int>::from_data(targets, &hidden.device());
+    log_softmax(crate::linear(hidden, weight), 1)
+        .gather(1, targets)
+        .squeeze_dim::<1>(1)
+        .neg()
+}
+
+#[cfg(feature = "flex")]
+pub(crate) mod cpu {
+    use burn::backend::Flex;
+    use burn::backend::autodiff::checkpoint::base::Checkpointer;
+    use burn::backend::autodiff::grads::Gradients;
+    use burn::backend::autodiff::ops::{Backward, Ops};
+    use burn::backend::flex::FlexTensor;
+    use rayon::prelude::*;
+
+    use crate::cpu::bf16_product::Activations;
+    use crate::cpu::exp::exp;
+    use crate::cpu::vectorised;
+    use crate::cpu::weight::Weight;
+    use crate::values::{Values, matrix_dims, tensor};
+
+    /// Words of one piece of the vocabulary.
+    const PIECE: usize = 2048;
+    /// Partial sums of one row.
+    const LANES: usize = 16;
+
+    /// What is known of a row's logits after some pieces.
+    #[derive(Clone, Copy)]
+    struct Row {
+        largest: f32,
+        /// `Σ e^(logit − largest)`.
+        sum: f32,
+        /// What the last piece has scaled earlier sums by.
+        scale: f32,
+        target: f32,
+    }
+
+    impl Row {
+        const START: Self = Self {
+            largest: f32::NEG_INFINITY,
+            sum: 0.0,
+            scale: 0.0,
+            target: 0.0,
+        };
+
+        /// Reads the next logits, and leaves `e^(logit − largest)` in their place.
+        fn read(&mut self, logits: &mut [f32]) {
+            let before = self.largest;
+            (self.largest, self.scale) = (before, 1.0);
+            let mut found = 0.0;
+            exponentials(logits, &mut self.largest, &mut found);
+            if before < self.largest {
+                self.scale = exp(before - self.largest);
+            }
+            self.sum = self.sum.mul_add(self.scale, found);
+        }
+
+        fn loss(&self) -> f32 {
+            self.largest + self.sum.ln() - self.target
+        }
+    }
+
+    vectorised! {
+        /// Raises `largest` to the largest logit, and puts `e^(logit − largest)` in the place of the logits, `sum` in all.
+        fn exponentials(logits: &mut [f32], largest: &mut f32, sum: &mut f32) {
+            let mut tops = [*largest; LANES];
+            for logits in logits.chunks(LANES) {
+                for (top, logit) in tops.iter_mut().zip(logits) {
+                    *top = if *logit > *top { *logit } else { *top };
+                }
+            }
+            *largest = tops.iter().fold(*largest, |largest, top| largest.max(*top));
+            let mut sums = [0f32; LANES];
+            for logits in logits.chunks_mut(LANES) {
+                for (sum, logit) in sums.iter_mut().zip(logits) {
+                    *logit = exp(*logit - *largest);
+                    *sum += *logit;
+                }
+            }
+            *sum = sums.iter().sum();
+        }
+    }
+
+    /// The losses `[n]`, and `∂ loss / ∂ hidden`, `[n, d_model]`, where that is asked for.
+    pub(crate) fn forward(
+        hidden: FlexTensor,
+        weight: &Weight,
+        targets: &[usize],
+        with_gradient: bool,
+    ) -> (FlexTensor, Option<Vec<f32>>) {
+        let ([n, d_model], [_, vocabulary]) = (matrix_dims(&hidden), weight.dims());
+        let hidden = Values::of(hidden);
+        let hidden = Activations::new(&hidden, n);
+        let mut rows = vec![Row::START; n];
+        let mut gradient = with_gradient.then(|| vec![0.0; n * d_model]);
+        for start in (0..vocabulary).step_by(PIECE) {
+            let width = PIECE.min(vocabulary - start);
+            let piece = weight.columns(start, width);
+            let mut logits = piece.forward(&hidden);
+            rows.par_iter_mut()
+                .zip(logits.par_chunks_mut(width))
+                .zip(targets)
+                .for_each(|((row, logits), &target)| {
+                    if (start..start + width).contains(&target) {
+                        row.target = logits[target - start];
+                    }
+                    row.read(logits);
+                });
+            if let Some(gradient) = &mut gradient {
+                let gathered = gradient.par_chunks_mut(d_model);
+                gathered.zip(&rows).for_each(|(gathered, row)| {
+                    gathered.iter_mut().for_each(|g| *g *= row.scale);
+                });
+                piece.add_backward(&Activations::new(&logits, n), gradient);
+            }
+        }
+        if let Some(gradient) = &mut gradient {
+            let gathered = gradient.par_chunks_mut(d_model).zip(&rows).zip(targets);
+            gathered.for_each(|((gathered, row), &target)| {
+                let word = weight.column(target);
+                for (g, word) in gathered.iter_mut().zip(word) {
+                    *g = *g / row.sum - word;
+                }
+            });
+        }
+        let losses = rows.iter().map(Row::loss).collect();
+        (tensor(losses, [n]), gradient)
+    }
+
+    #[derive(Debug)]
+    pub(crate) struct TokenCrossEntropyBackward;
+
+    impl Backward<Flex, 1> for TokenCrossEntropyBackward {
+        /// `∂ loss / ∂ hidden`, `[n, d_model]`.
+        type State = Vec<f32>;
+
+        fn backward(
+            self,
+            ops: Ops<Vec<f32>, 1>,
+            grads: &mut Gradients,
+            _checkpointer: &mut Checkpointer,
+        ) {
+            let grad = Values::of(grads.consume::<Flex>(&ops.node));
+            let [Some(hidden)] = ops.parents else { return };
+            let (n, mut out) = (grad.len(), ops.state);
+            let d_model = out.len() / n.max(1);
+            for (row, grad) in out.chunks_exact_mut(d_model).zip(grad.iter()) {
+                row.iter_mut().for_each(|g| *g *= grad);
+            }
+            grads.register::<Flex>(hidden.id, tensor(out, [n, d_model]));
+        }
+    }
+}
