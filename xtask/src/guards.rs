@@ -42,7 +42,7 @@ pub fn run(record: bool) -> anyhow::Result<Counts> {
     let mut counted = BTreeMap::new();
     for name in kernels()? {
         let count = count(&name)?;
-        println!("{name:<28} {count:>12} instructions");
+        println!("{name:<34} {count:>12} instructions");
         counted.insert(name, count);
     }
     if record {

@@ -61,10 +61,10 @@ fn batch(
     for (row, &index) in rows.iter().enumerate() {
         let Sequence { tokens, from } = &sequences[index];
         let start = (row + 1) * seq - tokens.len();
-        for at in *from..tokens.len() {
+        for (at, &token) in tokens.iter().enumerate().skip(*from) {
             owners.push(index);
             positions.push((start + at - 1) as i64);
-            judged.push(tokens[at] as usize);
+            judged.push(token as usize);
         }
     }
     let positions = TensorData::new(positions, [judged.len()]);
