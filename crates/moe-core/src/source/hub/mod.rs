@@ -2,6 +2,8 @@
 
 mod download;
 mod relay;
+#[cfg(test)]
+mod tests;
 
 use std::path::{Path, PathBuf};
 

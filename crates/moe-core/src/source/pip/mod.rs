@@ -2,6 +2,8 @@
 
 mod archives;
 mod said;
+#[cfg(test)]
+mod tests;
 
 use std::fs;
 use std::path::{Path, PathBuf};
