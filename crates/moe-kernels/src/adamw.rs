@@ -1,5 +1,4 @@
-use burn::optim::LearningRate;
-use burn::optim::{AdamWConfig, AdamWState, Optimizer};
+use burn::optim::{AdamWConfig, AdamWState, LearningRate, Optimizer};
 use burn::tensor::{Device, Tensor};
 
 /// AdamW (Loshchilov & Hutter, arXiv 1711.05101): Burn's, to the last bit, in one pass over each parameter.
@@ -7,15 +6,9 @@ use burn::tensor::{Device, Tensor};
 /// Burn's own takes about ten passes, each of which writes a tensor; it still runs wherever this crate has no kernels.
 #[derive(Clone)]
 pub struct AdamW {
-    constants: Constants,
+    #[cfg(feature = "flex")]
+    constants: cpu::Constants,
     burns: burn::optim::AdamW,
-}
-
-#[derive(Clone, Copy)]
-struct Constants {
-    betas: [f32; 2],
-    epsilon: f32,
-    weight_decay: f32,
 }
 
 impl AdamW {
@@ -27,12 +20,15 @@ impl AdamW {
             .with_epsilon(epsilon)
             .with_weight_decay(weight_decay)
             .build();
-        let constants = Constants {
-            betas,
-            epsilon,
-            weight_decay,
-        };
-        Self { constants, burns }
+        Self {
+            #[cfg(feature = "flex")]
+            constants: cpu::Constants {
+                betas,
+                epsilon,
+                weight_decay,
+            },
+            burns,
+        }
     }
 }
 
@@ -47,10 +43,12 @@ impl Optimizer for AdamW {
         state: Option<AdamWState<D>>,
     ) -> (Tensor<D>, Option<AdamWState<D>>) {
         #[cfg(feature = "flex")]
-        if crate::has_kernels(&parameter) && crate::has_kernels(&gradient) {
+        if [&parameter, &gradient]
+            .iter()
+            .all(|x| crate::has_kernels(x) && !x.device().is_autodiff())
+        {
             return cpu::step(self.constants, rate, parameter, gradient, state);
         }
-        let _ = self.constants;
         self.burns.step(rate, parameter, gradient, state)
     }
 
@@ -67,13 +65,19 @@ mod cpu {
     use burn::tensor::{Tensor, TensorData};
     use rayon::prelude::*;
 
-    use super::Constants;
     use crate::cpu::pieces::Buffer;
     use crate::cpu::vectorised;
     use crate::values::Values;
 
     /// Numbers of one task.
     const STEP: usize = 1 << 14;
+
+    #[derive(Clone, Copy)]
+    pub(super) struct Constants {
+        pub(super) betas: [f32; 2],
+        pub(super) epsilon: f32,
+        pub(super) weight_decay: f32,
+    }
 
     /// What is the same for every number of a step.
     #[derive(Clone, Copy)]

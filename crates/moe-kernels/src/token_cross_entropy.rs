@@ -77,14 +77,13 @@ pub(crate) mod cpu {
 
         /// Reads the next logits, and leaves `e^(logit − largest)` in their place.
         fn read(&mut self, logits: &mut [f32]) {
-            let before = self.largest;
-            (self.largest, self.scale) = (before, 1.0);
-            let mut found = 0.0;
-            exponentials(logits, &mut self.largest, &mut found);
-            if before < self.largest {
-                self.scale = exp(before - self.largest);
-            }
-            self.sum = self.sum.mul_add(self.scale, found);
+            let (before, mut sum) = (self.largest, 0.0);
+            exponentials(logits, &mut self.largest, &mut sum);
+            self.scale = match before < self.largest {
+                true => exp(before - self.largest),
+                false => 1.0,
+            };
+            self.sum = self.sum.mul_add(self.scale, sum);
         }
 
         fn loss(&self) -> f32 {
