@@ -1,5 +1,8 @@
 use burn::tensor::{Int, Tensor, TensorData, activation::log_softmax};
 
+/// Rows whose logits are held together where there is no kernel.
+const ROWS: usize = 128;
+
 /// `−log softmax(hidden W)[target]` of every row, in nats: `hidden [n, d_model]`, a frozen `weight [d_model, vocabulary]` (f32 or
 /// bf16, as for [`linear()`](fn@crate::linear)) and `n` targets → `[n]`.
 ///
@@ -27,8 +30,18 @@ pub fn token_cross_entropy(hidden: Tensor<2>, weight: Tensor<2>, targets: &[usiz
             targets.to_vec(),
         ));
     }
-    let targets: Vec<i64> = targets.iter().map(|&target| target as i64).collect();
-    let targets = TensorData::new(targets, [n, 1]);
+    let blocks = (0..n.max(1)).step_by(ROWS).map(|start| {
+        let rows = ROWS.min(n - start);
+        let hidden = hidden.clone().narrow(0, start, rows);
+        composed(hidden, weight.clone(), &targets[start..start + rows])
+    });
+    Tensor::cat(blocks.collect(), 0)
+}
+
+/// Of Burn's operations.
+fn composed(hidden: Tensor<2>, weight: Tensor<2>, targets: &[usize]) -> Tensor<1> {
+    let places: Vec<i64> = targets.iter().map(|&target| target as i64).collect();
+    let targets = TensorData::new(places, [targets.len(), 1]);
     let targets = Tensor::<2, Int>::from_data(targets, &hidden.device());
     log_softmax(crate::linear(hidden, weight), 1)
         .gather(1, targets)
