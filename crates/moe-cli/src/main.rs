@@ -17,7 +17,7 @@ use tracing_subscriber::EnvFilter;
 use commands::Cli;
 
 fn main() -> ExitCode {
-    moe_kernels::keep_freed_memory();
+    moe_kernels::set_up_process();
     let cli = Cli::parse();
     log_to_stderr();
     match commands::run(cli) {

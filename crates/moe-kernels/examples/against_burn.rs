@@ -55,7 +55,7 @@ fn compare<const D: usize>(
 }
 
 fn main() {
-    moe_kernels::keep_freed_memory();
+    moe_kernels::set_up_process();
     println!(
         "{:<20} {:>12} {:>12} {:>8}",
         "operation", "fused", "composed", "faster"

@@ -11,7 +11,7 @@
 //! - [`moe_ffn()`]: the MoE-LoRA feed-forward network as one operation
 //! - [`AdamW`]: the optimiser in one pass over each parameter
 //! - [`dropout`]: masks that are a function of a key and a place
-//! - [`keep_freed_memory`]: an allocator setting that large tensors want
+//! - [`set_up_process`]: memory and threads as large tensors want them
 //!
 //! Results do not depend on the number of threads.
 
@@ -23,8 +23,8 @@ mod backend;
 mod cpu;
 pub mod dropout;
 mod linear;
-mod memory;
 mod moe_ffn;
+mod process;
 mod rms_norm;
 mod swiglu;
 mod token_cross_entropy;
@@ -36,8 +36,8 @@ pub use attention::{AttentionShape, attend, attention, attention_bias, rotate};
 #[cfg(feature = "flex")]
 pub use backend::FusedOps;
 pub use linear::linear;
-pub use memory::keep_freed_memory;
 pub use moe_ffn::{Dropout, Loras, MoeFfn, Observed, moe_ffn};
+pub use process::set_up_process;
 pub use rms_norm::rms_norm;
 pub use swiglu::swiglu;
 pub use token_cross_entropy::token_cross_entropy;

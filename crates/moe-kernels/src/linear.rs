@@ -45,7 +45,7 @@ pub(crate) mod cpu {
     use burn::backend::autodiff::ops::{Backward, Ops};
     use burn::backend::flex::FlexTensor;
 
-    use crate::cpu::bf16_product::Activations;
+    use crate::cpu::panel_product::Activations;
     use crate::cpu::weight::Weight;
     use crate::values::{Values, matrix_dims, tensor};
 

@@ -58,8 +58,8 @@ pub(crate) mod cpu {
     use burn::backend::flex::FlexTensor;
     use rayon::prelude::*;
 
-    use crate::cpu::bf16_product::Activations;
     use crate::cpu::exp::exp;
+    use crate::cpu::panel_product::Activations;
     use crate::cpu::vectorised;
     use crate::cpu::weight::Weight;
     use crate::values::{Values, matrix_dims, tensor};

@@ -23,7 +23,7 @@ struct Arguments {
 }
 
 fn main() -> anyhow::Result<()> {
-    moe_kernels::keep_freed_memory();
+    moe_kernels::set_up_process();
     let arguments = Arguments::parse();
     if let Some(folder) = &arguments.child {
         return continual::child(folder, arguments.stripping);

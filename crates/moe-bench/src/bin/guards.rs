@@ -6,7 +6,7 @@ use anyhow::{Context, ensure};
 use moe_bench::guards::{KERNELS, run};
 
 fn main() -> anyhow::Result<()> {
-    moe_kernels::keep_freed_memory();
+    moe_kernels::set_up_process();
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [name, calls] = arguments.as_slice() else {
         for (name, _) in KERNELS {

@@ -24,7 +24,7 @@ struct Arguments {
 }
 
 fn main() -> anyhow::Result<()> {
-    moe_kernels::keep_freed_memory();
+    moe_kernels::set_up_process();
     let Arguments {
         options,
         serve,

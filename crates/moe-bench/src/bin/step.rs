@@ -16,7 +16,7 @@ struct Arguments {
 }
 
 fn main() -> anyhow::Result<()> {
-    moe_kernels::keep_freed_memory();
+    moe_kernels::set_up_process();
     let Arguments { options, scale } = Arguments::parse();
     let mut out = std::io::stdout();
     if scale {

@@ -1,10 +1,11 @@
 //! Kernels on plain slices. Work is cut into the same pieces whatever the number of threads, so that
 //! results are the same bit for bit.
 
-pub(crate) mod bf16_product;
 pub(crate) mod exp;
+pub(crate) mod panel_product;
 pub(crate) mod pieces;
 pub(crate) mod product;
+pub(crate) mod queue;
 pub(crate) mod tile;
 pub(crate) mod weight;
 

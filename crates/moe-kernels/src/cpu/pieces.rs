@@ -3,7 +3,7 @@
 use std::marker::PhantomData;
 use std::ops::Range;
 
-use rayon::prelude::*;
+use super::queue::for_each_task;
 
 /// A slice that several tasks write at the same time, each to places of its own.
 pub(crate) struct Pieces<'a, T = f32> {
@@ -79,14 +79,17 @@ pub(crate) fn filled(
 ) -> Vec<f32> {
     let mut numbers = Buffer::new(len);
     let pieces = numbers.pieces();
-    (0..len.div_ceil(step.max(1)))
-        .into_par_iter()
-        .for_each(|task| {
+    let tasks = len.div_ceil(step.max(1));
+    for_each_task(
+        tasks,
+        || (),
+        |(), task| {
             let place = task * step..len.min((task + 1) * step);
             // SAFETY: every task has a place of its own.
             let out = unsafe { pieces.zeroed(place.start, place.len()) };
             fill(place, out);
-        });
+        },
+    );
     // SAFETY: the places are all there is, and hold at least zeros.
     unsafe { numbers.written() }
 }

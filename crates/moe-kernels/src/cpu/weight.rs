@@ -3,8 +3,7 @@
 use burn::backend::flex::FlexTensor;
 use burn::tensor::{DType, bf16};
 
-use super::bf16_product::{self, Activations, Bf16Matrix};
-use super::product::{self, Matrix};
+use super::panel_product::{self, Activations, Stored};
 use crate::values::matrix_dims;
 
 /// `[d_in, d_out]` in f32 or bf16.
@@ -17,8 +16,8 @@ pub(crate) struct Weight {
 }
 
 enum Numbers<'a> {
-    F32(Matrix<'a>),
-    Bf16(Bf16Matrix<'a>),
+    F32(Stored<'a, f32>),
+    Bf16(Stored<'a, bf16>),
 }
 
 impl Weight {
@@ -87,8 +86,8 @@ impl Weight {
     /// `out [rows, d_in] += grad Wᵀ`.
     pub(crate) fn add_backward(&self, grad: &Activations<'_>, out: &mut [f32]) {
         match self.numbers(!self.turned) {
-            Numbers::F32(right) => product::add_product(grad.matrix(), right, out),
-            Numbers::Bf16(right) => bf16_product::add_product(grad, right, out),
+            Numbers::F32(right) => panel_product::add_product(grad, right, out),
+            Numbers::Bf16(right) => panel_product::add_product(grad, right, out),
         }
     }
 
@@ -97,12 +96,12 @@ impl Weight {
         match self.is_bf16() {
             true => {
                 let data: &[bf16] = self.numbers.as_slice().expect("contiguous bf16 numbers");
-                let matrix = Bf16Matrix::new(data, rows, columns);
+                let matrix = Stored::new(data, rows, columns);
                 Numbers::Bf16(if turned { matrix.transposed() } else { matrix })
             }
             false => {
                 let data: &[f32] = self.numbers.as_slice().expect("contiguous 32-bit floats");
-                let matrix = Matrix::new(data, rows, columns);
+                let matrix = Stored::new(data, rows, columns);
                 Numbers::F32(if turned { matrix.transposed() } else { matrix })
             }
         }
@@ -111,7 +110,7 @@ impl Weight {
 
 fn product(left: &Activations<'_>, right: Numbers<'_>) -> Vec<f32> {
     match right {
-        Numbers::F32(right) => product::product(left.matrix(), right),
-        Numbers::Bf16(right) => bf16_product::product(left, right),
+        Numbers::F32(right) => panel_product::product(left, right),
+        Numbers::Bf16(right) => panel_product::product(left, right),
     }
 }

@@ -5,7 +5,6 @@ use burn::backend::autodiff::checkpoint::base::Checkpointer;
 use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, Ops};
 use burn::backend::flex::FlexTensor;
-use rayon::prelude::*;
 
 use super::{Attended, Saved, Sizes, gather};
 use crate::cpu::exp::exp;
@@ -60,7 +59,7 @@ impl Saved {
         let grad = Values::of(grad);
         let mut gradients = [&self.query, &self.key, &self.value].map(|x| Buffer::new(x.len()));
         let [d_query, d_key, d_value] = gradients.each_mut().map(Buffer::pieces);
-        self.places().for_each(|place| {
+        self.for_each_place(|place| {
             // SAFETY: this task alone writes these heads' columns.
             unsafe { self.clear_queries(place, d_query) };
             let key = self.rotated_key(place); // [seq, head_dim]

@@ -1,7 +1,5 @@
 //! Forward pass.
 
-use rayon::prelude::*;
-
 use super::{Attended, Saved, Sizes};
 use crate::cpu::exp::exp;
 use crate::cpu::pieces::{Buffer, Pieces};
@@ -22,7 +20,7 @@ impl Saved {
         let mut output = Buffer::new(batch * seq * heads * head_dim);
         let mut log_sums = vec![0.0; batch * heads * seq];
         let (pieces, sums) = (output.pieces(), Pieces::new(&mut log_sums));
-        self.places().for_each(|place| {
+        self.for_each_place(|place| {
             // SAFETY: this task alone writes these heads' columns.
             unsafe { self.clear_queries(place, pieces) };
             let key = self.rotated_key(place);

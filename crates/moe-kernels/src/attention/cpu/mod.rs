@@ -6,12 +6,12 @@ mod forward;
 use std::ops::Range;
 
 use burn::backend::flex::FlexTensor;
-use rayon::prelude::*;
 
 pub(crate) use self::backward::AttentionBackward;
 use super::AttentionShape;
 use crate::cpu::pieces::Pieces;
 use crate::cpu::product::{Matrix, small_product};
+use crate::cpu::queue::for_each_task;
 use crate::cpu::tile::ROWS;
 use crate::values::{Values, matrix_dims};
 
@@ -83,14 +83,21 @@ impl Saved {
         }
     }
 
-    fn places(&self) -> impl IndexedParallelIterator<Item = Place> {
-        let kv_heads = self.sizes.kv_heads;
-        (0..self.sizes.batch * kv_heads)
-            .into_par_iter()
-            .map(move |index| Place {
-                batch: index / kv_heads,
-                kv_head: index % kv_heads,
-            })
+    /// Runs `work` on every place, on all threads.
+    fn for_each_place(&self, work: impl Fn(Place) + Sync) {
+        let Sizes {
+            batch, kv_heads, ..
+        } = self.sizes;
+        for_each_task(
+            batch * kv_heads,
+            || (),
+            |(), index| {
+                work(Place {
+                    batch: index / kv_heads,
+                    kv_head: index % kv_heads,
+                });
+            },
+        );
     }
 
     fn query_heads(&self, place: Place) -> Range<usize> {

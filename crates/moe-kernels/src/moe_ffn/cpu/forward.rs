@@ -3,14 +3,14 @@
 use std::ops::Range;
 
 use burn::backend::flex::FlexTensor;
-use rayon::prelude::*;
 
 use super::kept::KeptRows;
 use super::loops::{add_scaled, round, scale_columns, swiglu};
 use super::{Block, Inputs, Kept, Result, Sizes, Work};
-use crate::cpu::bf16_product::Activations;
+use crate::cpu::panel_product::Activations;
 use crate::cpu::pieces::Buffer;
 use crate::cpu::product::{Matrix, add_product, small_product};
+use crate::cpu::queue::for_each_task;
 use crate::moe_ffn::{MoeFfn, Observed};
 use crate::values::{Values, tensor};
 
@@ -121,12 +121,14 @@ impl Inputs {
                         run(work, block, Some(pooled));
                     }
                 };
-                batch.clone().into_par_iter().for_each_init(work, one_row);
+                for_each_task(batch.len(), work, |work, row| {
+                    one_row(work, batch.start + row)
+                });
             } else {
                 let blocks: Vec<Block> = batch.flat_map(|row| self.blocks(row)).collect();
-                blocks
-                    .into_par_iter()
-                    .for_each_init(work, |work, block| run(work, block, None));
+                for_each_task(blocks.len(), work, |work, index| {
+                    run(work, blocks[index], None)
+                });
             }
         }
         // SAFETY: the blocks are all tokens, and every pooled row was written.

@@ -7,13 +7,13 @@ use burn::backend::Flex;
 use burn::backend::autodiff::checkpoint::base::Checkpointer;
 use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, Ops};
-use rayon::prelude::*;
 
 use super::loops::add_scaled;
 use super::{Block, Inputs, Kept, Sizes, Work};
-use crate::cpu::bf16_product::Activations;
+use crate::cpu::panel_product::Activations;
 use crate::cpu::pieces::{Buffer, Pieces};
 use crate::cpu::product::{Matrix, product, transposed};
+use crate::cpu::queue::for_each_task;
 use crate::cpu::tile::ROWS;
 use crate::values::{Values, tensor};
 
@@ -225,26 +225,25 @@ impl Inputs {
             x: x.pieces(),
             weights: Pieces::new(&mut weights),
         };
-        let sums: Vec<Sums> = (0..batch)
-            .into_par_iter()
-            .map_init(
-                || Room::new(self),
-                |room, batch| {
-                    let mut sums = Sums::new(&self.sizes);
-                    for block in self.blocks(batch) {
-                        if below {
-                            // SAFETY: blocks share no token.
-                            unsafe { written.clear(block, &self.sizes) };
-                        }
-                        for expert in 0..experts {
-                            self.block_backward(expert, block, &read, written, room, &mut sums);
-                        }
-                    }
-                    sums
-                },
-            )
-            .collect();
-        let sums = sums.into_iter().reduce(Sums::add);
+        let mut sums: Vec<Option<Sums>> = (0..batch).map(|_| None).collect();
+        let pieces = Pieces::new(&mut sums);
+        let one_row = |room: &mut Room, batch: usize| {
+            let mut sums = Sums::new(&self.sizes);
+            for block in self.blocks(batch) {
+                if below {
+                    // SAFETY: blocks share no token.
+                    unsafe { written.clear(block, &self.sizes) };
+                }
+                for expert in 0..experts {
+                    self.block_backward(expert, block, &read, written, room, &mut sums);
+                }
+            }
+            // SAFETY: this task alone has this row.
+            let place = unsafe { pieces.piece(batch, 1) };
+            place[0] = Some(sums);
+        };
+        for_each_task(batch, || Room::new(self), one_row);
+        let sums = sums.into_iter().flatten().reduce(Sums::add);
         let Sums {
             a,
             b: [gate_b, up_b],

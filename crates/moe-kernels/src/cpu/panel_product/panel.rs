@@ -1,33 +1,34 @@
-//! Columns of the matrix as pairs of the shared axis, in the order in which the tiles read them.
+//! Columns of the matrix in lanes of the shared axis, one f32 number or a pair of bf16 numbers in each, in the order in which the
+//! tiles read them.
 
 use std::arch::x86_64::*;
 use std::mem::{MaybeUninit, transmute};
 
 use burn::tensor::bf16;
 
-use super::Bf16Matrix;
-use super::tile::{LANES, mask32};
+use super::tile::{LANES, mask16, mask32};
+use super::{Format, Stored};
 
 /// Vectors of a tile.
 pub(super) const VECTORS: usize = 3;
 /// Columns of a panel.
 pub(super) const COLUMNS: usize = VECTORS * LANES;
 
-/// Some columns of one pair. A panel has [`VECTORS`] lines for every pair.
+/// Some columns of one lane. A panel has [`VECTORS`] lines for every lane.
 #[derive(Clone, Copy)]
 #[repr(align(64))]
-pub(super) struct Line([MaybeUninit<u32>; LANES]);
+pub(crate) struct Line([MaybeUninit<u32>; LANES]);
 
-/// A part of a matrix: pairs `start..start + deep` of the shared axis, columns `first..first + width`.
+/// A part of a matrix: lanes `start..start + deep` of the shared axis, columns `first..first + width`.
 #[derive(Clone, Copy)]
-pub(super) struct Part {
+pub(crate) struct Part {
     pub(super) start: usize,
     pub(super) deep: usize,
     pub(super) first: usize,
     pub(super) width: usize,
 }
 
-/// Room for panels of `deep` pairs, with nothing in it; the transposing copy writes sixteen at a time.
+/// Room for panels of `deep` lanes, with nothing in it; the transposing copy writes sixteen at a time.
 pub(super) fn room(deep: usize) -> Vec<Line> {
     let lines = VECTORS * deep.next_multiple_of(LANES);
     let mut room = Vec::with_capacity(lines);
@@ -36,27 +37,33 @@ pub(super) fn room(deep: usize) -> Vec<Line> {
     room
 }
 
+/// Numbers of a format in a lane.
+pub(super) const fn in_lane<T>() -> usize {
+    size_of::<u32>() / size_of::<T>()
+}
+
 /// Copies a part of the matrix into a panel.
 ///
 /// # Safety
 ///
 /// The processor has the instructions, and the matrix has the part.
-pub(super) unsafe fn lay_out(right: Bf16Matrix<'_>, part: Part, panel: &mut [Line]) {
+pub(super) unsafe fn lay_out<T: Format>(right: Stored<'_, T>, part: Part, panel: &mut [Line]) {
     // SAFETY: the caller's promise.
     unsafe {
         match right.turned {
-            false => lay_out_rows(right, part, panel),
+            false => T::lay_out_rows(right, part, panel),
             true => lay_out_columns(right, part, panel),
         }
     }
 }
 
 /// Asks for one of `shares` shares of a part, so that it is in the cache when it is laid out.
-pub(super) fn prefetch(right: Bf16Matrix<'_>, part: Part, share: usize, shares: usize) {
-    const LINE: usize = 32;
-    let data: *const bf16 = right.data.as_ptr();
+pub(super) fn prefetch<T>(right: Stored<'_, T>, part: Part, share: usize, shares: usize) {
+    let line = 64 / size_of::<T>();
     // SAFETY: a hint reads nothing.
-    let ask = |at: usize| unsafe { _mm_prefetch::<_MM_HINT_T1>(data.wrapping_add(at).cast()) };
+    let ask = |at: usize| unsafe {
+        _mm_prefetch::<_MM_HINT_T1>(right.data.as_ptr().wrapping_add(at).cast());
+    };
     let share_of = |all: usize| share * all / shares..(share + 1) * all / shares;
     let Part {
         start,
@@ -64,29 +71,57 @@ pub(super) fn prefetch(right: Bf16Matrix<'_>, part: Part, share: usize, shares: 
         first,
         width,
     } = part;
+    let (start, deep) = (in_lane::<T>() * start, in_lane::<T>() * deep);
     if right.turned {
         for column in share_of(width) {
-            let from = (first + column) * right.rows + 2 * start;
-            (0..2 * deep).step_by(LINE).for_each(|row| ask(from + row));
+            let from = (first + column) * right.rows + start;
+            (0..deep).step_by(line).for_each(|row| ask(from + row));
         }
     } else {
-        for row in share_of(2 * deep) {
-            let from = (2 * start + row) * right.columns + first;
-            [0, LINE, COLUMNS - 1]
-                .into_iter()
-                .for_each(|column| ask(from + column));
+        for row in share_of(deep) {
+            let from = (start + row) * right.columns + first;
+            let columns = (0..COLUMNS).step_by(line).chain([COLUMNS - 1]);
+            columns.for_each(|column| ask(from + column));
         }
     }
 }
 
-/// A panel of a matrix whose rows lie one after the other: rows 2p and 2p + 1 are interleaved.
+/// A panel of an f32 matrix whose rows lie one after the other.
+///
+/// # Safety
+///
+/// As [`lay_out`].
+#[target_feature(enable = "avx512f")]
+pub(super) unsafe fn lay_out_numbers(
+    right: Stored<'_, f32>,
+    Part {
+        start,
+        deep,
+        first,
+        width,
+    }: Part,
+    panel: &mut [Line],
+) {
+    for (row, lines) in panel.chunks_exact_mut(VECTORS).take(deep).enumerate() {
+        let from = right.data[(start + row) * right.columns + first..].as_ptr();
+        for (v, line) in lines.iter_mut().enumerate() {
+            let mask = mask16(width.saturating_sub(LANES * v));
+            // SAFETY: columns past the width are not read.
+            let numbers =
+                unsafe { _mm512_maskz_loadu_epi32(mask, from.wrapping_add(LANES * v).cast()) };
+            store(line, numbers);
+        }
+    }
+}
+
+/// A panel of a bf16 matrix whose rows lie one after the other: rows 2p and 2p + 1 are interleaved.
 ///
 /// # Safety
 ///
 /// As [`lay_out`].
 #[target_feature(enable = "avx512f,avx512bw")]
-unsafe fn lay_out_rows(
-    right: Bf16Matrix<'_>,
+pub(super) unsafe fn lay_out_pairs(
+    right: Stored<'_, bf16>,
     Part {
         start,
         deep,
@@ -133,14 +168,14 @@ fn store(line: &mut Line, x: __m512i) {
     unsafe { _mm512_store_si512(line.0.as_mut_ptr().cast(), x) }
 }
 
-/// A panel of a matrix whose columns lie one after the other: their pairs are transposed, 16 columns by 16 pairs at a time.
+/// A panel of a matrix whose columns lie one after the other: their lanes are transposed, 16 columns by 16 lanes at a time.
 ///
 /// # Safety
 ///
 /// As [`lay_out`].
 #[target_feature(enable = "avx512f,avx512bw")]
-unsafe fn lay_out_columns(
-    right: Bf16Matrix<'_>,
+unsafe fn lay_out_columns<T>(
+    right: Stored<'_, T>,
     Part {
         start,
         deep,
@@ -149,21 +184,24 @@ unsafe fn lay_out_columns(
     }: Part,
     panel: &mut [Line],
 ) {
-    let data: *const bf16 = right.data.as_ptr();
     for vector in 0..VECTORS {
-        for pair in (0..deep).step_by(LANES) {
-            let row = 2 * (start + pair);
-            let mask = mask32(right.rows - row);
+        for lane in (0..deep).step_by(LANES) {
+            let row = in_lane::<T>() * (start + lane);
+            // The last lane of a bf16 column may be half there.
+            let mask = mask32((right.rows - row) * 2 / in_lane::<T>());
             let mut lines = [_mm512_setzero_si512(); LANES];
-            for (lane, line) in lines.iter_mut().enumerate() {
-                let column = LANES * vector + lane;
+            for (place, line) in lines.iter_mut().enumerate() {
+                let column = LANES * vector + place;
                 let mask = if column < width { mask } else { 0 };
-                let from = data.wrapping_add((first + column) * right.rows + row);
+                let from = right
+                    .data
+                    .as_ptr()
+                    .wrapping_add((first + column) * right.rows + row);
                 // SAFETY: rows past the last and columns past the width are not read.
                 *line = unsafe { _mm512_maskz_loadu_epi16(mask, from.cast()) };
             }
             for (offset, line) in transposed(lines).into_iter().enumerate() {
-                store(&mut panel[(pair + offset) * VECTORS + vector], line);
+                store(&mut panel[(lane + offset) * VECTORS + vector], line);
             }
         }
     }

@@ -7,9 +7,16 @@ use rayon::prelude::*;
 
 use super::tile::{LANES, mask16, mask32};
 
+/// Whether the processor multiplies pairs of bf16 numbers.
+pub(super) fn is_supported() -> bool {
+    is_x86_feature_detected!("avx512bf16")
+        && is_x86_feature_detected!("avx512f")
+        && is_x86_feature_detected!("avx512bw")
+}
+
 /// `x [rows, depth]` to the nearest bf16 numbers (ties to even), in pairs `[rows, ⌈depth / 2⌉]`; a missing last one is zero.
 pub(super) fn rounded(x: &[f32], depth: usize, parallel: bool) -> Vec<u32> {
-    assert!(super::is_supported());
+    assert!(is_supported());
     let pairs = depth.div_ceil(2);
     let rows = x.len() / depth;
     let mut out = Vec::with_capacity(rows * pairs);

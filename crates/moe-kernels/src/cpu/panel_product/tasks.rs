@@ -1,23 +1,21 @@
-//! The product on AVX-512 BF16, cut into tasks of some columns and some rows: a task lays its columns out as a panel, small enough
+//! The product on AVX-512, cut into tasks of some columns and some rows: a task lays its columns out as a panel, small enough
 //! for the cache, and multiplies all its rows with it. Meanwhile the next panel's numbers are asked for.
 
-use rayon::prelude::*;
-
-use super::panel::{COLUMNS, Line, Part, lay_out, prefetch, room};
-use super::round::rounded;
-use super::tile::{ROWS, tile};
-use super::{Activations, Bf16Matrix};
+use super::panel::{COLUMNS, Line, Part, in_lane, lay_out, prefetch, room};
+use super::tile::{ROWS, Sizes};
+use super::{Activations, Format, Stored};
 use crate::cpu::pieces::{Buffer, Pieces};
+use crate::cpu::queue::for_each_task;
 
-/// Pairs of the shared axis in a panel, which then takes 147 kB.
+/// Lanes of the shared axis in a panel, which then takes 147 kB.
 const DEPTH: usize = 768;
-/// Pairs in the rows of a task, which stay in the cache from panel to panel: 1 MB.
-const TASK_PAIRS: usize = 1 << 18;
+/// Lanes in the rows of a task, which stay in the cache from panel to panel: 1 MB.
+const TASK_LANES: usize = 1 << 18;
 /// Fewer multiplications than this are not worth waking a thread for.
 const PARALLEL: usize = 1 << 16;
 
 /// See [`super::product()`].
-pub(super) fn product(left: &Activations<'_>, right: Bf16Matrix<'_>) -> Vec<f32> {
+pub(super) fn product<T: Format>(left: &Activations<'_>, right: Stored<'_, T>) -> Vec<f32> {
     let count = left.rows * right.columns;
     if right.rows == 0 {
         return vec![0.0; count];
@@ -29,7 +27,11 @@ pub(super) fn product(left: &Activations<'_>, right: Bf16Matrix<'_>) -> Vec<f32>
 }
 
 /// See [`super::add_product`].
-pub(super) fn add_product(left: &Activations<'_>, right: Bf16Matrix<'_>, out: &mut [f32]) {
+pub(super) fn add_product<T: Format>(
+    left: &Activations<'_>,
+    right: Stored<'_, T>,
+    out: &mut [f32],
+) {
     assert_eq!(
         out.len(),
         left.rows * right.columns,
@@ -40,59 +42,63 @@ pub(super) fn add_product(left: &Activations<'_>, right: Bf16Matrix<'_>, out: &m
     }
 }
 
-fn run(left: &Activations<'_>, right: Bf16Matrix<'_>, out: Pieces<'_>, add: bool) {
+fn run<T: Format>(left: &Activations<'_>, right: Stored<'_, T>, out: Pieces<'_>, add: bool) {
     assert_eq!(left.depth, right.rows, "factors of different depth");
     let rows = left.rows;
     if rows == 0 || right.columns == 0 {
         return;
     }
     let parallel = rows * right.columns * right.rows >= PARALLEL;
+    let threads = if parallel {
+        rayon::current_num_threads()
+    } else {
+        1
+    };
     let panels = right.columns.div_ceil(COLUMNS);
-    let pairs = right.rows.div_ceil(2);
+    let lanes = right.rows.div_ceil(in_lane::<T>());
     // Enough tasks for all threads to be busy to the end.
-    let tasks = 4 * rayon::current_num_threads();
-    let task_rows = (TASK_PAIRS / pairs)
+    let tasks = 8 * threads;
+    let task_rows = (TASK_LANES / lanes)
         .min(rows.div_ceil(tasks.div_ceil(panels)))
         .next_multiple_of(ROWS);
     let product = Product {
-        left: left
-            .rounded
-            .get_or_init(|| rounded(left.numbers, left.depth, parallel)),
+        left: T::lanes(left, parallel),
+        lanes,
         rows,
         task_rows,
+        threads,
         right,
         out,
         add,
     };
     let task = |panel: &mut Vec<Line>, task: usize| {
-        // SAFETY: `rounded` made sure of the instructions, and no other task has these rows and columns.
+        // SAFETY: the processor has panels, and no other task has these rows and columns.
         unsafe { product.task(task / panels, task % panels, panel) }
     };
-    let panel = || room(pairs.min(DEPTH));
-    let tasks = 0..rows.div_ceil(task_rows) * panels;
+    let panel = || room(lanes.min(DEPTH));
+    let tasks = rows.div_ceil(task_rows) * panels;
     if parallel {
-        // A few rows alone take so little time that panels are handed out together.
-        let together = (PARALLEL / (rows * COLUMNS * right.rows)).max(1);
-        let tasks = tasks.into_par_iter().with_min_len(together);
-        tasks.for_each_init(panel, task);
+        for_each_task(tasks, panel, task);
     } else {
         let mut panel = panel();
-        tasks.for_each(|index| task(&mut panel, index));
+        (0..tasks).for_each(|index| task(&mut panel, index));
     }
 }
 
-struct Product<'a> {
-    /// Pairs, `[rows, ⌈right.rows / 2⌉]`.
+struct Product<'a, T> {
+    /// `[rows, lanes]`.
     left: &'a [u32],
+    lanes: usize,
     rows: usize,
     task_rows: usize,
-    right: Bf16Matrix<'a>,
+    threads: usize,
+    right: Stored<'a, T>,
     /// `[rows, right.columns]`.
     out: Pieces<'a>,
     add: bool,
 }
 
-impl Product<'_> {
+impl<T: Format> Product<'_, T> {
     /// # Safety
     ///
     /// The processor has the instructions; nobody else uses these rows and columns of `out`, which hold numbers where `add`.
@@ -104,7 +110,8 @@ impl Product<'_> {
             // SAFETY: the instructions are there, and so is the part.
             unsafe { lay_out(self.right, now, panel) };
             part = self.part(column, now.start + DEPTH);
-            let next = part.or_else(|| self.part(column + 1, 0));
+            // The panels in between are for the other threads.
+            let next = part.or_else(|| self.part(column + self.threads, 0));
             for (index, row) in rows.clone().step_by(ROWS).enumerate() {
                 if let Some(next) = next {
                     prefetch(self.right, next, index, tiles);
@@ -115,12 +122,12 @@ impl Product<'_> {
         }
     }
 
-    /// The part of panel `column` from pair `start` on.
+    /// The part of panel `column` from lane `start` on.
     fn part(&self, column: usize, start: usize) -> Option<Part> {
-        let (pairs, first) = (self.right.rows.div_ceil(2), column * COLUMNS);
-        (start < pairs && first < self.right.columns).then(|| Part {
+        let first = column * COLUMNS;
+        (start < self.lanes && first < self.right.columns).then(|| Part {
             start,
-            deep: (pairs - start).min(DEPTH),
+            deep: (self.lanes - start).min(DEPTH),
             first,
             width: (self.right.columns - first).min(COLUMNS),
         })
@@ -130,16 +137,21 @@ impl Product<'_> {
     ///
     /// As [`Self::task`].
     unsafe fn tile(&self, row: usize, rows: usize, part: Part, panel: &[Line]) {
-        let (pairs, columns) = (self.right.rows.div_ceil(2), self.right.columns);
-        let from = self.left[row * pairs + part.start..].as_ptr();
+        let columns = self.right.columns;
+        let from = self.left[row * self.lanes + part.start..].as_ptr();
         let to = self.out.at(row * columns + part.first);
-        let steps = [pairs, part.deep, columns, part.width];
+        let sizes = Sizes {
+            left_row: self.lanes,
+            deep: part.deep,
+            out_row: columns,
+            width: part.width,
+        };
         let add = self.add || part.start > 0;
         macro_rules! by_rows {
             ($($rows:literal)*) => {
                 match rows {
-                    $($rows => tile::<$rows>(from, panel, to, steps, add),)*
-                    _ => tile::<ROWS>(from, panel, to, steps, add),
+                    $($rows => T::tile::<$rows>(from, panel, to, sizes, add),)*
+                    _ => T::tile::<ROWS>(from, panel, to, sizes, add),
                 }
             };
         }
