@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 
-use burn::tensor::{Bool, Device, Int, Tensor};
+use burn::tensor::{Bool, Int, Tensor};
 use moe_core::{
     generate::CausalLm,
     model::{Decoder, KvCache},
@@ -115,19 +115,7 @@ impl CausalLm for Answering<'_> {
         }
     }
 
-    fn logits(&self, hidden: Tensor<2>) -> Tensor<2> {
-        self.base.logits(hidden)
-    }
-
-    fn log_probabilities(&self, hidden: Tensor<2>, tokens: &[usize]) -> Tensor<1> {
-        self.base.log_probabilities(hidden, tokens)
-    }
-
-    fn num_layers(&self) -> usize {
-        self.base.layers.len()
-    }
-
-    fn device(&self) -> Device {
-        self.base.device()
+    fn decoder(&self) -> &Decoder {
+        self.base
     }
 }

@@ -225,20 +225,8 @@ impl CausalLm for Mixed<'_> {
         }
     }
 
-    fn logits(&self, hidden: Tensor<2>) -> Tensor<2> {
-        self.base.logits(hidden)
-    }
-
-    fn log_probabilities(&self, hidden: Tensor<2>, tokens: &[usize]) -> Tensor<1> {
-        self.base.log_probabilities(hidden, tokens)
-    }
-
-    fn num_layers(&self) -> usize {
-        self.base.layers.len()
-    }
-
-    fn device(&self) -> Device {
-        self.base.device()
+    fn decoder(&self) -> &Decoder {
+        self.base
     }
 }
 

@@ -1,6 +1,6 @@
 //! `continual --out DIR [--suite …] [--methods …] [--orders …] [--seeds …] [--budget …]`: methods on streams of tasks, in one table.
 
-use std::{io::Write, path::PathBuf};
+use std::{io::Write, path::PathBuf, process::ExitCode};
 
 use anyhow::Context;
 use clap::Parser;
@@ -22,8 +22,19 @@ struct Arguments {
     stripping: bool,
 }
 
-fn main() -> anyhow::Result<()> {
+fn main() -> ExitCode {
     moe_kernels::set_up_process();
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        // In one line and without a backtrace: of a run that fails, the last line is what the table says.
+        Err(error) => {
+            eprintln!("Error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
     if let Some(folder) = &arguments.child {
         return continual::child(folder, arguments.stripping);

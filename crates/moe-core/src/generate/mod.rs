@@ -27,17 +27,28 @@ pub trait CausalLm {
         cache: &mut KvCache,
     ) -> Tensor<3>;
 
+    /// The decoder whose output layer, number of layers and device are the model's.
+    fn decoder(&self) -> &Decoder;
+
     /// `hidden [n, d_model]` → logits `[n, vocab_size]`.
-    fn logits(&self, hidden: Tensor<2>) -> Tensor<2>;
+    fn logits(&self, hidden: Tensor<2>) -> Tensor<2> {
+        self.decoder().logits(hidden)
+    }
 
     /// `hidden [n, d_model]` and the token that follows each → its log-probability, `[n]`, in nats.
-    fn log_probabilities(&self, hidden: Tensor<2>, tokens: &[usize]) -> Tensor<1>;
+    fn log_probabilities(&self, hidden: Tensor<2>, tokens: &[usize]) -> Tensor<1> {
+        self.decoder().log_probabilities(hidden, tokens)
+    }
 
     /// Number of layers, one cache each.
-    fn num_layers(&self) -> usize;
+    fn num_layers(&self) -> usize {
+        self.decoder().layers.len()
+    }
 
     /// The plain device of inputs and outputs.
-    fn device(&self) -> Device;
+    fn device(&self) -> Device {
+        self.decoder().device()
+    }
 }
 
 impl CausalLm for Decoder {
@@ -50,20 +61,8 @@ impl CausalLm for Decoder {
         Decoder::forward_cached(self, tokens, real, cache)
     }
 
-    fn logits(&self, hidden: Tensor<2>) -> Tensor<2> {
-        Decoder::logits(self, hidden)
-    }
-
-    fn log_probabilities(&self, hidden: Tensor<2>, tokens: &[usize]) -> Tensor<1> {
-        Decoder::log_probabilities(self, hidden, tokens)
-    }
-
-    fn num_layers(&self) -> usize {
-        self.layers.len()
-    }
-
-    fn device(&self) -> Device {
-        Decoder::device(self)
+    fn decoder(&self) -> &Decoder {
+        self
     }
 }
 

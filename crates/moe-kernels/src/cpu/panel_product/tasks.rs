@@ -9,8 +9,8 @@ use crate::cpu::queue::for_each_task;
 
 /// Lanes of the shared axis in a panel, which then takes 147 kB.
 const DEPTH: usize = 768;
-/// Lanes in the rows of a task, which stay in the cache from panel to panel: 1 MB.
-const TASK_LANES: usize = 1 << 18;
+/// Lanes in the rows of a task, 2 MB: few enough to stay near from panel to panel, and enough to pay for laying one out.
+const TASK_LANES: usize = 1 << 19;
 /// Fewer multiplications than this are not worth waking a thread for.
 const PARALLEL: usize = 1 << 16;
 
