@@ -204,7 +204,8 @@ struct Layer {
 }
 
 const BATCH: usize = 3;
-const SEQ: usize = 14;
+/// More than the 96 tokens whose sums are taken together.
+const SEQ: usize = 110;
 const D_MODEL: usize = 10;
 const D_FF: usize = 37;
 const RANK: usize = 3;

@@ -8,7 +8,7 @@ use super::kept::KeptRows;
 use super::loops::{add_scaled, round, scale_columns, swiglu};
 use super::{Block, Inputs, Kept, Result, Sizes, Work};
 use crate::cpu::panel_product::Activations;
-use crate::cpu::pieces::Buffer;
+use crate::cpu::pieces::{Buffer, Pieces};
 use crate::cpu::product::{Matrix, add_product, small_product};
 use crate::cpu::queue::for_each_task;
 use crate::moe_ffn::{MoeFfn, Observed};
@@ -17,6 +17,9 @@ use crate::values::{Values, tensor};
 /// Tokens that go through all of the network before the next ones, where nothing is kept: their gate, up and hidden state stay in
 /// the cache, and are enough rows for a product.
 const AT_ONCE: usize = 768;
+
+/// Sums over tokens of the observed expert's `h`, `[d_ff]`, and of its code, `[codes]`.
+type Pooled<'a> = (&'a mut [f32], &'a mut [f32]);
 
 impl Inputs {
     /// Output and what the backward pass needs.
@@ -81,16 +84,11 @@ impl Inputs {
             let (hidden, mixed) = (hidden.pieces(), mixed.pieces());
             let kept_codes = kept_codes.each_mut().map(Buffer::pieces);
             let rounded = rounded.each_mut().map(Buffer::pieces);
-            let run = |work: &mut Work, block: Block, pooled: Option<usize>| {
+            let run = |work: &mut Work, block: Block, pooled: Option<Pooled<'_>>| {
                 let (place, rows) = (block.first - first, block.rows);
                 let base = [0, 1].map(|side: usize| &base[side][place * d_ff..][..rows * d_ff]);
-                // SAFETY: blocks share no token. The blocks of a batch row that is pooled run one after the other, and its pooled row
-                // was written before the first.
+                // SAFETY: blocks share no token.
                 unsafe {
-                    let pooled = pooled.map(|row| {
-                        let hidden = hidden.piece(row * d_ff, d_ff);
-                        (hidden, mixed.piece(row * codes, codes))
-                    });
                     self.block(
                         block,
                         base,
@@ -110,20 +108,32 @@ impl Inputs {
             };
             let work = || Work::new(&self.sizes);
             if observed {
-                let one_row = |work: &mut Work, row: usize| {
-                    let pooled = tokens + row - batch.start;
-                    // SAFETY: the pooled row is this batch row's own.
-                    unsafe {
-                        hidden.zeroed(pooled * d_ff, d_ff);
-                        mixed.zeroed(pooled * codes, codes);
+                let stretches = self.stretches(batch.clone());
+                let width = d_ff + codes;
+                let mut sums = vec![0.0; stretches.len() * width];
+                let pieces = Pieces::new(&mut sums);
+                for_each_task(stretches.len(), work, |work, index| {
+                    // SAFETY: the sums are this stretch's own.
+                    let sums = unsafe { pieces.piece(index * width, width) };
+                    let (hidden, mixed) = sums.split_at_mut(d_ff);
+                    for &block in &stretches[index] {
+                        run(work, block, Some((&mut *hidden, &mut *mixed)));
                     }
-                    for block in self.blocks(row) {
-                        run(work, block, Some(pooled));
-                    }
-                };
-                for_each_task(batch.len(), work, |work, row| {
-                    one_row(work, batch.start + row)
                 });
+                for row in 0..batch.len() {
+                    let pooled = tokens + row;
+                    // SAFETY: no task is at work any more.
+                    let (hidden, mixed) = unsafe {
+                        let hidden = hidden.zeroed(pooled * d_ff, d_ff);
+                        (hidden, mixed.zeroed(pooled * codes, codes))
+                    };
+                    let all = stretches.iter().zip(sums.chunks_exact(width));
+                    for (_, sums) in all.filter(|(blocks, _)| blocks[0].batch == batch.start + row)
+                    {
+                        add_scaled(&sums[..d_ff], 1.0, hidden);
+                        add_scaled(&sums[d_ff..], 1.0, mixed);
+                    }
+                }
             } else {
                 let blocks: Vec<Block> = batch.flat_map(|row| self.blocks(row)).collect();
                 for_each_task(blocks.len(), work, |work, index| {
@@ -178,7 +188,7 @@ impl Inputs {
         hidden: &mut [f32],
         mixed: &mut [f32],
         kept: [&mut [f32]; 3],
-        mut pooled: Option<(&mut [f32], &mut [f32])>,
+        mut pooled: Option<Pooled<'_>>,
     ) {
         let MoeFfn {
             experts,

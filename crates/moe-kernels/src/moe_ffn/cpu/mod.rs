@@ -51,6 +51,9 @@ impl Sizes {
     }
 }
 
+/// Blocks of a stretch: 96 tokens, so that a long text is work for all threads.
+const TOGETHER: usize = 8;
+
 pub(crate) struct Result {
     /// `[rows, d_model]`.
     pub(crate) output: FlexTensor,
@@ -105,6 +108,19 @@ impl Inputs {
             },
             settings,
         }
+    }
+
+    /// Stretches of at most [`TOGETHER`] blocks of one batch row, for all rows of `batch`: what is summed over tokens is summed over each
+    /// apart, and then over all in this order, whatever the threads.
+    fn stretches(&self, batch: Range<usize>) -> Vec<Vec<Block>> {
+        let rows = batch.map(|row| self.blocks(row).collect::<Vec<_>>());
+        rows.flat_map(|blocks| {
+            blocks
+                .chunks(TOGETHER)
+                .map(<[_]>::to_vec)
+                .collect::<Vec<_>>()
+        })
+        .collect()
     }
 
     /// Blocks of one batch row.

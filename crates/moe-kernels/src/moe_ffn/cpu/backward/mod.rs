@@ -1,4 +1,4 @@
-//! Backward pass on the CPU. A block's activations are computed again; its part of the LoRA gradients is summed per batch row, so that
+//! Backward pass on the CPU. A block's activations are computed again; its part of the LoRA gradients is summed per stretch, so that
 //! the order of the sums does not depend on the threads.
 
 mod block;
@@ -80,7 +80,7 @@ struct Turned {
     b: [Vec<f32>; 3],
 }
 
-/// LoRA gradients of one batch row, each `[codes, …]`.
+/// LoRA gradients of one stretch, each `[codes, …]`.
 struct Sums {
     a: [Vec<f32>; 3],
     b: [Vec<f32>; 2],
@@ -225,11 +225,12 @@ impl Inputs {
             x: x.pieces(),
             weights: Pieces::new(&mut weights),
         };
-        let mut sums: Vec<Option<Sums>> = (0..batch).map(|_| None).collect();
+        let stretches = self.stretches(0..batch);
+        let mut sums: Vec<Option<Sums>> = stretches.iter().map(|_| None).collect();
         let pieces = Pieces::new(&mut sums);
-        let one_row = |room: &mut Room, batch: usize| {
+        let one_stretch = |room: &mut Room, index: usize| {
             let mut sums = Sums::new(&self.sizes);
-            for block in self.blocks(batch) {
+            for &block in &stretches[index] {
                 if below {
                     // SAFETY: blocks share no token.
                     unsafe { written.clear(block, &self.sizes) };
@@ -238,11 +239,11 @@ impl Inputs {
                     self.block_backward(expert, block, &read, written, room, &mut sums);
                 }
             }
-            // SAFETY: this task alone has this row.
-            let place = unsafe { pieces.piece(batch, 1) };
+            // SAFETY: this task alone has this stretch.
+            let place = unsafe { pieces.piece(index, 1) };
             place[0] = Some(sums);
         };
-        for_each_task(batch, || Room::new(self), one_row);
+        for_each_task(stretches.len(), || Room::new(self), one_stretch);
         let sums = sums.into_iter().flatten().reduce(Sums::add);
         let Sums {
             a,
