@@ -7,6 +7,8 @@
 ///   stays what it is. Does nothing on other platforms.
 /// - **The calling thread is one of rayon's.** By default it would put every product into the hands of others, sleep, and be woken
 ///   again: a thousand times in a training step. Does nothing where rayon's threads run already.
+///   With a single thread for rayon (`RAYON_NUM_THREADS=1`) the caller must not wait for another thread that uses rayon: it would
+///   wait for the caller.
 pub fn set_up_process() {
     keep_freed_memory();
     // An error says that the pool is there, made by someone who wants it otherwise.

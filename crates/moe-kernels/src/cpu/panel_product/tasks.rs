@@ -11,6 +11,8 @@ use crate::cpu::queue::for_each_task;
 const DEPTH: usize = 768;
 /// Lanes in the rows of a task, 2 MB: few enough to stay near from panel to panel, and enough to pay for laying one out.
 const TASK_LANES: usize = 1 << 19;
+/// Rows that pay for laying out a panel, however many threads there are.
+const LEAST_ROWS: usize = 64;
 /// Fewer multiplications than this are not worth waking a thread for.
 const PARALLEL: usize = 1 << 16;
 
@@ -60,6 +62,7 @@ fn run<T: Format>(left: &Activations<'_>, right: Stored<'_, T>, out: Pieces<'_>,
     let tasks = 8 * threads;
     let task_rows = (TASK_LANES / lanes)
         .min(rows.div_ceil(tasks.div_ceil(panels)))
+        .max(LEAST_ROWS)
         .next_multiple_of(ROWS);
     let product = Product {
         left: T::lanes(left, parallel),
