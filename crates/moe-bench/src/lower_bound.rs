@@ -87,7 +87,7 @@ pub struct Speed {
 /// One product, in the form in which the model runs it: a plain one with a frozen right factor where there is no batch.
 fn run(batch: usize, left: Tensor<3>, right: Tensor<3>) {
     if batch == 1 {
-        let product = moe_kernels::linear(left.squeeze_dim(0), right.squeeze_dim(0));
+        let product = moe_kernels::linear::<2>(left.squeeze_dim(0), right.squeeze_dim(0));
         // Reading one entry back waits for an asynchronous device.
         let _ = product.slice([0..1, 0..1]).into_data();
     } else {

@@ -7,7 +7,9 @@ use burn::backend::{Autodiff, Backend, Flex, backend_extension};
 
 use crate::cpu::weight::Weight;
 use crate::{AttentionShape, MoeFfn};
-use crate::{attention, linear, moe_ffn, rms_norm, swiglu, token_cross_entropy};
+use crate::{
+    attention, linear, moe_ffn, outputs, rms_norm, swiglu, token_cross_entropy, token_gate,
+};
 
 /// What a back end does by itself. The functions of this crate fall back to Burn's operations for all others.
 #[backend_extension(Flex, Autodiff)]
@@ -15,8 +17,27 @@ pub trait FusedOps: Backend {
     /// See [`linear()`](fn@crate::linear).
     fn frozen_linear(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self>;
 
+    /// See [`linears()`](fn@crate::linears).
+    fn frozen_linears(
+        x: FloatTensor<Self>,
+        first: FloatTensor<Self>,
+        second: FloatTensor<Self>,
+        third: FloatTensor<Self>,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>);
+
     /// See [`rms_norm()`](fn@crate::rms_norm).
     fn rms_norm(x: FloatTensor<Self>, gamma: FloatTensor<Self>, epsilon: f32) -> FloatTensor<Self>;
+
+    /// See [`add_rms_norm()`](fn@crate::add_rms_norm).
+    fn add_rms_norm(
+        x: FloatTensor<Self>,
+        y: FloatTensor<Self>,
+        gamma: FloatTensor<Self>,
+        epsilon: f32,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>);
+
+    /// See [`token_gate()`](fn@crate::token_gate).
+    fn token_gate(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self>;
 
     /// See [`swiglu()`](fn@crate::swiglu).
     fn swiglu(gate: FloatTensor<Self>, up: FloatTensor<Self>) -> FloatTensor<Self>;
@@ -39,7 +60,7 @@ pub trait FusedOps: Backend {
         shape: AttentionShape,
     ) -> FloatTensor<Self>;
 
-    /// See [`moe_ffn()`](fn@crate::moe_ffn).
+    /// See [`moe_ffn()`](fn@crate::moe_ffn): the mixture, and the pooled output, of no rows when no expert is observed.
     #[allow(clippy::too_many_arguments)]
     fn moe_ffn(
         x: FloatTensor<Self>,
@@ -55,7 +76,7 @@ pub trait FusedOps: Backend {
         base_down: FloatTensor<Self>,
         shares: FloatTensor<Self>,
         settings: MoeFfn,
-    ) -> FloatTensor<Self>;
+    ) -> (FloatTensor<Self>, FloatTensor<Self>);
 }
 
 impl FusedOps for Flex {
@@ -63,8 +84,31 @@ impl FusedOps for Flex {
         linear::cpu::forward(x, &Weight::of(weight))
     }
 
+    fn frozen_linears(
+        x: FloatTensor<Self>,
+        first: FloatTensor<Self>,
+        second: FloatTensor<Self>,
+        third: FloatTensor<Self>,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+        let weights = [first, second, third].map(Weight::of);
+        linear::cpu::products(x, weights.each_ref()).into()
+    }
+
     fn rms_norm(x: FloatTensor<Self>, gamma: FloatTensor<Self>, epsilon: f32) -> FloatTensor<Self> {
         rms_norm::cpu::forward(x, gamma, epsilon)
+    }
+
+    fn add_rms_norm(
+        x: FloatTensor<Self>,
+        y: FloatTensor<Self>,
+        gamma: FloatTensor<Self>,
+        epsilon: f32,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        rms_norm::cpu::add_forward(x, y, gamma, epsilon).into()
+    }
+
+    fn token_gate(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
+        token_gate::cpu::forward(x, weight)
     }
 
     fn swiglu(gate: FloatTensor<Self>, up: FloatTensor<Self>) -> FloatTensor<Self> {
@@ -107,10 +151,11 @@ impl FusedOps for Flex {
         base_down: FloatTensor<Self>,
         shares: FloatTensor<Self>,
         settings: MoeFfn,
-    ) -> FloatTensor<Self> {
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
         let learnt = [x, weights, gate_a, gate_b, up_a, up_b, down_a, down_b];
         moe_ffn::cpu::Inputs::new(learnt, [base_gate, base_up, base_down], shares, settings)
-            .output()
+            .outputs()
+            .into()
     }
 }
 
@@ -129,6 +174,25 @@ impl<C: CheckpointStrategy> FusedOps for Autodiff<Flex, C> {
         }
     }
 
+    fn frozen_linears(
+        x: FloatTensor<Self>,
+        first: FloatTensor<Self>,
+        second: FloatTensor<Self>,
+        third: FloatTensor<Self>,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+        let node = x.node();
+        let weights = [first, second, third].map(|weight| Weight::of(weight.into_primitive()));
+        let products = linear::cpu::products(x.into_primitive(), weights.each_ref());
+        match linear::cpu::LinearsBackward
+            .prepare::<C>([node])
+            .compute_bound()
+            .stateful()
+        {
+            OpsKind::Tracked(step) => outputs::finish(step, weights, products).into(),
+            OpsKind::UnTracked(_) => outputs::untracked::<C, _>(products).into(),
+        }
+    }
+
     fn rms_norm(x: FloatTensor<Self>, gamma: FloatTensor<Self>, epsilon: f32) -> FloatTensor<Self> {
         let node = x.node();
         let (x, gamma) = (x.into_primitive(), gamma.into_primitive());
@@ -139,6 +203,42 @@ impl<C: CheckpointStrategy> FusedOps for Autodiff<Flex, C> {
             .stateful()
         {
             OpsKind::Tracked(step) => step.finish((x, gamma, epsilon), output),
+            OpsKind::UnTracked(step) => step.finish(output),
+        }
+    }
+
+    fn add_rms_norm(
+        x: FloatTensor<Self>,
+        y: FloatTensor<Self>,
+        gamma: FloatTensor<Self>,
+        epsilon: f32,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        let nodes = [x.node(), y.node()];
+        let [x, y, gamma] = [x, y, gamma].map(|tensor| tensor.into_primitive());
+        let results = rms_norm::cpu::add_forward(x, y, gamma.clone(), epsilon);
+        match rms_norm::cpu::AddRmsNormBackward
+            .prepare::<C>(nodes)
+            .compute_bound()
+            .stateful()
+        {
+            OpsKind::Tracked(step) => {
+                let norm = (results[0].clone(), gamma, epsilon);
+                outputs::finish(step, norm, results).into()
+            }
+            OpsKind::UnTracked(_) => outputs::untracked::<C, _>(results).into(),
+        }
+    }
+
+    fn token_gate(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
+        let nodes = [x.node(), weight.node()];
+        let [x, weight] = [x, weight].map(|tensor| tensor.into_primitive());
+        let output = token_gate::cpu::forward(x.clone(), weight.clone());
+        match token_gate::cpu::TokenGateBackward
+            .prepare::<C>(nodes)
+            .compute_bound()
+            .stateful()
+        {
+            OpsKind::Tracked(step) => step.finish([x, weight, output.clone()], output),
             OpsKind::UnTracked(step) => step.finish(output),
         }
     }
@@ -221,7 +321,7 @@ impl<C: CheckpointStrategy> FusedOps for Autodiff<Flex, C> {
         base_down: FloatTensor<Self>,
         shares: FloatTensor<Self>,
         settings: MoeFfn,
-    ) -> FloatTensor<Self> {
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
         let learnt = [x, weights, gate_a, gate_b, up_a, up_b, down_a, down_b];
         let nodes = learnt.each_ref().map(|tensor| tensor.node());
         let inputs = moe_ffn::cpu::Inputs::new(
@@ -236,10 +336,10 @@ impl<C: CheckpointStrategy> FusedOps for Autodiff<Flex, C> {
             .stateful()
         {
             OpsKind::Tracked(step) => {
-                let result = inputs.forward();
-                step.finish((inputs, result.kept), result.output)
+                let (outputs, kept) = inputs.forward();
+                outputs::finish(step, (inputs, kept), outputs).into()
             }
-            OpsKind::UnTracked(step) => step.finish(inputs.output()),
+            OpsKind::UnTracked(_) => outputs::untracked::<C, _>(inputs.outputs()).into(),
         }
     }
 }

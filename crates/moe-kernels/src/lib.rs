@@ -4,8 +4,9 @@
 //! over memory. On the CPU back end (feature `flex`) it runs kernels of its own; anywhere else, and wherever a weight that
 //! is taken for frozen is trained after all, it *is* that composition.
 //!
-//! - [`linear()`]: a product with a frozen matrix
-//! - [`rms_norm()`], [`swiglu()`]
+//! - [`linear()`], [`linears()`]: products with frozen matrices
+//! - [`rms_norm()`], [`add_rms_norm()`], [`swiglu()`]
+//! - [`token_gate()`]: the weights of the experts for each token
 //! - [`attention()`]: rotary, grouped-query, causal attention that keeps no score matrix
 //! - [`token_cross_entropy()`]: the loss of next tokens, without the logits of a whole vocabulary
 //! - [`moe_ffn()`]: the MoE-LoRA feed-forward network as one operation
@@ -24,10 +25,13 @@ mod cpu;
 pub mod dropout;
 mod linear;
 mod moe_ffn;
+#[cfg(feature = "flex")]
+mod outputs;
 mod process;
 mod rms_norm;
 mod swiglu;
 mod token_cross_entropy;
+mod token_gate;
 #[cfg(feature = "flex")]
 mod values;
 
@@ -35,12 +39,13 @@ pub use adamw::AdamW;
 pub use attention::{AttentionShape, attend, attention, attention_bias, rotate};
 #[cfg(feature = "flex")]
 pub use backend::FusedOps;
-pub use linear::linear;
+pub use linear::{linear, linears};
 pub use moe_ffn::{Dropout, Loras, MoeFfn, Observed, moe_ffn};
 pub use process::set_up_process;
-pub use rms_norm::rms_norm;
+pub use rms_norm::{add_rms_norm, rms_norm};
 pub use swiglu::swiglu;
 pub use token_cross_entropy::token_cross_entropy;
+pub use token_gate::token_gate;
 
 /// Whether the kernels of this crate can work on `x`: 32-bit floats of the CPU back end.
 pub fn has_kernels<const D: usize>(x: &burn::tensor::Tensor<D>) -> bool {

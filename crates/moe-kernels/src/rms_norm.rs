@@ -19,6 +19,43 @@ pub fn rms_norm<const D: usize>(x: Tensor<D>, gamma: Tensor<1>, epsilon: f64) ->
             epsilon as f32,
         ));
     }
+    composed(x, gamma, epsilon)
+}
+
+/// `x + y`, and its norm: what a layer's residual stream goes on with, and what its next block reads. As [`rms_norm`] otherwise.
+///
+/// # Panics
+///
+/// When the shapes of `x` and `y` differ, or their last axis is not that of `gamma`.
+pub fn add_rms_norm<const D: usize>(
+    x: Tensor<D>,
+    y: Tensor<D>,
+    gamma: Tensor<1>,
+    epsilon: f64,
+) -> (Tensor<D>, Tensor<D>) {
+    let [width] = gamma.dims();
+    assert_eq!(x.dims()[D - 1], width, "a norm of another width");
+    assert_eq!(x.dims(), y.dims(), "terms of different shapes");
+    #[cfg(feature = "flex")]
+    if !gamma.is_tracked()
+        && [&x, &y].into_iter().all(crate::has_kernels)
+        && crate::has_kernels(&gamma)
+    {
+        use crate::FusedOps;
+        let (sum, normed) = burn::backend::Dispatch::add_rms_norm(
+            x.into_dispatch(),
+            y.into_dispatch(),
+            gamma.into_dispatch(),
+            epsilon as f32,
+        );
+        return (Tensor::from_dispatch(sum), Tensor::from_dispatch(normed));
+    }
+    let sum = x + y;
+    (sum.clone(), composed(sum, gamma, epsilon))
+}
+
+/// Of Burn's operations.
+fn composed<const D: usize>(x: Tensor<D>, gamma: Tensor<1>, epsilon: f64) -> Tensor<D> {
     let scale = (x.clone().square().mean_dim(D - 1) + epsilon).sqrt();
     (x / scale) * gamma.unsqueeze()
 }
@@ -32,15 +69,16 @@ pub(crate) mod cpu {
     use burn::backend::flex::FlexTensor;
     use burn::tensor::TensorData;
 
-    use crate::cpu::pieces::filled;
+    use crate::cpu::pieces::{Buffer, filled};
     use crate::cpu::vectorised;
+    use crate::outputs::Gathered;
     use crate::values::Values;
 
     /// Rows of one task.
     const ROWS: usize = 16;
 
     vectorised! {
-        fn forward_rows(x: &[f32], gamma: &[f32], epsilon: f32, out: &mut [f32]) {
+        fn norm_rows(x: &[f32], gamma: &[f32], epsilon: f32, out: &mut [f32]) {
             let width = gamma.len();
             for (x, out) in x.chunks_exact(width).zip(out.chunks_exact_mut(width)) {
                 let inverse = inverse_scale(x, epsilon);
@@ -52,11 +90,19 @@ pub(crate) mod cpu {
     }
 
     vectorised! {
-        /// `dx = s (g γ − x s² mean(x g γ))` with `s = 1/√(mean(x²) + ε)`.
-        fn backward_rows(x: &[f32], gamma: &[f32], epsilon: f32, grad: &[f32], out: &mut [f32]) {
+        fn add(x: &[f32], y: &[f32], out: &mut [f32]) {
+            for ((out, x), y) in out.iter_mut().zip(x).zip(y) {
+                *out = x + y;
+            }
+        }
+    }
+
+    vectorised! {
+        /// `dx = s (g γ − x s² mean(x g γ))` with `s = 1/√(mean(x²) + ε)`, and `others` besides, what comes to `x` another way.
+        fn backward_rows(x: &[f32], gamma: &[f32], epsilon: f32, grad: &[f32], others: Option<&[f32]>, out: &mut [f32]) {
             let width = gamma.len();
             let rows = x.chunks_exact(width).zip(grad.chunks_exact(width));
-            for ((x, grad), out) in rows.zip(out.chunks_exact_mut(width)) {
+            for (row, ((x, grad), out)) in rows.zip(out.chunks_exact_mut(width)).enumerate() {
                 let inverse = inverse_scale(x, epsilon);
                 let mut sums = [0f32; 16];
                 for ((out, grad), gamma) in out.iter_mut().zip(grad).zip(gamma) {
@@ -71,6 +117,11 @@ pub(crate) mod cpu {
                 let pull = -mean * inverse * inverse;
                 for (out, x) in out.iter_mut().zip(x) {
                     *out = x.mul_add(pull, *out) * inverse;
+                }
+                if let Some(others) = others {
+                    for (out, other) in out.iter_mut().zip(&others[row * width..][..width]) {
+                        *out += other;
+                    }
                 }
             }
         }
@@ -88,11 +139,60 @@ pub(crate) mod cpu {
         1.0 / (mean + epsilon).sqrt()
     }
 
+    /// Input, gamma and epsilon of a norm.
+    pub(crate) type Norm = (FlexTensor, FlexTensor, f32);
+
     pub(crate) fn forward(x: FlexTensor, gamma: FlexTensor, epsilon: f32) -> FlexTensor {
         let shape = x.layout().shape().clone();
         let (x, gamma) = (Values::of(x), Values::of(gamma));
         let out = filled(x.len(), ROWS * gamma.len(), |place, out| {
-            forward_rows(&x[place], &gamma, epsilon, out);
+            norm_rows(&x[place], &gamma, epsilon, out);
+        });
+        FlexTensor::from_data(TensorData::new(out, shape))
+    }
+
+    /// `[x + y, its norm]`.
+    pub(crate) fn add_forward(
+        x: FlexTensor,
+        y: FlexTensor,
+        gamma: FlexTensor,
+        epsilon: f32,
+    ) -> [FlexTensor; 2] {
+        let shape = x.layout().shape().clone();
+        let [x, y, gamma] = [x, y, gamma].map(Values::of);
+        let step = ROWS * gamma.len();
+        let mut sum = Buffer::new(x.len());
+        let sums = sum.pieces();
+        let normed = filled(x.len(), step, |place, out| {
+            // SAFETY: places are disjoint.
+            let sum = unsafe { sums.zeroed(place.start, place.len()) };
+            add(&x[place.clone()], &y[place], sum);
+            norm_rows(sum, &gamma, epsilon, out);
+        });
+        // SAFETY: the places are all there is.
+        let sum = unsafe { sum.written() };
+        [sum, normed].map(|numbers| FlexTensor::from_data(TensorData::new(numbers, shape.clone())))
+    }
+
+    /// Gradient of the norm's input, of which `others` comes to it another way.
+    fn backward(
+        (x, gamma, epsilon): Norm,
+        grad: FlexTensor,
+        others: Option<FlexTensor>,
+    ) -> FlexTensor {
+        let shape = x.layout().shape().clone();
+        let [x, gamma, grad] = [x, gamma, grad].map(Values::of);
+        let others = others.map(Values::of);
+        let out = filled(x.len(), ROWS * gamma.len(), |place, out| {
+            let others = others.as_ref().map(|others| &others[place.clone()]);
+            backward_rows(
+                &x[place.clone()],
+                &gamma,
+                epsilon,
+                &grad[place],
+                others,
+                out,
+            );
         });
         FlexTensor::from_data(TensorData::new(out, shape))
     }
@@ -101,25 +201,43 @@ pub(crate) mod cpu {
     pub(crate) struct RmsNormBackward;
 
     impl Backward<Flex, 1> for RmsNormBackward {
-        /// Input, gamma, epsilon.
-        type State = (FlexTensor, FlexTensor, f32);
+        type State = Norm;
 
         fn backward(
             self,
-            ops: Ops<Self::State, 1>,
+            ops: Ops<Norm, 1>,
             grads: &mut Gradients,
             _checkpointer: &mut Checkpointer,
         ) {
-            let grad = Values::of(grads.consume::<Flex>(&ops.node));
-            let [Some(parent)] = ops.parents else { return };
-            let (x, gamma, epsilon) = ops.state;
-            let shape = x.layout().shape().clone();
-            let (x, gamma) = (Values::of(x), Values::of(gamma));
-            let out = filled(x.len(), ROWS * gamma.len(), |place, out| {
-                backward_rows(&x[place.clone()], &gamma, epsilon, &grad[place], out);
-            });
-            let out = FlexTensor::from_data(TensorData::new(out, shape));
-            grads.register::<Flex>(parent.id, out);
+            let grad = grads.consume::<Flex>(&ops.node);
+            let [Some(x)] = ops.parents else { return };
+            grads.register::<Flex>(x.id, backward(ops.state, grad, None));
+        }
+    }
+
+    #[derive(Debug)]
+    pub(crate) struct AddRmsNormBackward;
+
+    impl Backward<Flex, 2> for AddRmsNormBackward {
+        /// The norm's input is the sum.
+        type State = (Norm, Gathered<2>);
+
+        fn backward(
+            self,
+            ops: Ops<Self::State, 2>,
+            grads: &mut Gradients,
+            _checkpointer: &mut Checkpointer,
+        ) {
+            let (norm, gathered) = ops.state;
+            grads.consume::<Flex>(&ops.node);
+            let grad = match gathered.take() {
+                [sum, Some(normed)] => backward(norm, normed, sum),
+                [Some(sum), None] => sum,
+                [None, None] => return,
+            };
+            for term in ops.parents.into_iter().flatten() {
+                grads.register::<Flex>(term.id, grad.clone());
+            }
         }
     }
 }

@@ -1,7 +1,7 @@
 use burn::tensor::{Bool, Device, Int, Tensor};
 use moe_core::generate::CausalLm;
 use moe_core::model::{
-    Attention, AttentionContext, Decoder, FeedForward, KvCache, LayerCache, rms_norm,
+    Attention, AttentionContext, Decoder, FeedForward, KvCache, LayerCache, Residual,
 };
 
 use crate::{Adapters, ExpertBank, LoraDropout, Observe, Routing, Texts};
@@ -99,10 +99,11 @@ impl Adapters {
         };
         // A cache wants the keys and values of every layer.
         let known = texts.states.as_ref().filter(|_| cache.is_none());
-        let (start, mut x) = match known {
+        let (start, x) = match known {
             Some(states) => (states.layers, states.x.clone()),
             None => (0, base.embed(texts.tokens.clone())), // [batch, seq, d_model]
         };
+        let mut x = Residual::new(x);
         let mut banks = self.banks.iter().peekable();
         assert!(
             banks.peek().is_none_or(|bank| bank.layer >= start),
@@ -112,15 +113,15 @@ impl Adapters {
         for (index, layer) in base.layers.iter().enumerate().skip(start) {
             let cache = cache.as_mut().map(|cache| &mut cache.layers[index]);
             let Some(bank) = banks.next_if(|bank| bank.layer == index) else {
-                x = layer.forward(x, &context, cache);
+                layer.forward(&mut x, &context, cache);
                 continue;
             };
-            let normed = rms_norm(&layer.input_norm, x.clone());
-            x = attend(bank, &layer.attention, normed, &context, cache) + x;
-            let normed = rms_norm(&layer.post_attention_norm, x.clone());
-            x = mixture(bank, &layer.feed_forward, normed) + x;
+            let normed = x.normed(&layer.input_norm);
+            x.add(attend(bank, &layer.attention, normed, &context, cache));
+            let normed = x.normed(&layer.post_attention_norm);
+            x.add(mixture(bank, &layer.feed_forward, normed));
         }
-        rms_norm(&base.norm, x)
+        x.normed(&base.norm)
     }
 }
 

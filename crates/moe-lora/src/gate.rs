@@ -1,5 +1,4 @@
 use burn::module::{Module, Param};
-use burn::tensor::activation::softmax;
 use burn::tensor::{Device, Tensor, TensorData};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -63,7 +62,7 @@ impl TokenGate {
 
     /// `x [n, d_model]` → weights `[n, active]`, rows sum to one.
     pub fn forward(&self, x: Tensor<2>) -> Tensor<2> {
-        softmax(x.matmul(self.weight.val()), 1)
+        moe_kernels::token_gate(x, self.weight.val())
     }
 }
 

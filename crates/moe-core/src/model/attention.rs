@@ -3,7 +3,7 @@ use burn::nn::{Linear, RmsNorm};
 use burn::tensor::Tensor;
 use moe_kernels::{AttentionShape, attend, rotate};
 
-use super::{AttentionContext, LayerCache, linear, rms_norm};
+use super::{AttentionContext, LayerCache, linear, linears, rms_norm};
 
 /// Grouped-query attention (Ainslie et al. 2023, "GQA") with rotary positions.
 #[derive(Module, Debug)]
@@ -53,11 +53,8 @@ impl Attention {
     /// `x [batch, seq, d_model]` → its query, key and value. What an adapter adds to a projection
     /// is added here, before [`Self::attend`].
     pub fn project(&self, x: Tensor<3>) -> Projected {
-        Projected {
-            query: linear(&self.query, x.clone()),
-            key: linear(&self.key, x.clone()),
-            value: linear(&self.value, x),
-        }
+        let [query, key, value] = linears([&self.query, &self.key, &self.value], x);
+        Projected { query, key, value }
     }
 
     /// `softmax(QKᵀ/√head_dim + mask) V` as `[batch, seq, num_heads · head_dim]`, before the

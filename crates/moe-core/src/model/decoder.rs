@@ -2,7 +2,7 @@ use burn::module::Module;
 use burn::nn::{Embedding, Linear, RmsNorm};
 use burn::tensor::{Bool, DType, Device, Int, Tensor};
 
-use super::{AttentionContext, DecoderLayer, KvCache, Rope, rms_norm};
+use super::{AttentionContext, DecoderLayer, KvCache, Residual, Rope};
 use crate::config::ModelConfig;
 
 /// A decoder-only language model of the Llama family.
@@ -59,11 +59,11 @@ impl Decoder {
     /// Rows of padding positions hold finite numbers without meaning.
     pub fn forward(&self, tokens: Tensor<2, Int>, real: Tensor<2, Bool>) -> Tensor<3> {
         let context = self.context(real, 0);
-        let mut x = self.embed(tokens);
+        let mut x = Residual::new(self.embed(tokens));
         for layer in &self.layers {
-            x = layer.forward(x, &context, None);
+            layer.forward(&mut x, &context, None);
         }
-        rms_norm(&self.norm, x)
+        x.normed(&self.norm)
     }
 
     /// As [`Self::forward`] for tokens that follow those in `cache`; `real [batch, seq]` describes
@@ -81,11 +81,11 @@ impl Decoder {
         assert_eq!(cache.layers.len(), self.layers.len(), "one cache per layer");
         let cached = cache.len();
         let context = self.context(cache.extend(real), cached);
-        let mut x = self.embed(tokens);
+        let mut x = Residual::new(self.embed(tokens));
         for (layer, cache) in self.layers.iter().zip(&mut cache.layers) {
-            x = layer.forward(x, &context, Some(cache));
+            layer.forward(&mut x, &context, Some(cache));
         }
-        rms_norm(&self.norm, x)
+        x.normed(&self.norm)
     }
 
     /// `hidden [n, d_model]` (after the final norm) → next-token logits `[n, vocab_size]`.

@@ -1,8 +1,7 @@
 use burn::module::Module;
 use burn::nn::RmsNorm;
-use burn::tensor::Tensor;
 
-use super::{Attention, AttentionContext, FeedForward, LayerCache, rms_norm};
+use super::{Attention, AttentionContext, FeedForward, LayerCache, Residual};
 
 /// One pre-norm block.
 #[derive(Module, Debug)]
@@ -18,23 +17,19 @@ pub struct DecoderLayer {
 }
 
 impl DecoderLayer {
-    /// `x [batch, seq, d_model]` → `[batch, seq, d_model]`.
+    /// Takes the stream `x` from below the block to above it.
     ///
     /// With a cache the keys and values of earlier tokens are attended to, and those of `x` are
     /// appended.
     pub fn forward(
         &self,
-        x: Tensor<3>,
+        x: &mut Residual,
         context: &AttentionContext,
         cache: Option<&mut LayerCache>,
-    ) -> Tensor<3> {
-        let x = x.clone()
-            + self
-                .attention
-                .forward(rms_norm(&self.input_norm, x), context, cache);
-        x.clone()
-            + self
-                .feed_forward
-                .forward(rms_norm(&self.post_attention_norm, x))
+    ) {
+        let normed = x.normed(&self.input_norm);
+        x.add(self.attention.forward(normed, context, cache));
+        let normed = x.normed(&self.post_attention_norm);
+        x.add(self.feed_forward.forward(normed));
     }
 }

@@ -7,14 +7,29 @@ use burn::tensor::Tensor;
 ///
 /// When the last axis of `x` is not the weight's `d_in`.
 pub fn linear(layer: &Linear, x: Tensor<3>) -> Tensor<3> {
-    let [batch, seq, d_in] = x.dims();
-    let y = moe_kernels::linear(x.reshape([batch * seq, d_in]), layer.weight.val());
-    let y = match &layer.bias {
+    add_bias(layer, moe_kernels::linear(x, layer.weight.val()))
+}
+
+/// [`linear()`] of one `x` with three layers.
+///
+/// # Panics
+///
+/// When the last axis of `x` is not their weights' `d_in`.
+pub fn linears(layers: [&Linear; 3], x: Tensor<3>) -> [Tensor<3>; 3] {
+    let [first, second, third] = moe_kernels::linears(x, layers.map(|layer| layer.weight.val()));
+    let [one, two, three] = layers;
+    [
+        add_bias(one, first),
+        add_bias(two, second),
+        add_bias(three, third),
+    ]
+}
+
+fn add_bias(layer: &Linear, y: Tensor<3>) -> Tensor<3> {
+    match &layer.bias {
         Some(bias) => y + bias.val().unsqueeze(),
         None => y,
-    };
-    let [_, d_out] = y.dims();
-    y.reshape([batch, seq, d_out])
+    }
 }
 
 #[cfg(test)]

@@ -18,6 +18,7 @@ mod linear;
 mod load;
 mod norm;
 mod random;
+mod residual;
 mod rope;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -30,6 +31,7 @@ pub use decoder::Decoder;
 pub use dtype::BaseDtype;
 pub use feed_forward::FeedForward;
 pub use layer::DecoderLayer;
-pub use linear::linear;
+pub use linear::{linear, linears};
 pub use norm::rms_norm;
+pub use residual::Residual;
 pub use rope::Rope;

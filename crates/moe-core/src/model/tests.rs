@@ -2,7 +2,7 @@
 
 use burn::tensor::{Bool, Device, Distribution, Int, Tensor, Tolerance};
 
-use super::{Decoder, KvCache};
+use super::{Decoder, KvCache, Residual};
 use crate::config::{Architecture, ModelConfig, RopeScaling};
 use crate::generate::{Side, pad};
 
@@ -154,11 +154,11 @@ fn gradients_flow_through_frozen_layers() {
     let random = || Tensor::<3>::random(shape, Distribution::Normal(0.0, 1.0), &device);
     let (x, direction, probe) = (random(), random(), random());
     let loss = |x: Tensor<3>| {
-        let mut x = x;
+        let mut x = Residual::new(x);
         for layer in &model.layers {
-            x = layer.forward(x, &context, None);
+            layer.forward(&mut x, &context, None);
         }
-        (model.norm.forward(x) * probe.clone()).sum()
+        (model.norm.forward(x.into_sum()) * probe.clone()).sum()
     };
 
     let tracked = Tensor::<3>::from_data(x.to_data(), &device.clone().autodiff()).require_grad();

@@ -2,7 +2,7 @@
 
 use burn::tensor::{Bool, Int, Tensor};
 
-use super::{Decoder, rms_norm};
+use super::{Decoder, Residual};
 
 impl Decoder {
     /// The output of the first `layers` layers, before any norm.
@@ -19,12 +19,7 @@ impl Decoder {
         real: Tensor<2, Bool>,
         layers: usize,
     ) -> Tensor<3> {
-        let context = self.context(real, 0);
-        let mut x = self.embed(tokens);
-        for layer in &self.layers[..layers] {
-            x = layer.forward(x, &context, None);
-        }
-        x
+        self.first(tokens, real, layers).into_sum()
     }
 
     /// What layer `layers` would attend to: [`Self::states`] through the norm that follows them.
@@ -36,12 +31,20 @@ impl Decoder {
     ///
     /// When the decoder has fewer layers.
     pub fn trunk(&self, tokens: Tensor<2, Int>, real: Tensor<2, Bool>, layers: usize) -> Tensor<3> {
-        let x = self.states(tokens, real, layers);
         let norm = self
             .layers
             .get(layers)
             .map_or(&self.norm, |layer| &layer.input_norm);
-        rms_norm(norm, x)
+        self.first(tokens, real, layers).normed(norm)
+    }
+
+    fn first(&self, tokens: Tensor<2, Int>, real: Tensor<2, Bool>, layers: usize) -> Residual {
+        let context = self.context(real, 0);
+        let mut x = Residual::new(self.embed(tokens));
+        for layer in &self.layers[..layers] {
+            layer.forward(&mut x, &context, None);
+        }
+        x
     }
 }
 

@@ -113,7 +113,7 @@ pub fn moe_ffn(
         use crate::FusedOps;
         let observed = settings.observed.is_some();
         let [base_gate, base_up, base_down] = base.map(Tensor::into_dispatch);
-        let out: Tensor<2> = Tensor::from_dispatch(burn::backend::Dispatch::moe_ffn(
+        let (output, pooled) = burn::backend::Dispatch::moe_ffn(
             x.into_dispatch(),
             weights.into_dispatch(),
             gate.a.into_dispatch(),
@@ -127,12 +127,9 @@ pub fn moe_ffn(
             base_down,
             shares.into_dispatch(),
             settings,
-        ));
-        if !observed {
-            return (out, None);
-        }
-        let pooled = out.clone().narrow(0, tokens, batch);
-        return (out.narrow(0, 0, tokens), Some(pooled));
+        );
+        let pooled = observed.then(|| Tensor::from_dispatch(pooled));
+        return (Tensor::from_dispatch(output), pooled);
     }
     composed::moe_ffn(x, weights, [gate, up, down], base, shares, &settings)
 }

@@ -5,7 +5,7 @@ mod tokenizer;
 
 use burn::tensor::{Int, Tensor};
 use moe_core::checkpoint::Checkpoint;
-use moe_core::model::Decoder;
+use moe_core::model::{Decoder, Residual};
 
 use super::bad_config::with_config;
 use super::case::Case;
@@ -78,15 +78,15 @@ fn full(
     let device = decoder.device();
     let ids = tokens(tensors, "full.input_ids", &device)?;
     let context = decoder.context(all_real(ids.dims(), &device), 0);
-    let mut x = decoder.embed(ids.clone());
+    let mut x = Residual::new(decoder.embed(ids.clone()));
     for (index, layer) in decoder.layers.iter().enumerate() {
         check.close(
             &format!("full.hidden.{index}"),
-            &values(x.clone()),
+            &values(x.clone().into_sum()),
             &tensors.f32(&format!("full.hidden.{index}"))?,
             tolerance,
         );
-        x = layer.forward(x, &context, None);
+        layer.forward(&mut x, &context, None);
     }
     let last = format!("full.hidden.{}", decoder.layers.len());
     let hidden = decoder.forward(ids.clone(), all_real(ids.dims(), &device));

@@ -6,7 +6,7 @@ use burn::backend::flex::FlexTensor;
 
 use super::kept::KeptRows;
 use super::loops::{add_scaled, round, scale_columns, swiglu};
-use super::{Block, Inputs, Kept, Result, Sizes, Work};
+use super::{Block, Inputs, Kept, Sizes, Work};
 use crate::cpu::panel_product::Activations;
 use crate::cpu::pieces::{Buffer, Pieces};
 use crate::cpu::product::{Matrix, add_product, small_product};
@@ -22,18 +22,14 @@ const AT_ONCE: usize = 768;
 type Pooled<'a> = (&'a mut [f32], &'a mut [f32]);
 
 impl Inputs {
-    /// Output and what the backward pass needs.
-    pub(crate) fn forward(&self) -> Result {
-        let Sizes { d_model, rows, .. } = self.sizes;
+    /// Mixture and pooled output, and what the backward pass needs.
+    pub(crate) fn forward(&self) -> ([FlexTensor; 2], Kept) {
         let (out, kept) = self.rows_forward(0..self.sizes.batch, true);
-        Result {
-            output: tensor(out, [rows, d_model]),
-            kept: kept.expect("asked for"),
-        }
+        (self.parted(out), kept.expect("asked for"))
     }
 
-    /// Output alone, `[rows, d_model]`.
-    pub(crate) fn output(&self) -> FlexTensor {
+    /// Mixture and pooled output alone.
+    pub(crate) fn outputs(&self) -> [FlexTensor; 2] {
         let Sizes {
             batch,
             seq,
@@ -57,7 +53,18 @@ impl Inputs {
                 out.extend(rows_out);
             }
         }
-        tensor(out, [rows, d_model])
+        self.parted(out)
+    }
+
+    /// Tokens and pooled rows.
+    fn parted(&self, mut out: Vec<f32>) -> [FlexTensor; 2] {
+        let (tokens, d_model) = (self.sizes.tokens(), self.sizes.d_model);
+        let pooled = out.split_off(tokens * d_model);
+        let pooled_rows = self.sizes.rows - tokens;
+        [
+            tensor(out, [tokens, d_model]),
+            tensor(pooled, [pooled_rows, d_model]),
+        ]
     }
 
     /// Some rows of the batch: their tokens' outputs, and the pooled rows after them; and what the backward pass needs, if asked to
@@ -204,6 +211,7 @@ impl Inputs {
             ..
         } = self.sizes;
         let shares = &self.shares[block.part(1)];
+        let weights = &self.weights[block.part(experts)];
         for expert in (0..experts).filter(|&expert| keep || self.answers(expert, block)) {
             let own = expert * rank;
             for side in [0, 1] {
@@ -250,7 +258,7 @@ impl Inputs {
             scale_columns(code, codes, rank, scaling);
 
             for row in 0..block.rows {
-                let weight = self.weights[(block.first + row) * experts + expert];
+                let weight = weights[row * experts + expert];
                 let h = &work.h[row * d_ff..][..d_ff];
                 let code = &kept[2][row * codes + own..][..rank];
                 add_scaled(h, weight, &mut hidden[row * d_ff..][..d_ff]);

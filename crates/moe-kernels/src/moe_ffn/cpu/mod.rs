@@ -41,7 +41,7 @@ struct Sizes {
     d_ff: usize,
     /// `experts · rank`.
     codes: usize,
-    /// Rows of the output: tokens, and a pooled row per batch row when an expert is observed.
+    /// Rows that go through down: tokens, and a pooled row per batch row when an expert is observed.
     rows: usize,
 }
 
@@ -53,12 +53,6 @@ impl Sizes {
 
 /// Blocks of a stretch: 96 tokens, so that a long text is work for all threads.
 const TOGETHER: usize = 8;
-
-pub(crate) struct Result {
-    /// `[rows, d_model]`.
-    pub(crate) output: FlexTensor,
-    pub(crate) kept: Kept,
-}
 
 /// Some tokens of one batch row.
 #[derive(Clone, Copy)]

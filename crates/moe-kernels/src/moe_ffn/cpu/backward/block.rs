@@ -55,14 +55,19 @@ impl Inputs {
         );
 
         // Gradient of the weights, of h and of its code.
+        let (weights, shares) = (
+            &self.weights[block.part(experts)],
+            &self.shares[block.part(1)],
+        );
+        let down_codes = &kept.codes[2][block.part(codes)];
         let pooled_row = self.sizes.tokens() + block.batch;
         for row in 0..rows {
             let token = block.first + row;
-            let weight = self.weights[token * experts + expert];
+            let weight = weights[row * experts + expert];
             let hidden = &read.hidden[token * d_ff..][..d_ff];
             let h = &room.forward.h[row * d_ff..][..d_ff];
             let mixed = &read.mixed[token * codes + own..][..rank];
-            let code = &kept.codes[2][token * codes + own..][..rank];
+            let code = &down_codes[row * codes + own..][..rank];
             let mut share = 0.0;
             dot(hidden, h, &mut share);
             share += mixed.iter().zip(code).map(|(x, y)| x * y).sum::<f32>();
@@ -80,7 +85,7 @@ impl Inputs {
             code_main.fill(0.0);
             add_scaled(mixed, weight * scaling, code_main);
             if observed.is_some() {
-                let share = self.shares[token];
+                let share = shares[row];
                 let hidden = &read.hidden[pooled_row * d_ff..][..d_ff];
                 let mixed = &read.mixed[pooled_row * codes + own..][..rank];
                 if parted {

@@ -7,21 +7,23 @@ use burn::backend::Flex;
 use burn::backend::autodiff::checkpoint::base::Checkpointer;
 use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, Ops};
+use burn::backend::flex::FlexTensor;
 
 use super::loops::add_scaled;
 use super::{Block, Inputs, Kept, Sizes, Work};
 use crate::cpu::panel_product::Activations;
-use crate::cpu::pieces::{Buffer, Pieces};
+use crate::cpu::pieces::{Buffer, Pieces, filled};
 use crate::cpu::product::{Matrix, product, transposed};
 use crate::cpu::queue::for_each_task;
 use crate::cpu::tile::ROWS;
+use crate::outputs::Gathered;
 use crate::values::{Values, tensor};
 
 #[derive(Debug)]
 pub(crate) struct MoeFfnBackward;
 
 impl Backward<Flex, 8> for MoeFfnBackward {
-    type State = (Inputs, Kept);
+    type State = ((Inputs, Kept), Gathered<2>);
 
     fn backward(
         self,
@@ -29,8 +31,9 @@ impl Backward<Flex, 8> for MoeFfnBackward {
         grads: &mut Gradients,
         _checkpointer: &mut Checkpointer,
     ) {
-        let grad = Values::of(grads.consume::<Flex>(&ops.node));
-        let (inputs, kept) = ops.state;
+        let ((inputs, kept), gathered) = ops.state;
+        grads.consume::<Flex>(&ops.node);
+        let grad = inputs.joined(gathered.take());
         let Sizes {
             d_model,
             d_ff,
@@ -188,6 +191,27 @@ impl Room {
 }
 
 impl Inputs {
+    /// Gradient of the rows that went through down, `[rows, d_model]`.
+    fn joined(&self, [tokens, pooled]: [Option<FlexTensor>; 2]) -> Vec<f32> {
+        let [tokens, pooled] = [tokens, pooled].map(|grad| grad.map(Values::of));
+        let Sizes { d_model, rows, .. } = self.sizes;
+        let first_pooled = self.sizes.tokens() * d_model;
+        filled(rows * d_model, ROWS * d_model, |place, out| {
+            let parts = [
+                (&tokens, 0..first_pooled),
+                (&pooled, first_pooled..rows * d_model),
+            ];
+            for (grad, part) in parts {
+                let Some(grad) = grad else { continue };
+                let (start, end) = (place.start.max(part.start), place.end.min(part.end));
+                if start < end {
+                    out[start - place.start..end - place.start]
+                        .copy_from_slice(&grad[start - part.start..end - part.start]);
+                }
+            }
+        })
+    }
+
     fn backward(&self, kept: &Kept, grad: &[f32], below: bool) -> Gradient {
         let Sizes {
             batch,

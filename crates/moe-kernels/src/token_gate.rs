@@ -1,0 +1,148 @@
+use burn::tensor::{Tensor, activation::softmax};
+
+/// `softmax(x G)`: each token's weights of the experts (MoE-CL, "(β_s, β_t) = softmax(G z)").
+///
+/// `x [tokens, d_model]`, `weight [d_model, experts]` → `[tokens, experts]`, rows sum to one. Both get their gradients.
+///
+/// # Panics
+///
+/// When the inner axes differ.
+pub fn token_gate(x: Tensor<2>, weight: Tensor<2>) -> Tensor<2> {
+    let ([_, d_model], [inner, experts]) = (x.dims(), weight.dims());
+    assert_eq!(d_model, inner, "a gate of another input size");
+    #[cfg(feature = "flex")]
+    if experts > 0 && crate::has_kernels(&x) && crate::has_kernels(&weight) {
+        use crate::FusedOps;
+        return Tensor::from_dispatch(burn::backend::Dispatch::token_gate(
+            x.into_dispatch(),
+            weight.into_dispatch(),
+        ));
+    }
+    softmax(x.matmul(weight), 1)
+}
+
+#[cfg(feature = "flex")]
+pub(crate) mod cpu {
+    use burn::backend::Flex;
+    use burn::backend::autodiff::checkpoint::base::Checkpointer;
+    use burn::backend::autodiff::grads::Gradients;
+    use burn::backend::autodiff::ops::{Backward, Ops};
+    use burn::backend::flex::FlexTensor;
+
+    use crate::cpu::exp::exp;
+    use crate::cpu::pieces::{Buffer, Pieces, filled};
+    use crate::cpu::product::{Matrix, small_product, transposed};
+    use crate::cpu::queue::for_each_task;
+    use crate::cpu::vectorised;
+    use crate::values::{Values, matrix_dims, tensor};
+
+    /// Tokens of one task.
+    const ROWS: usize = 48;
+
+    pub(crate) fn forward(x: FlexTensor, weight: FlexTensor) -> FlexTensor {
+        let ([tokens, d_model], [_, experts]) = (matrix_dims(&x), matrix_dims(&weight));
+        let [x, weight] = [x, weight].map(Values::of);
+        let weight = Matrix::new(&weight, d_model, experts);
+        let out = filled(tokens * experts, ROWS * experts, |place, out| {
+            let (first, rows) = (place.start / experts, place.len() / experts);
+            let x = Matrix::new(&x[first * d_model..][..rows * d_model], rows, d_model);
+            small_product(x, weight, None, out, experts, false);
+            softmax_rows(experts, out);
+        });
+        tensor(out, [tokens, experts])
+    }
+
+    vectorised! {
+        fn softmax_rows(width: usize, scores: &mut [f32]) {
+            for row in scores.chunks_exact_mut(width) {
+                let largest = row.iter().fold(f32::NEG_INFINITY, |most, x| most.max(*x));
+                let mut sum = 0.0;
+                for x in &mut *row {
+                    *x = exp(*x - largest);
+                    sum += *x;
+                }
+                row.iter_mut().for_each(|x| *x /= sum);
+            }
+        }
+    }
+
+    vectorised! {
+        /// Gradient of the scores, `w ⊙ (g − Σ w g)` in every row.
+        fn scores_backward(width: usize, weights: &[f32], grad: &[f32], out: &mut [f32]) {
+            let rows = weights.chunks_exact(width).zip(grad.chunks_exact(width));
+            for ((weights, grad), out) in rows.zip(out.chunks_exact_mut(width)) {
+                let mean: f32 = weights.iter().zip(grad).map(|(w, g)| w * g).sum();
+                for ((out, w), g) in out.iter_mut().zip(weights).zip(grad) {
+                    *out = w * (g - mean);
+                }
+            }
+        }
+    }
+
+    #[derive(Debug)]
+    pub(crate) struct TokenGateBackward;
+
+    impl Backward<Flex, 2> for TokenGateBackward {
+        /// Input, matrix and output.
+        type State = [FlexTensor; 3];
+
+        fn backward(
+            self,
+            ops: Ops<Self::State, 2>,
+            grads: &mut Gradients,
+            _checkpointer: &mut Checkpointer,
+        ) {
+            let grad = Values::of(grads.consume::<Flex>(&ops.node));
+            let [x, weight, weights] = ops.state;
+            let ([tokens, d_model], [_, experts]) = (matrix_dims(&x), matrix_dims(&weight));
+            let [x, weight, weights] = [x, weight, weights].map(Values::of);
+            let [of_x, of_weight] = ops.parents;
+
+            let turned = transposed(&weight, d_model, experts);
+            let turned = Matrix::new(&turned, experts, d_model);
+            let mut x_grad = Buffer::new(if of_x.is_some() { tokens * d_model } else { 0 });
+            let x_pieces = x_grad.pieces();
+            // Of the transposed matrix, each task's tokens apart.
+            let tasks = tokens.div_ceil(ROWS);
+            let mut sums = vec![0.0; tasks * experts * d_model];
+            let sum_pieces = Pieces::new(&mut sums);
+            let one_task = |scores: &mut Vec<f32>, task: usize| {
+                let first = task * ROWS;
+                let rows = ROWS.min(tokens - first);
+                let (place, width) = (first * experts, rows * experts);
+                let scores = &mut scores[..width];
+                scores_backward(
+                    experts,
+                    &weights[place..][..width],
+                    &grad[place..][..width],
+                    scores,
+                );
+                let scores = Matrix::new(scores, rows, experts);
+                if of_x.is_some() {
+                    // SAFETY: tasks share no token.
+                    let out = unsafe { x_pieces.zeroed(first * d_model, rows * d_model) };
+                    small_product(scores, turned, None, out, d_model, false);
+                }
+                // SAFETY: this task's own.
+                let out = unsafe { sum_pieces.piece(task * experts * d_model, experts * d_model) };
+                let x = Matrix::new(&x[first * d_model..][..rows * d_model], rows, d_model);
+                small_product(scores.transposed(), x, None, out, d_model, false);
+            };
+            for_each_task(tasks, || vec![0.0; ROWS * experts], one_task);
+
+            if let Some(x) = of_x {
+                // SAFETY: the tasks are all tokens.
+                let x_grad = unsafe { x_grad.written() };
+                grads.register::<Flex>(x.id, tensor(x_grad, [tokens, d_model]));
+            }
+            if let Some(weight) = of_weight {
+                let mut sum = vec![0.0; experts * d_model];
+                for part in sums.chunks_exact(experts * d_model) {
+                    sum.iter_mut().zip(part).for_each(|(sum, x)| *sum += x);
+                }
+                let sum = transposed(&sum, experts, d_model);
+                grads.register::<Flex>(weight.id, tensor(sum, [d_model, experts]));
+            }
+        }
+    }
+}
