@@ -8,8 +8,8 @@ use burn::tensor::{
 use moe_kernels::dropout::Mask;
 use moe_kernels::{AdamW, AttentionShape, Dropout, Loras, MoeFfn, Observed};
 use moe_kernels::{
-    attend, attention, attention_bias, linear, moe_ffn, rms_norm, rotate, swiglu,
-    token_cross_entropy,
+    add_rms_norm, attend, attention, attention_bias, linear, linears, moe_ffn, rms_norm, rotate,
+    swiglu, token_cross_entropy, token_gate,
 };
 
 fn random<const D: usize>(shape: [usize; D]) -> Tensor<D> {
@@ -76,6 +76,96 @@ fn a_bf16_weight_meets_activations_that_are_rounded_too() {
             assert_same("gradient", grad(&ours, &grads), grad(&burns, &wanted));
         }
     }
+}
+
+/// Which of some outputs a loss reads.
+const READ: [[bool; 3]; 4] = [
+    [true, true, true],
+    [true, false, false],
+    [false, true, false],
+    [false, true, true],
+];
+
+/// The outputs that are read, each with weights of its own.
+fn loss<const D: usize>(outputs: &[Tensor<D>], probes: &[Tensor<D>], read: [bool; 3]) -> Tensor<1> {
+    let terms = outputs.iter().zip(probes).zip(read);
+    let terms = terms.filter(|(_, read)| *read);
+    let sums = terms.map(|((output, probe), _)| (output.clone() * probe.clone()).sum());
+    sums.reduce(|sum, term| sum + term).expect("one is read")
+}
+
+#[test]
+fn three_products_of_one_input_are_burns() {
+    for read in READ {
+        let weights = [8, 5, 33].map(|d_out| random([40, d_out]));
+        let probes = weights
+            .each_ref()
+            .map(|weight| random([2, 15, weight.dims()[1]]));
+        let x = random([2, 15, 40]);
+        let (ours, burns) = (tracked(&x), tracked(&x));
+        let outputs = linears(ours.clone(), weights.clone());
+        let want = weights.map(|weight| burns.clone().matmul(weight.unsqueeze()));
+        for (output, want) in outputs.iter().zip(&want) {
+            assert_same("output", output.clone().inner(), want.clone().inner());
+        }
+        let grads = loss(&outputs, &probes, read).backward();
+        let wanted = loss(&want, &probes, read).backward();
+        assert_same("gradient", grad(&ours, &grads), grad(&burns, &wanted));
+    }
+}
+
+#[test]
+fn a_sum_and_its_norm_are_burns() {
+    for read in READ {
+        let [x, y, sum_probe, norm_probe] = [(); 4].map(|()| random([2, 9, 50]));
+        let (gamma, probes) = (random([50]), [sum_probe, norm_probe]);
+        let (ours, burns) = ([&x, &y].map(tracked), [&x, &y].map(tracked));
+        let [x, y] = ours.clone();
+        let (sum, normed) = add_rms_norm(x, y, gamma.clone(), 1e-5);
+        let [x, y] = burns.clone();
+        let want = x + y;
+        let scale = (want.clone().square().mean_dim(2) + 1e-5).sqrt();
+        let want_normed = want.clone() / scale * gamma.unsqueeze();
+        assert_same("sum", sum.clone().inner(), want.clone().inner());
+        assert_same("norm", normed.clone().inner(), want_normed.clone().inner());
+        let grads = loss(&[sum, normed], &probes, read).backward();
+        let wanted = loss(&[want, want_normed], &probes, read).backward();
+        for (ours, burns) in ours.iter().zip(&burns) {
+            assert_same("gradient", grad(ours, &grads), grad(burns, &wanted));
+        }
+    }
+}
+
+#[test]
+fn the_gate_is_a_softmax_over_its_product() {
+    for [tokens, d_model, experts] in [[1, 5, 1], [50, 40, 2], [100, 33, 17]] {
+        let (x, weight) = (random([tokens, d_model]), random([d_model, experts]));
+        let probe = random([tokens, experts]);
+        let (ours, burns) = ([&x, &weight].map(tracked), [&x, &weight].map(tracked));
+        let gate = |[x, weight]: [Tensor<2>; 2]| token_gate(x, weight);
+        let (out, want) = (gate(ours.clone()), {
+            let [x, weight] = burns.clone();
+            activation::softmax(x.matmul(weight), 1)
+        });
+        assert_same("weights", out.clone().inner(), want.clone().inner());
+        let grads = (out * probe.clone()).sum().backward();
+        let wanted = (want * probe.clone()).sum().backward();
+        for (ours, burns) in ours.iter().zip(&burns) {
+            assert_same("gradient", grad(ours, &grads), grad(burns, &wanted));
+        }
+        // Below the first expert nobody asks.
+        let alone = tracked(&weight);
+        let grads = (token_gate(x, alone.clone()) * probe).sum().backward();
+        assert_same("matrix", grad(&alone, &grads), grad(&burns[1], &wanted));
+    }
+}
+
+#[test]
+fn far_scores_leave_a_gate_open_to_one_expert() {
+    let x = Tensor::from_data([[1e4f32], [-1e4]], &Device::flex());
+    let weights = token_gate(x, Tensor::from_data([[1f32, -1.0]], &Device::flex()));
+    let want = Tensor::<2>::from_data([[1f32, 0.0], [0.0, 1.0]], &Device::flex());
+    assert_same("weights", weights, want);
 }
 
 #[test]
@@ -352,6 +442,30 @@ fn check_mixture(base: DType, share: f32) {
         }
         for ((name, ours), naive) in NAMES.into_iter().zip(&ours).zip(&naive) {
             assert_near(name, grad(ours, &grads), grad(naive, &wanted), share);
+        }
+    }
+}
+
+#[test]
+fn the_mixture_and_the_pooled_output_can_be_read_alone() {
+    let seen = Observed {
+        expert: 1,
+        detached: false,
+    };
+    let layer = Layer::new(2, Some(seen), None);
+    let probes = [random([BATCH * SEQ, D_MODEL]), random([BATCH, D_MODEL])];
+    for read in READ {
+        let (ours, naive) = (layer.leaves(), layer.leaves());
+        let run = |(output, pooled): (Tensor<2>, Option<Tensor<2>>)| {
+            loss(&[output, pooled.expect("observed")], &probes, read).backward()
+        };
+        let (grads, wanted) = (run(layer.fused(&ours)), run(layer.naive(&naive)));
+        for ((name, ours), naive) in NAMES.into_iter().zip(&ours).zip(&naive) {
+            // What the loss does not depend on has a zero or no gradient.
+            let zeros = || ours.clone().inner().zeros_like();
+            let got = ours.grad(&grads).unwrap_or_else(zeros);
+            let want = naive.grad(&wanted).unwrap_or_else(zeros);
+            assert_same(name, got, want);
         }
     }
 }

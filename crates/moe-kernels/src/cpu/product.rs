@@ -193,11 +193,9 @@ pub(crate) fn small_product(
 
 /// `data [rows, columns]` transposed, for a small matrix.
 pub(crate) fn transposed(data: &[f32], rows: usize, columns: usize) -> Vec<f32> {
-    let mut out = vec![0.0; rows * columns];
-    for (i, row) in data.chunks_exact(columns.max(1)).enumerate() {
-        for (j, x) in row.iter().enumerate() {
-            out[j * rows + i] = *x;
-        }
+    let mut out = Vec::with_capacity(rows * columns);
+    for column in 0..columns {
+        out.extend((0..rows).map(|row| data[row * columns + column]));
     }
     out
 }

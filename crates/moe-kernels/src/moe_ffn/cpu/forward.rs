@@ -44,7 +44,7 @@ impl Inputs {
         };
         let parts = (0..batch).step_by(step);
         let parts = parts.map(|first| first..batch.min(first + step));
-        let mut out = Vec::new();
+        let mut out = Vec::with_capacity(rows * d_model);
         for part in parts {
             let (rows_out, _) = self.rows_forward(part, false);
             if rows_out.len() == rows * d_model {
@@ -212,27 +212,23 @@ impl Inputs {
         } = self.sizes;
         let shares = &self.shares[block.part(1)];
         let weights = &self.weights[block.part(experts)];
-        for expert in (0..experts).filter(|&expert| keep || self.answers(expert, block)) {
-            let own = expert * rank;
+        let answering = (0..experts).filter(|&expert| keep || self.answers(expert, block));
+        let answering: Vec<usize> = answering.collect();
+        let x = &self.x[block.part(d_model)];
+        // Experts that read the same input share a product.
+        let shared = self.settings.dropout.is_none() && answering.len() == experts;
+        if shared {
             for side in [0, 1] {
-                let x = self.dropped(
-                    expert,
-                    side,
-                    block,
-                    &self.x[block.part(d_model)],
-                    &mut work.x,
-                );
-                let code = &mut kept[side][own..];
-                let a = Matrix::strided(&self.a[side][own..], d_model, rank, codes);
-                small_product(
-                    Matrix::new(x, block.rows, d_model),
-                    a,
-                    None,
-                    code,
-                    codes,
-                    false,
-                );
-                scale_columns(code, codes, rank, scaling);
+                self.side_codes(side, 0..codes, x, kept[side]);
+            }
+        }
+        for expert in answering {
+            let own = expert * rank;
+            if !shared {
+                for side in [0, 1] {
+                    let x = self.dropped(expert, side, block, x, &mut work.x);
+                    self.side_codes(side, own..own + rank, x, kept[side]);
+                }
             }
             self.sides(expert, block, base, [&*kept[0], &*kept[1]], work);
             let [gate, up] = &mut work.sides;
@@ -272,5 +268,15 @@ impl Inputs {
                 }
             }
         }
+    }
+
+    /// Some codes on gate (side 0) or up (1) for rows `x`, into their columns of `out`.
+    fn side_codes(&self, side: usize, columns: Range<usize>, x: &[f32], out: &mut [f32]) {
+        let Sizes { d_model, codes, .. } = self.sizes;
+        let (rows, width) = (x.len() / d_model, columns.len());
+        let a = Matrix::strided(&self.a[side][columns.start..], d_model, width, codes);
+        let out = &mut out[columns.start..];
+        small_product(Matrix::new(x, rows, d_model), a, None, out, codes, false);
+        scale_columns(out, codes, width, self.settings.scaling);
     }
 }

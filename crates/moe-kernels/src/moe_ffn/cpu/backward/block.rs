@@ -128,7 +128,7 @@ impl Inputs {
             Matrix::new(code_main, rows, rank).transposed(),
             Matrix::new(h, rows, d_ff),
             None,
-            &mut sums.a[2][own * d_ff..],
+            &mut sums.a(2)[own * d_ff..],
             d_ff,
             true,
         );
@@ -151,7 +151,7 @@ impl Inputs {
                 Matrix::strided(&kept_codes[side][own..], rows, rank, codes).transposed(),
                 Matrix::new(all, rows, d_ff),
                 None,
-                &mut sums.b[side][own * d_ff..],
+                &mut sums.b(side)[own * d_ff..],
                 d_ff,
                 true,
             );
@@ -178,7 +178,7 @@ impl Inputs {
                 Matrix::new(&room.code[0], rows, rank).transposed(),
                 Matrix::new(x, rows, d_model),
                 None,
-                &mut sums.a[side][own * d_model..],
+                &mut sums.a(side)[own * d_model..],
                 d_model,
                 true,
             );

@@ -8,6 +8,7 @@ use burn::backend::autodiff::checkpoint::base::Checkpointer;
 use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, Ops};
 use burn::backend::flex::FlexTensor;
+use rayon::prelude::*;
 
 use super::loops::add_scaled;
 use super::{Block, Inputs, Kept, Sizes, Work};
@@ -83,11 +84,8 @@ struct Turned {
     b: [Vec<f32>; 3],
 }
 
-/// LoRA gradients of one stretch, each `[codes, …]`.
-struct Sums {
-    a: [Vec<f32>; 3],
-    b: [Vec<f32>; 2],
-}
+/// LoRA gradients of one stretch, each `[codes, …]`: A of gate, up and down, B of gate and up.
+struct Sums([Vec<f32>; 5]);
 
 impl Sums {
     fn new(sizes: &Sizes) -> Self {
@@ -97,18 +95,27 @@ impl Sums {
             codes,
             ..
         } = *sizes;
-        Self {
-            a: [d_model, d_model, d_ff].map(|width| vec![0.0; codes * width]),
-            b: [0; 2].map(|_| vec![0.0; codes * d_ff]),
-        }
+        Self([d_model, d_model, d_ff, d_ff, d_ff].map(|width| vec![0.0; codes * width]))
     }
 
-    fn add(mut self, other: Self) -> Self {
-        let ours = self.a.iter_mut().chain(&mut self.b);
-        for (ours, theirs) in ours.zip(other.a.iter().chain(&other.b)) {
-            add_scaled(theirs, 1.0, ours);
-        }
-        self
+    fn a(&mut self, side: usize) -> &mut [f32] {
+        &mut self.0[side]
+    }
+
+    fn b(&mut self, side: usize) -> &mut [f32] {
+        &mut self.0[3 + side]
+    }
+
+    /// All stretches', in their order.
+    fn total(stretches: &[Self], sizes: &Sizes) -> Self {
+        let mut total = Self::new(sizes);
+        let sums = total.0.par_iter_mut().enumerate();
+        sums.for_each(|(matrix, sum)| {
+            for stretch in stretches {
+                add_scaled(&stretch.0[matrix], 1.0, sum);
+            }
+        });
+        total
     }
 }
 
@@ -224,10 +231,11 @@ impl Inputs {
         let (tokens, experts) = (self.sizes.tokens(), self.settings.experts);
         let ins = [d_model, d_model, d_ff];
         let outs = [d_ff, d_ff, d_model];
-        let turned = Turned {
-            a: [0, 1, 2].map(|side| transposed(&self.a[side], ins[side], codes)),
-            b: [0, 1, 2].map(|side| transposed(&self.b[side], codes, outs[side])),
-        };
+        let (a, b) = rayon::join(
+            || [0, 1, 2].map(|side| transposed(&self.a[side], ins[side], codes)),
+            || [0, 1, 2].map(|side| transposed(&self.b[side], codes, outs[side])),
+        );
+        let turned = Turned { a, b };
         let hidden = self.base[2].backward(&Activations::new(grad, rows));
         let grad = Matrix::new(grad, rows, d_model);
         let mixed = product(grad, Matrix::new(&turned.b[2], d_model, codes));
@@ -268,11 +276,8 @@ impl Inputs {
             place[0] = Some(sums);
         };
         for_each_task(stretches.len(), || Room::new(self), one_stretch);
-        let sums = sums.into_iter().flatten().reduce(Sums::add);
-        let Sums {
-            a,
-            b: [gate_b, up_b],
-        } = sums.unwrap_or_else(|| Sums::new(&self.sizes));
+        let sums: Vec<Sums> = sums.into_iter().flatten().collect();
+        let Sums([gate_a, up_a, down_a, gate_b, up_b]) = Sums::total(&sums, &self.sizes);
 
         // SAFETY: the blocks, which are all tokens, were cleared before they were added to.
         let (sides, mut x) = unsafe { (sides.map(|side| side.written()), x.written()) };
@@ -281,7 +286,6 @@ impl Inputs {
                 base.add_backward(&Activations::new(side, tokens), &mut x);
             }
         }
-        let [gate_a, up_a, down_a] = a;
         Gradient {
             x,
             weights,
