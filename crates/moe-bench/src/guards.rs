@@ -8,7 +8,9 @@ use std::hint::black_box;
 use burn::optim::Optimizer;
 use burn::tensor::{Device, Tensor, TensorData};
 use moe_kernels::{AdamW, AttentionShape, Loras, MoeFfn, Observed};
-use moe_kernels::{attention, linear, moe_ffn, rms_norm, token_cross_entropy};
+use moe_kernels::{
+    add_rms_norm, attention, linear, moe_ffn, rms_norm, token_cross_entropy, token_gate,
+};
 
 const BATCH: usize = 2;
 const SEQ: usize = 48;
@@ -26,11 +28,13 @@ pub type Call = Box<dyn Fn()>;
 pub type Kernel = (&'static str, fn() -> Call);
 
 /// All of them.
-pub const KERNELS: [Kernel; 11] = [
+pub const KERNELS: [Kernel; 13] = [
     ("linear", || product(false)),
     ("linear_and_backward", || product(true)),
     ("rms_norm", || norm(false)),
     ("rms_norm_and_backward", || norm(true)),
+    ("add_rms_norm_and_backward", residual),
+    ("token_gate_and_backward", gate),
     ("attention", || attend(false)),
     ("attention_and_backward", || attend(true)),
     ("token_cross_entropy", || losses(false)),
@@ -88,6 +92,22 @@ fn product(backward: bool) -> Call {
 fn norm(backward: bool) -> Call {
     let (x, gamma) = (numbers([TOKENS, D_MODEL], 1.0), numbers([D_MODEL], 1.0));
     Box::new(move || finish(rms_norm(input(&x, backward), gamma.clone(), 1e-5), backward))
+}
+
+fn residual() -> Call {
+    let [x, y] = [1.0, 0.5].map(|size| numbers([TOKENS, D_MODEL], size));
+    let gamma = numbers([D_MODEL], 1.0);
+    Box::new(move || {
+        let (x, y) = (input(&x, true), input(&y, true));
+        let (sum, normed) = add_rms_norm(x, y, gamma.clone(), 1e-5);
+        finish(sum + normed, true);
+    })
+}
+
+fn gate() -> Call {
+    let x = numbers([TOKENS, D_MODEL], 1.0);
+    let weight = numbers([D_MODEL, EXPERTS], 0.1);
+    Box::new(move || finish(token_gate(input(&x, true), input(&weight, true)), true))
 }
 
 fn losses(backward: bool) -> Call {

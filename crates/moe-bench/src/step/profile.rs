@@ -8,7 +8,7 @@ use moe_core::config::ModelConfig;
 use moe_core::model::BaseDtype;
 use moe_kernels::dropout::Mask;
 use moe_kernels::{AttentionShape, Dropout, Loras, MoeFfn, Observed};
-use moe_kernels::{attention, linear, moe_ffn, rms_norm};
+use moe_kernels::{add_rms_norm, attention, linear, linears, moe_ffn, token_gate};
 
 use super::Setting;
 
@@ -28,8 +28,8 @@ pub struct Kind {
     pub backward: f64,
 }
 
-/// Times a decoder layer's kinds of operation, tracked as in training. What is not listed (embedding, gates, residual sums, heads,
-/// discriminators, clipping, AdamW) is what the step takes beyond their sum.
+/// Times a decoder layer's kinds of operation, tracked as in training. What is not listed (embedding, heads, discriminators,
+/// clipping, AdamW) is what the step takes beyond their sum.
 pub fn profile(setting: &Setting, device: &Device) -> Vec<Kind> {
     let config = setting.model();
     let (batch, seq, layers) = (setting.batch, setting.len, config.num_layers);
@@ -50,15 +50,11 @@ pub fn profile(setting: &Setting, device: &Device) -> Vec<Kind> {
         BaseDtype::Bf16 => random([d_in, d_out], device).cast(burn::tensor::DType::BF16),
     };
 
-    let projections = [
-        (d_model, queries),
-        (d_model, keys),
-        (d_model, keys),
-        (queries, d_model),
-    ];
-    let projections = projections.map(|(d_in, d_out)| (tracked(tokens, d_in), frozen(d_in, d_out)));
+    let projections = [queries, keys, keys].map(|d_out| frozen(d_model, d_out));
+    let (attended_values, projection) = (tracked(tokens, queries), frozen(queries, d_model));
     let gamma = random([1, d_model], device).reshape([d_model]);
-    let normed = tracked(tokens, d_model);
+    let [stream, output] = [(); 2].map(|()| tracked(tokens, d_model));
+    let router = tracked(d_model, EXPERTS);
 
     let heads = |width: usize| {
         let x = random([tokens, width], device).reshape([batch, seq, width]);
@@ -101,10 +97,9 @@ pub fn profile(setting: &Setting, device: &Device) -> Vec<Kind> {
 
     vec![
         time("q, k, v, output", layers, || {
-            let outputs = projections
-                .iter()
-                .map(|(x, weight)| linear(x.clone(), weight.clone()).sum());
-            outputs.reduce(|sum, y| sum + y).expect("four of them")
+            let [query, key, value] = linears(x.clone(), projections.clone());
+            let output = linear(attended_values.clone(), projection.clone());
+            query.sum() + key.sum() + value.sum() + output.sum()
         }),
         time("attention", layers, || {
             let [query, key, value] = attended.clone();
@@ -119,8 +114,13 @@ pub fn profile(setting: &Setting, device: &Device) -> Vec<Kind> {
             )
             .sum()
         }),
-        time("norm", 2 * layers + 1, || {
-            rms_norm(normed.clone(), gamma.clone(), 1e-5).sum()
+        time("residual sum and norm", 2 * layers, || {
+            let (x, y) = (stream.clone(), output.clone());
+            let (sum, normed) = add_rms_norm(x, y, gamma.clone(), 1e-5);
+            sum.sum() + normed.sum()
+        }),
+        time("token gate", layers, || {
+            token_gate(x.clone(), router.clone()).sum()
         }),
         time("feed-forward, experts", layers, || {
             let (output, pooled) = moe_ffn(
