@@ -1,6 +1,7 @@
 //! Kernels on plain slices. Work is cut into the same pieces whatever the number of threads, so that
 //! results are the same bit for bit.
 
+mod awake;
 pub(crate) mod exp;
 pub(crate) mod panel_product;
 pub(crate) mod pieces;

@@ -4,6 +4,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rayon::prelude::*;
 
+use super::awake::keep_awake;
+
 /// Runs `work` on every task of `0..tasks`. A thread that is done with one takes the first that nobody has, so that none waits while
 /// there is work; each has room of its own, made once.
 ///
@@ -25,6 +27,9 @@ pub(crate) fn for_each_task<R>(
         }
     };
     let threads = rayon::current_num_threads().min(tasks);
+    if threads > 1 {
+        keep_awake();
+    }
     (0..threads)
         .into_par_iter()
         .with_max_len(1)
