@@ -10,12 +10,7 @@ use burn::tensor::{Tensor, module};
 ///
 /// When the inner axes differ.
 pub fn linear<const D: usize>(x: Tensor<D>, weight: Tensor<2>) -> Tensor<D> {
-    let [inner, _] = weight.dims();
-    assert_eq!(
-        x.dims()[D - 1],
-        inner,
-        "a linear layer of another input size"
-    );
+    assert_fits(&x, &weight);
     #[cfg(feature = "flex")]
     if crate::has_kernels(&x) && is_frozen(&weight) {
         use crate::FusedOps;
@@ -34,14 +29,7 @@ pub fn linear<const D: usize>(x: Tensor<D>, weight: Tensor<2>) -> Tensor<D> {
 ///
 /// When the inner axes differ.
 pub fn linears<const D: usize>(x: Tensor<D>, weights: [Tensor<2>; 3]) -> [Tensor<D>; 3] {
-    for weight in &weights {
-        let [inner, _] = weight.dims();
-        assert_eq!(
-            x.dims()[D - 1],
-            inner,
-            "a linear layer of another input size"
-        );
-    }
+    weights.iter().for_each(|weight| assert_fits(&x, weight));
     #[cfg(feature = "flex")]
     if crate::has_kernels(&x) && weights.iter().all(is_frozen) {
         use crate::FusedOps;
@@ -51,6 +39,11 @@ pub fn linears<const D: usize>(x: Tensor<D>, weights: [Tensor<2>; 3]) -> [Tensor
         return [first, second, third].map(Tensor::from_dispatch);
     }
     weights.map(|weight| linear(x.clone(), weight))
+}
+
+fn assert_fits<const D: usize>(x: &Tensor<D>, weight: &Tensor<2>) {
+    let ([inner, _], d_in) = (weight.dims(), x.dims()[D - 1]);
+    assert_eq!(d_in, inner, "a linear layer of another input size");
 }
 
 /// Burn's product, of all rows at once.
