@@ -12,6 +12,7 @@ pub mod device;
 pub mod error;
 pub mod generate;
 pub mod model;
+pub mod parameters;
 #[cfg(feature = "hub")]
 pub mod source;
 pub mod tokenizer;

@@ -1,29 +1,24 @@
 use burn::tensor::Tensor;
 use moe_core::model::{Attention, AttentionContext, LayerCache, linear};
 
-use crate::{ExpertBank, LoraDropout, Projection, Routing};
+use crate::{ExpertBank, LoraDropout, Projection};
 
-impl ExpertBank {
+impl ExpertBank<'_> {
     /// Self-attention for `x [batch, seq, d_model]` (already normed) with the active experts'
     /// LoRA on its projections, `[batch, seq, d_model]`.
     ///
     /// Every active expert's update is added with weight one: the gate reads the input of the
     /// feed-forward network, which is not known yet. The paper has no LoRA here.
-    ///
-    /// # Panics
-    ///
-    /// When `routing` names an expert that is not there.
     pub fn attend(
         &self,
         attention: &Attention,
         x: Tensor<3>,
         context: &AttentionContext,
         cache: Option<&mut LayerCache>,
-        routing: &Routing,
         dropout: Option<&LoraDropout>,
     ) -> Tensor<3> {
         self.attend_with(attention, x, context, cache, |base, x, projection| {
-            self.add_updates(base, x, projection, routing, dropout)
+            self.add_updates(base, x, projection, dropout)
         })
     }
 
@@ -54,17 +49,16 @@ impl ExpertBank {
         base: Tensor<3>,
         x: &Tensor<3>,
         projection: Projection,
-        routing: &Routing,
         dropout: Option<&LoraDropout>,
     ) -> Tensor<3> {
         let dims = base.dims();
-        routing.experts().iter().fold(base, |sum, &expert| {
-            let Some(lora) = self.experts[expert].lora(projection) else {
+        self.experts.iter().fold(base, |sum, (id, expert)| {
+            let Some(lora) = expert.lora(projection) else {
                 return sum;
             };
             let x: Tensor<2> = x.clone().flatten(0, 1);
             let x = match dropout {
-                Some(dropout) => dropout.at(self.layer, expert).apply(x, projection),
+                Some(dropout) => dropout.at(self.layer, *id).apply(x, projection),
                 None => x,
             };
             lora.forward(x).reshape(dims) + sum

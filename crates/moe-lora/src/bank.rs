@@ -1,30 +1,29 @@
-use burn::module::Module;
 use burn::tensor::Tensor;
 use moe_core::model::FeedForward;
 
 use crate::hidden::{Hidden, Start};
 use crate::stacked::Stacked;
-use crate::{LoraDropout, LoraExpert, Routing, TokenGate};
+use crate::{Catalogue, ExpertId, LayerExpert, LoraDropout, Routing, TokenGate};
 
-/// The experts and gates of one decoder layer.
+/// The experts that answer in one decoder layer, and how they are weighed.
 ///
 /// Each expert is the whole feed-forward network of the layer with its own LoRA on it
 /// (MoE-CL, `z_e = F_LoRA(x, θ_e)`), and the layer's output is the weighted sum `Σ_e g_e z_e`.
-#[derive(Module, Debug)]
-pub struct ExpertBank {
-    /// Grows by one with every call of [`Adapters::push_expert`](crate::Adapters::push_expert).
-    pub experts: Vec<LoraExpert>,
-    /// Grows by one with every call of [`Adapters::push_gate`](crate::Adapters::push_gate).
-    pub gates: Vec<TokenGate>,
-    /// The decoder layer adapted.
+#[derive(Clone, Debug)]
+pub struct ExpertBank<'a> {
+    /// The decoder layer.
     pub layer: usize,
+    /// Who is active, at least one, in the order of the routing.
+    pub(crate) experts: Vec<(ExpertId, &'a LayerExpert)>,
+    /// What weighs them; without it they weigh the same.
+    pub(crate) gate: Option<&'a TokenGate>,
 }
 
 /// What a discriminator looks at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Observe {
     /// The expert whose output is pooled; it has to be active.
-    pub expert: usize,
+    pub expert: ExpertId,
     /// Let the pooled feature's gradient reach only the observed expert's feed-forward LoRA in
     /// the same layer. In the authors' code it goes on into everything below, other experts and
     /// gates included. The cut costs that expert's SwiGLU a second time.
@@ -42,13 +41,21 @@ pub struct BankOutput {
     pub gate: Option<Tensor<3>>,
 }
 
-impl ExpertBank {
-    /// A bank without experts for decoder layer `layer`.
-    pub fn new(layer: usize) -> Self {
+impl<'a> ExpertBank<'a> {
+    /// Who `routing` names, in decoder layer `layer`, the `place`-th adapted one.
+    pub(crate) fn new(
+        catalogue: &'a Catalogue,
+        layer: usize,
+        place: usize,
+        routing: &Routing,
+    ) -> Self {
+        let active = routing.experts().iter();
         Self {
-            experts: Vec::new(),
-            gates: Vec::new(),
             layer,
+            experts: active
+                .map(|&id| (id, &catalogue.expert(id).layers[place]))
+                .collect(),
+            gate: routing.gate().map(|id| &catalogue.gate(id).layers[place]),
         }
     }
 
@@ -62,59 +69,51 @@ impl ExpertBank {
     /// mean_tokens(W₂ h + s B A h)      = W₂ mean_tokens(h) + B mean_tokens(s A h)
     /// ```
     ///
-    /// Where the active experts are alike, that is one operation, [`moe_kernels::moe_ffn()`].
+    /// Where the active experts adapt gate, up and down, that is one operation, [`moe_kernels::moe_ffn()`].
     ///
     /// `observe` names what to pool, with each token's share of its row's mean `[batch, seq]`
     /// ([`pool_shares`](crate::pool_shares)).
     ///
     /// # Panics
     ///
-    /// When `routing` names an expert or gate that is not there, names none, or the observed
-    /// expert is not active.
+    /// When the observed expert is not active.
     pub fn forward(
         &self,
         ffn: &FeedForward,
         x: Tensor<3>,
-        routing: &Routing,
         observe: Option<(&Observe, Tensor<2>)>,
         dropout: Option<&LoraDropout>,
     ) -> BankOutput {
-        if let Some(stacked) = Stacked::new(self, routing, dropout) {
-            return stacked.forward(self, ffn, x, routing, observe);
+        if let Some(stacked) = Stacked::new(self, dropout) {
+            return stacked.forward(self, ffn, x, observe);
         }
         let [batch, seq, d_model] = x.dims();
         let start = Start::new(ffn, x.reshape([batch * seq, d_model]));
-        let gate = match routing {
-            Routing::Gated { gate, .. } => Some(self.gates[*gate].forward(start.x.clone())),
-            Routing::Single(_) | Routing::Uniform { .. } => None,
-        };
+        let gate = self.gate.map(|gate| gate.forward(start.x.clone()));
 
-        let experts = routing.experts();
-        let hidden: Vec<Hidden> = experts
+        let hidden: Vec<Hidden> = self
+            .experts
             .iter()
-            .map(|&expert| self.hidden(expert, &start, dropout))
+            .map(|active| self.hidden(active, &start, dropout))
             .collect();
         let pooled = observe.map(|(observe, shares)| {
-            let expert = observe.expert;
-            let column = experts.iter().position(|&active| active == expert);
-            let column = column.expect("the observed expert is active");
+            let column = self.column(observe.expert);
             let seen = if observe.detach_upstream && start.x.is_tracked() {
-                self.hidden(expert, &start.detach(), dropout)
+                self.hidden(&self.experts[column], &start.detach(), dropout)
             } else {
                 hidden[column].clone()
             };
             seen.pool(shares).project(&ffn.down)
         });
 
+        let active = self.experts.len();
         let output = hidden
             .into_iter()
             .enumerate()
-            .map(|(column, hidden)| match (routing, &gate) {
-                (Routing::Gated { .. }, Some(gate)) => {
-                    hidden.weigh(gate.clone().narrow(1, column, 1))
-                }
-                (Routing::Uniform { experts }, _) => hidden.scale(1.0 / experts.len() as f64),
-                _ => hidden,
+            .map(|(column, hidden)| match &gate {
+                Some(gate) => hidden.weigh(gate.clone().narrow(1, column, 1)),
+                None if active > 1 => hidden.scale(1.0 / active as f64),
+                None => hidden,
             })
             .reduce(Hidden::add)
             .expect("at least one expert is active")
@@ -122,13 +121,33 @@ impl ExpertBank {
         BankOutput {
             output: output.reshape([batch, seq, d_model]),
             pooled,
-            gate: gate.map(|gate| gate.reshape([batch, seq, experts.len()])),
+            gate: gate.map(|gate| gate.reshape([batch, seq, active])),
         }
     }
 
-    fn hidden(&self, expert: usize, start: &Start, dropout: Option<&LoraDropout>) -> Hidden {
-        let dropout = dropout.map(|dropout| dropout.at(self.layer, expert));
-        Hidden::new(&self.experts[expert], start, dropout)
+    /// What the active experts weigh for tokens `x [n, d_model]`, `[n, active]`.
+    pub(crate) fn weights(&self, x: Tensor<2>) -> Tensor<2> {
+        let ([tokens, _], active) = (x.dims(), self.experts.len());
+        match self.gate {
+            Some(gate) => gate.forward(x),
+            None => Tensor::full([tokens, active], 1.0 / active as f64, &x.device().inner()),
+        }
+    }
+
+    /// The place of an expert among the active ones.
+    pub(crate) fn column(&self, expert: ExpertId) -> usize {
+        let column = self.experts.iter().position(|(id, _)| *id == expert);
+        column.expect("the observed expert is active")
+    }
+
+    fn hidden(
+        &self,
+        (id, expert): &(ExpertId, &LayerExpert),
+        start: &Start,
+        dropout: Option<&LoraDropout>,
+    ) -> Hidden {
+        let dropout = dropout.map(|dropout| dropout.at(self.layer, *id));
+        Hidden::new(expert, start, dropout)
     }
 }
 
@@ -138,12 +157,14 @@ mod tests {
     use moe_core::model::Decoder;
 
     use super::*;
-    use crate::{Adapters, GateInit, LayerRange, Lora, Projection, pool_shares, tiny};
+    use crate::{GateId, GateInit, LayerRange, Lora, LoraConfig, Projection, pool_shares, tiny};
 
     const FFN: [Projection; 3] = [Projection::Gate, Projection::Up, Projection::Down];
 
+    const LAYER: usize = 1;
+
     struct Setup {
-        bank: ExpertBank,
+        catalogue: Catalogue,
         ffn: FeedForward,
         /// `[2, 4, 8]`, tracked.
         x: Tensor<3>,
@@ -158,18 +179,24 @@ mod tests {
             let device = Device::flex();
             let ad = device.clone().autodiff();
             let config = tiny::config(targets, LayerRange::All);
-            let mut adapters = Adapters::new(&config, &tiny::model()).unwrap();
+            let mut catalogue = Catalogue::new(&config, &tiny::model()).unwrap();
+            // Expert 3 is of another rank and scaling than the others.
+            let wide = LoraConfig {
+                rank: 3,
+                ..config.lora.clone()
+            };
             for seed in 0..4 {
-                adapters.push_expert(seed, &ad);
+                let lora = if seed == 3 { &wide } else { &config.lora };
+                catalogue.add_expert(lora, "task", seed, &ad);
             }
-            adapters.push_gate(2, GateInit::Random { seed: 1 }, &ad);
-            adapters.push_gate(3, GateInit::Random { seed: 2 }, &ad);
-            tiny::train_by_hand(&mut adapters);
+            catalogue.add_gate(2, GateInit::Random { seed: 1 }, "task", &ad);
+            catalogue.add_gate(3, GateInit::Random { seed: 2 }, "task", &ad);
+            tiny::train_by_hand(&mut catalogue);
             let mut base = Decoder::random(&tiny::model(), 0, &device);
             let normal = Distribution::Normal(0.0, 1.0);
             Self {
-                bank: adapters.banks.swap_remove(1),
-                ffn: base.layers.swap_remove(1).feed_forward,
+                catalogue,
+                ffn: base.layers.swap_remove(LAYER).feed_forward,
                 x: Tensor::random([2, 4, 8], normal, &ad).require_grad(),
                 real: Tensor::from_data([[true; 4], [true, true, false, false]], &device),
                 probes: (
@@ -186,8 +213,8 @@ mod tests {
             dropout: Option<&LoraDropout>,
         ) -> BankOutput {
             let observe = Some((observe, pool_shares(self.real.clone())));
-            self.bank
-                .forward(&self.ffn, self.x.clone(), routing, observe, dropout)
+            let bank = self.catalogue.bank(LAYER, routing).unwrap();
+            bank.forward(&self.ffn, self.x.clone(), observe, dropout)
         }
 
         /// One network per expert, summed: the definition.
@@ -200,7 +227,9 @@ mod tests {
             let x: Tensor<2> = self.x.clone().flatten(0, 1);
             let gate = match routing {
                 Routing::Gated { gate, .. } => {
-                    let logits = x.clone().matmul(self.bank.gates[*gate].weight.val());
+                    let logits = x
+                        .clone()
+                        .matmul(self.catalogue.gate(*gate).layers[LAYER].weight.val());
                     Some(activation::softmax(logits, 1))
                 }
                 _ => None,
@@ -208,16 +237,14 @@ mod tests {
             let experts = routing.experts();
             let mut output = Tensor::zeros([8, 8], &x.device());
             let mut pooled = None;
-            for (column, &index) in experts.iter().enumerate() {
-                let expert = &self.bank.experts[index];
+            for (column, &id) in experts.iter().enumerate() {
+                let expert = &self.catalogue.expert(id).layers[LAYER];
                 let apply =
                     |base: &burn::nn::Linear, lora: &Option<Lora>, x: &Tensor<2>, projection| {
                         let y = x.clone().matmul(base.weight.val());
                         let Some(lora) = lora else { return y };
                         let x = match dropout {
-                            Some(dropout) => dropout
-                                .at(self.bank.layer, index)
-                                .apply(x.clone(), projection),
+                            Some(dropout) => dropout.at(LAYER, id).apply(x.clone(), projection),
                             None => x.clone(),
                         };
                         y + x.matmul(lora.a.val()).matmul(lora.b.val()) * lora.scaling
@@ -230,7 +257,7 @@ mod tests {
                     &(activation::silu(a) * b),
                     Projection::Down,
                 );
-                if index == observe.expert {
+                if id == observe.expert {
                     let real = self.real.clone().float().unsqueeze_dim::<3>(2);
                     let z = z.clone().reshape([2, 4, 8]) * real.clone();
                     pooled = Some((z.sum_dim(1) / real.sum_dim(1)).squeeze_dim(1));
@@ -261,17 +288,18 @@ mod tests {
         fn gradients(&self, grads: &Gradients) -> Vec<(String, Option<Tensor<2>>)> {
             let x = self.x.grad(grads).map(|x| x.flatten(0, 1));
             let mut all = vec![("x".to_owned(), x)];
-            for (index, expert) in self.bank.experts.iter().enumerate() {
+            for (index, expert) in self.catalogue.experts().iter().enumerate() {
                 for projection in FFN {
-                    if let Some(lora) = expert.lora(projection) {
+                    if let Some(lora) = expert.layers[LAYER].lora(projection) {
                         let name = format!("expert {index} {}", projection.name());
                         all.push((format!("{name} A"), lora.a.grad(grads)));
                         all.push((format!("{name} B"), lora.b.grad(grads)));
                     }
                 }
             }
-            for (index, gate) in self.bank.gates.iter().enumerate() {
-                all.push((format!("gate {index}"), gate.weight.grad(grads)));
+            for (index, gate) in self.catalogue.gates().iter().enumerate() {
+                let gate = gate.layers[LAYER].weight.grad(grads);
+                all.push((format!("gate {index}"), gate));
             }
             all
         }
@@ -286,23 +314,23 @@ mod tests {
 
     fn routings() -> [Routing; 4] {
         [
-            Routing::Single(2),
+            Routing::Single(ExpertId(2)),
             Routing::Gated {
-                experts: vec![0, 2],
-                gate: 0,
+                experts: vec![ExpertId(0), ExpertId(2)],
+                gate: GateId(0),
             },
             Routing::Gated {
-                experts: vec![2, 3, 0],
-                gate: 1,
+                experts: vec![ExpertId(2), ExpertId(3), ExpertId(0)],
+                gate: GateId(1),
             },
             Routing::Uniform {
-                experts: vec![1, 2],
+                experts: vec![ExpertId(1), ExpertId(2)],
             },
         ]
     }
 
     const OBSERVE: Observe = Observe {
-        expert: 2,
+        expert: ExpertId(2),
         detach_upstream: false,
     };
 
@@ -349,8 +377,8 @@ mod tests {
     fn experts_and_gates_that_are_not_active_get_no_gradient() {
         let setup = Setup::new(&FFN);
         let routing = Routing::Gated {
-            experts: vec![0, 2],
-            gate: 0,
+            experts: vec![ExpertId(0), ExpertId(2)],
+            gate: GateId(0),
         };
         let grads = setup.backward(setup.forward(&routing, &OBSERVE, None));
         for (name, grad) in setup.gradients(&grads) {
@@ -364,8 +392,8 @@ mod tests {
     fn detached_pooling_has_the_same_value_and_reaches_only_the_observed_expert() {
         let setup = Setup::new(&FFN);
         let routing = Routing::Gated {
-            experts: vec![0, 2],
-            gate: 0,
+            experts: vec![ExpertId(0), ExpertId(2)],
+            gate: GateId(0),
         };
         let cut = Observe {
             detach_upstream: true,
@@ -399,13 +427,13 @@ mod tests {
     #[test]
     fn frozen_base_gets_no_gradient() {
         let setup = Setup::new(&FFN);
-        let grads = setup.backward(setup.forward(&Routing::Single(2), &OBSERVE, None));
+        let grads = setup.backward(setup.forward(&Routing::Single(ExpertId(2)), &OBSERVE, None));
         assert!(setup.ffn.gate.weight.val().grad(&grads).is_none());
     }
 
     #[test]
     #[should_panic(expected = "the observed expert is active")]
     fn observing_an_idle_expert_is_refused() {
-        Setup::new(&FFN).forward(&Routing::Single(1), &OBSERVE, None);
+        Setup::new(&FFN).forward(&Routing::Single(ExpertId(1)), &OBSERVE, None);
     }
 }

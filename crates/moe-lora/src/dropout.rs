@@ -5,7 +5,7 @@ use moe_kernels::dropout::Mask;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use crate::Projection;
+use crate::{ExpertId, Projection};
 
 /// The input of one LoRA matrix A.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -14,8 +14,8 @@ pub struct Site {
     pub layer: usize,
     /// Matrix of that layer.
     pub projection: Projection,
-    /// Expert in the bank.
-    pub expert: usize,
+    /// The expert.
+    pub expert: ExpertId,
 }
 
 /// Dropout on LoRA inputs: `x ⊙ mask / (1 − p)`, a mask of its own for every [`Site`]. The frozen
@@ -70,7 +70,12 @@ impl LoraDropout {
     }
 
     /// The mask of a site, where it is drawn and not given.
-    pub(crate) fn mask(&self, layer: usize, projection: Projection, expert: usize) -> Option<Mask> {
+    pub(crate) fn mask(
+        &self,
+        layer: usize,
+        projection: Projection,
+        expert: ExpertId,
+    ) -> Option<Mask> {
         let site = Site {
             layer,
             projection,
@@ -83,7 +88,7 @@ impl LoraDropout {
     }
 
     /// The part of one expert in one layer.
-    pub(crate) fn at(&self, layer: usize, expert: usize) -> ExpertDropout<'_> {
+    pub(crate) fn at(&self, layer: usize, expert: ExpertId) -> ExpertDropout<'_> {
         ExpertDropout {
             dropout: self,
             layer,
@@ -119,7 +124,7 @@ impl LoraDropout {
 pub(crate) struct ExpertDropout<'a> {
     dropout: &'a LoraDropout,
     layer: usize,
-    expert: usize,
+    expert: ExpertId,
 }
 
 impl ExpertDropout<'_> {
@@ -142,7 +147,7 @@ fn mask(seed: u64, site: Site, probability: f64) -> Mask {
         expert,
     } = site;
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
-    rng.set_stream((layer as u64) << 40 | (projection as u64) << 32 | expert as u64);
+    rng.set_stream((layer as u64) << 40 | (projection as u64) << 32 | expert.0);
     Mask::new(rng.next_u64(), probability)
 }
 
@@ -155,7 +160,7 @@ mod tests {
     const SITE: Site = Site {
         layer: 3,
         projection: Projection::Up,
-        expert: 1,
+        expert: ExpertId(1),
     };
 
     fn mask(seed: u64, site: Site) -> Vec<f32> {
@@ -170,7 +175,13 @@ mod tests {
         let others = [
             (8, SITE),
             (7, Site { layer: 4, ..SITE }),
-            (7, Site { expert: 0, ..SITE }),
+            (
+                7,
+                Site {
+                    expert: ExpertId(0),
+                    ..SITE
+                },
+            ),
             (
                 7,
                 Site {

@@ -1,86 +1,69 @@
+//! The expert as a thing: an id for life, where it came from, and its weights in every adapted layer.
+
+use std::fmt;
+
 use burn::module::Module;
-use burn::tensor::Device;
-use moe_core::config::ModelConfig;
-use rand::Rng;
+use moe_core::parameters::identify;
+use serde::{Deserialize, Serialize};
 
-use crate::{AdapterConfig, Lora, Projection};
+use crate::{LayerExpert, LoraConfig, Projection};
 
-/// One expert in one decoder layer: a LoRA on each target, nothing elsewhere.
-#[derive(Module, Debug, Default)]
-pub struct LoraExpert {
-    /// On `gate_proj`.
-    pub gate: Option<Lora>,
-    /// On `up_proj`.
-    pub up: Option<Lora>,
-    /// On `down_proj`.
-    pub down: Option<Lora>,
-    /// On `q_proj`.
-    pub query: Option<Lora>,
-    /// On `k_proj`.
-    pub key: Option<Lora>,
-    /// On `v_proj`.
-    pub value: Option<Lora>,
-    /// On `o_proj`.
-    pub output: Option<Lora>,
+/// Which expert. Never given twice in the life of a [`Catalogue`](crate::Catalogue), also after the expert is gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct ExpertId(pub u64);
+
+impl fmt::Display for ExpertId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)
+    }
 }
 
-impl LoraExpert {
-    /// A fresh LoRA on every target of `config`.
-    pub fn new(
-        config: &AdapterConfig,
-        base: &ModelConfig,
-        rng: &mut impl Rng,
-        device: &Device,
-    ) -> Self {
-        let mut expert = Self::default();
-        for &target in &config.targets {
-            let lora = Lora::new(target.shape(base), &config.lora, rng, device);
-            *expert.lora_mut(target) = Some(lora);
-        }
-        expert
+/// How an expert came about.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Origin {
+    /// The task that it was made for.
+    pub task: String,
+    /// The expert that it was copied from; none where it was drawn.
+    pub parent: Option<ExpertId>,
+    /// Seed of its draw; none where it was copied.
+    pub seed: Option<u64>,
+}
+
+/// What is to be known of an expert besides its weights.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ExpertInfo {
+    /// Which it is.
+    pub id: ExpertId,
+    /// How it came about.
+    pub origin: Origin,
+    /// Its rank and scaling.
+    pub lora: LoraConfig,
+    /// The matrices that it has a LoRA on.
+    pub targets: Vec<Projection>,
+}
+
+/// A LoRA on some matrices of every adapted layer: a feed-forward network of its own (MoE-CL, `F_LoRA(z, θ)`).
+#[derive(Module, Debug)]
+pub struct Expert {
+    /// What is to be known of it.
+    #[module(skip)]
+    pub info: ExpertInfo,
+    /// Its weights in each adapted layer, lowest first.
+    pub layers: Vec<LayerExpert>,
+}
+
+impl Expert {
+    /// An expert of the given weights. The ids of its parameters become a function of its own id.
+    pub fn new(info: ExpertInfo, layers: Vec<LayerExpert>) -> Self {
+        let name = format!("expert.{}", info.id);
+        identify(Self { info, layers }, &name)
     }
 
-    /// The LoRA on `projection`.
-    pub fn lora(&self, projection: Projection) -> Option<&Lora> {
-        match projection {
-            Projection::Gate => self.gate.as_ref(),
-            Projection::Up => self.up.as_ref(),
-            Projection::Down => self.down.as_ref(),
-            Projection::Query => self.query.as_ref(),
-            Projection::Key => self.key.as_ref(),
-            Projection::Value => self.value.as_ref(),
-            Projection::Output => self.output.as_ref(),
-        }
-    }
-
-    /// Where the LoRA on `projection` is kept, to set or remove it.
-    pub fn lora_mut(&mut self, projection: Projection) -> &mut Option<Lora> {
-        match projection {
-            Projection::Gate => &mut self.gate,
-            Projection::Up => &mut self.up,
-            Projection::Down => &mut self.down,
-            Projection::Query => &mut self.query,
-            Projection::Key => &mut self.key,
-            Projection::Value => &mut self.value,
-            Projection::Output => &mut self.output,
-        }
-    }
-
-    /// The same weights as new parameters, trained apart from these.
-    pub fn duplicate(&self) -> Self {
-        self.map(|lora| Lora::from_tensors(lora.a.val(), lora.b.val(), lora.scaling))
-    }
-
-    /// An expert of this form that leaves the base as it is.
-    pub(crate) fn silent(&self) -> Self {
-        self.map(|lora| Lora::from_tensors(lora.a.val(), lora.b.val().zeros_like(), lora.scaling))
-    }
-
-    fn map(&self, change: impl Fn(&Lora) -> Lora) -> Self {
-        let mut copy = Self::default();
-        for projection in Projection::ALL {
-            *copy.lora_mut(projection) = self.lora(projection).map(&change);
-        }
-        copy
+    /// Which it is.
+    pub fn id(&self) -> ExpertId {
+        self.info.id
     }
 }

@@ -1,12 +1,10 @@
 use burn::tensor::{Bool, Device, Int, Tensor};
 use moe_core::generate::CausalLm;
-use moe_core::model::{
-    Attention, AttentionContext, Decoder, FeedForward, KvCache, LayerCache, Residual,
-};
+use moe_core::model::{AttentionContext, Decoder, DecoderLayer, KvCache, LayerCache, Residual};
 
-use crate::{Adapters, ExpertBank, LoraDropout, Observe, Routing, Texts};
+use crate::{Catalogue, LoraDropout, Observe, Routing, Texts};
 
-/// Output of [`Adapters::forward`].
+/// Output of [`Catalogue::forward`].
 #[derive(Clone, Debug)]
 pub struct Forward {
     /// Final hidden states after the norm, `[batch, seq, d_model]`.
@@ -19,10 +17,10 @@ pub struct Forward {
     pub gates: Vec<Tensor<3>>,
 }
 
-impl Adapters {
+impl Catalogue {
     /// The base with the active experts on a batch of texts.
     ///
-    /// Layers below the first bank run on the plain device and record no graph; where the texts bring their output, they
+    /// Layers below the first adapted one run on the plain device and record no graph; where the texts bring their output, they
     /// do not run at all.
     ///
     /// # Panics
@@ -52,20 +50,18 @@ impl Adapters {
     ) -> Forward {
         let shares = observe.map(|observe| (observe, pool_shares(texts.real.clone())));
         let (mut pooled, mut gates) = (Vec::new(), Vec::new());
-        let hidden = self.through_layers(
-            base,
-            texts,
-            cache,
-            |bank, attention, x, context, cache| {
-                bank.attend(attention, x, context, cache, routing, dropout)
-            },
-            |bank, feed_forward, normed| {
-                let mixture = bank.forward(feed_forward, normed, routing, shares.clone(), dropout);
-                pooled.extend(mixture.pooled);
-                gates.extend(mixture.gate);
-                mixture.output
-            },
-        );
+        let hidden = self.walk(base, texts, cache, |index, layer, x, context, cache| {
+            let Some(bank) = self.bank(index, routing) else {
+                return layer.forward(x, context, cache);
+            };
+            let normed = x.normed(&layer.input_norm);
+            x.add(bank.attend(&layer.attention, normed, context, cache, dropout));
+            let normed = x.normed(&layer.post_attention_norm);
+            let mixture = bank.forward(&layer.feed_forward, normed, shares.clone(), dropout);
+            pooled.extend(mixture.pooled);
+            gates.extend(mixture.gate);
+            x.add(mixture.output);
+        });
         Forward {
             hidden,
             pooled,
@@ -73,54 +69,36 @@ impl Adapters {
         }
     }
 
-    /// The loop over the layers, the norm at its end included. Of an adapted layer, `attend` is self-attention and `mixture` the
-    /// feed-forward network, from the bank, the base's own and the normed input.
-    pub(crate) fn through_layers(
+    /// [`Decoder::walk`] over the layers whose output the texts do not bring, the norm at the end included:
+    /// final hidden states `[batch, seq, d_model]`.
+    pub(crate) fn walk(
         &self,
         base: &Decoder,
         texts: &Texts,
-        mut cache: Option<&mut KvCache>,
-        attend: impl Fn(
-            &ExpertBank,
-            &Attention,
-            Tensor<3>,
+        cache: Option<&mut KvCache>,
+        mut block: impl FnMut(
+            usize,
+            &DecoderLayer,
+            &mut Residual,
             &AttentionContext,
             Option<&mut LayerCache>,
-        ) -> Tensor<3>,
-        mut mixture: impl FnMut(&ExpertBank, &FeedForward, Tensor<3>) -> Tensor<3>,
+        ),
     ) -> Tensor<3> {
-        let real = texts.real.clone();
-        let context = match &mut cache {
-            Some(cache) => {
-                let cached = cache.len();
-                base.context(cache.extend(real), cached)
-            }
-            None => base.context(real, 0),
-        };
         // A cache wants the keys and values of every layer.
         let known = texts.states.as_ref().filter(|_| cache.is_none());
         let (start, x) = match known {
             Some(states) => (states.layers, states.x.clone()),
             None => (0, base.embed(texts.tokens.clone())), // [batch, seq, d_model]
         };
-        let mut x = Residual::new(x);
-        let mut banks = self.banks.iter().peekable();
         assert!(
-            banks.peek().is_none_or(|bank| bank.layer >= start),
+            self.layers().start >= start,
             "the texts bring the output of an adapted layer"
         );
-
-        for (index, layer) in base.layers.iter().enumerate().skip(start) {
-            let cache = cache.as_mut().map(|cache| &mut cache.layers[index]);
-            let Some(bank) = banks.next_if(|bank| bank.layer == index) else {
-                layer.forward(&mut x, &context, cache);
-                continue;
-            };
-            let normed = x.normed(&layer.input_norm);
-            x.add(attend(bank, &layer.attention, normed, &context, cache));
-            let normed = x.normed(&layer.post_attention_norm);
-            x.add(mixture(bank, &layer.feed_forward, normed));
-        }
+        let layers = start..base.layers.len();
+        let real = texts.real.clone();
+        let mut x = base.walk(x, real, layers, cache, |index, x, context, cache| {
+            block(index, &base.layers[index], x, context, cache);
+        });
         x.normed(&base.norm)
     }
 }
@@ -140,31 +118,31 @@ pub fn pool_shares(real: Tensor<2, Bool>) -> Tensor<2> {
     real / count
 }
 
-/// A base with adapters and a routing, as one language model to generate with.
+/// A base with experts and a routing, as one language model to generate with.
 #[derive(Clone, Copy, Debug)]
 pub struct Adapted<'a> {
     base: &'a Decoder,
-    adapters: &'a Adapters,
+    catalogue: &'a Catalogue,
     routing: &'a Routing,
 }
 
 impl<'a> Adapted<'a> {
-    /// Takes adapters of the plain device: [`Module::valid`](burn::module::Module::valid) of
+    /// Takes experts of the plain device: [`Module::valid`](burn::module::Module::valid) of
     /// those in training. A pass on the autodiff device would keep its graph in memory for a
     /// backward pass that never comes.
     ///
     /// # Panics
     ///
-    /// When the adapters are on an autodiff device.
-    pub fn new(base: &'a Decoder, adapters: &'a Adapters, routing: &'a Routing) -> Self {
+    /// When the experts are on an autodiff device.
+    pub fn new(base: &'a Decoder, catalogue: &'a Catalogue, routing: &'a Routing) -> Self {
         use burn::module::Module;
         assert!(
-            !adapters.devices().iter().any(Device::is_autodiff),
-            "generate with `adapters.valid()`, which is off the autodiff device"
+            !catalogue.devices().iter().any(Device::is_autodiff),
+            "generate with `catalogue.valid()`, which is off the autodiff device"
         );
         Self {
             base,
-            adapters,
+            catalogue,
             routing,
         }
     }
@@ -179,11 +157,11 @@ impl CausalLm for Adapted<'_> {
     ) -> Tensor<3> {
         let Self {
             base,
-            adapters,
+            catalogue,
             routing,
         } = self;
         let texts = Texts::new(tokens, real);
-        adapters
+        catalogue
             .run(base, &texts, Some(cache), routing, None, None)
             .hidden
     }
@@ -199,33 +177,34 @@ mod tests {
     use burn::optim::{AdamWConfig, GradientsParams};
     use burn::tensor::{Device, Tolerance};
     use moe_core::generate::{Sampling, generate};
+    use moe_core::parameters::to_bytes;
 
     use super::*;
-    use crate::{GateInit, LayerRange, Projection, States, tiny};
+    use crate::{ExpertId, GateId, GateInit, LayerRange, Projection, States, tiny};
 
     const OBSERVE: Observe = Observe {
-        expert: 0,
+        expert: ExpertId(0),
         detach_upstream: true,
     };
 
     fn gated() -> Routing {
         Routing::Gated {
-            experts: vec![0, 1],
-            gate: 0,
+            experts: vec![ExpertId(0), ExpertId(1)],
+            gate: GateId(0),
         }
     }
 
     /// A base, and adapters of three experts and a gate on all projections.
-    fn setup(layers: LayerRange) -> (Decoder, Adapters) {
+    fn setup(layers: LayerRange) -> (Decoder, Catalogue) {
         let device = Device::flex();
         let base = Decoder::random(&tiny::model(), 3, &device);
         let config = tiny::config(&Projection::ALL, layers);
-        let mut adapters = Adapters::new(&config, base.config()).unwrap();
+        let mut adapters = Catalogue::new(&config, base.config()).unwrap();
         let device = device.autodiff();
         for seed in 0..3 {
-            adapters.push_expert(seed, &device);
+            adapters.add_expert(&config.lora, "task", seed, &device);
         }
-        adapters.push_gate(2, GateInit::Random { seed: 0 }, &device);
+        adapters.add_gate(2, GateInit::Random { seed: 0 }, "task", &device);
         (base, adapters)
     }
 
@@ -234,7 +213,7 @@ mod tests {
         Texts::new(tokens, real)
     }
 
-    fn forward(base: &Decoder, adapters: &Adapters, routing: &Routing) -> Forward {
+    fn forward(base: &Decoder, adapters: &Catalogue, routing: &Routing) -> Forward {
         let observe = matches!(routing, Routing::Gated { .. }).then_some(&OBSERVE);
         adapters.forward(base, &texts(base), routing, observe, None)
     }
@@ -245,9 +224,9 @@ mod tests {
         let (tokens, real) = tiny::batch(&base.device());
         let plain = base.forward(tokens, real).into_data();
         let uniform = Routing::Uniform {
-            experts: vec![0, 1, 2],
+            experts: vec![ExpertId(0), ExpertId(1), ExpertId(2)],
         };
-        for routing in [Routing::Single(1), gated(), uniform] {
+        for routing in [Routing::Single(ExpertId(1)), gated(), uniform] {
             let hidden = forward(&base, &adapters, &routing).hidden;
             hidden
                 .into_data()
@@ -281,7 +260,7 @@ mod tests {
         let (base, mut adapters) = setup(LayerRange::Last(1));
         tiny::train_by_hand(&mut adapters);
         let out = forward(&base, &adapters, &gated());
-        assert_eq!((adapters.banks.len(), adapters.banks[0].layer), (1, 2));
+        assert_eq!(adapters.layers(), 2..3);
         assert_eq!((out.pooled.len(), out.gates.len()), (1, 1));
         assert!(out.hidden.is_tracked());
         let valid = forward(&base, &adapters.valid(), &gated());
@@ -337,16 +316,9 @@ mod tests {
             let grads = GradientsParams::from_grads(loss.backward(), &adapters);
             adapters = optimizer.step(0.01, adapters, grads);
         }
-        for (before, after) in before.banks.iter().zip(&adapters.banks) {
-            for (index, (before, after)) in before.experts.iter().zip(&after.experts).enumerate() {
-                for projection in Projection::ALL {
-                    let (before, after) = (before.lora(projection), after.lora(projection));
-                    let (before, after) = (before.unwrap(), after.unwrap());
-                    let same = before.a.val().into_data() == after.a.val().into_data()
-                        && before.b.val().into_data() == after.b.val().into_data();
-                    assert_eq!(same, index == 2, "expert {index} {}", projection.name());
-                }
-            }
+        for (before, after) in before.experts().iter().zip(adapters.experts()) {
+            let same = to_bytes(before) == to_bytes(after);
+            assert_eq!(same, before.id() == ExpertId(2), "expert {}", before.id());
         }
     }
 
@@ -400,9 +372,9 @@ mod tests {
     }
 
     #[test]
-    #[should_panic(expected = "adapters.valid()")]
+    #[should_panic(expected = "catalogue.valid()")]
     fn generating_on_the_autodiff_device_is_refused() {
         let (base, adapters) = setup(LayerRange::All);
-        Adapted::new(&base, &adapters, &Routing::Single(0));
+        Adapted::new(&base, &adapters, &Routing::Single(ExpertId(0)));
     }
 }

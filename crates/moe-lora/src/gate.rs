@@ -1,7 +1,57 @@
+use std::fmt;
+
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor, TensorData};
+use moe_core::parameters::identify;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
+use serde::{Deserialize, Serialize};
+
+/// Which gate. Never given twice in the life of a [`Catalogue`](crate::Catalogue).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct GateId(pub u64);
+
+impl fmt::Display for GateId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)
+    }
+}
+
+/// What is to be known of a gate besides its weights.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GateInfo {
+    /// Which it is.
+    pub id: GateId,
+    /// The task that it was made for.
+    pub task: String,
+    /// How many experts it weighs.
+    pub columns: usize,
+}
+
+/// A gate of the whole model: a [`TokenGate`] in every adapted layer.
+#[derive(Module, Debug)]
+pub struct Gate {
+    /// What is to be known of it.
+    #[module(skip)]
+    pub info: GateInfo,
+    /// One per adapted layer, lowest first.
+    pub layers: Vec<TokenGate>,
+}
+
+impl Gate {
+    /// A gate of the given weights. The ids of its parameters become a function of its own id.
+    pub fn new(info: GateInfo, layers: Vec<TokenGate>) -> Self {
+        let name = format!("gate.{}", info.id);
+        identify(Self { info, layers }, &name)
+    }
+
+    /// Which it is.
+    pub fn id(&self) -> GateId {
+        self.info.id
+    }
+}
 
 /// Weighs the active experts for each token: `softmax(x G)` (MoE-CL, `(β_s, β_t) = softmax(G z)`),
 /// no bias.

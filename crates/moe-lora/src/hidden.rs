@@ -6,7 +6,7 @@ use moe_core::model::FeedForward;
 use moe_kernels::{linear, swiglu};
 
 use crate::dropout::ExpertDropout;
-use crate::{Lora, LoraExpert, Projection};
+use crate::{LayerExpert, Lora, Projection};
 
 /// What all experts of a layer start from; `tokens = batch · seq`.
 pub(crate) struct Start {
@@ -47,7 +47,7 @@ pub(crate) struct Hidden {
 }
 
 impl Hidden {
-    pub(crate) fn new(expert: &LoraExpert, start: &Start, dropout: Option<ExpertDropout>) -> Self {
+    pub(crate) fn new(expert: &LayerExpert, start: &Start, dropout: Option<ExpertDropout>) -> Self {
         let drop = |x: &Tensor<2>, projection| match &dropout {
             Some(dropout) => dropout.apply(x.clone(), projection),
             None => x.clone(),

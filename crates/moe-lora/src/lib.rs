@@ -1,17 +1,17 @@
 //! LoRA experts on a frozen decoder, mixed per token by a gate: the architecture of MoE-CL
 //! (arXiv 2509.18133), with any number of experts.
 //!
-//! [`Adapters`] hold one [`ExpertBank`] per adapted decoder layer. A [`Routing`] says which
-//! experts answer; [`Adapters::forward`] runs base and experts in one pass, for training on the
-//! autodiff device or, after `adapters.valid()`, on the plain one. [`Adapted`] is the same thing
-//! as a language model to generate with.
+//! A [`Catalogue`] holds experts and gates by id: an [`Expert`] is a thing with an origin, a rank and weights in every adapted
+//! layer, and its [`ExpertId`] is never given again. A [`Routing`] says which experts answer; [`Catalogue::forward`] runs base and
+//! experts in one pass, for training on the autodiff device or, after `catalogue.valid()`, on the plain one. [`Adapted`] is the
+//! same thing as a language model to generate with.
 //!
 //! The base is never trained and never copied: its weights live on the plain device and take
 //! part in autodiff as constants.
 
-mod adapters;
 mod attention;
 mod bank;
+mod catalogue;
 mod config;
 mod dropout;
 mod error;
@@ -19,6 +19,7 @@ mod expert;
 mod forward;
 mod gate;
 mod hidden;
+mod layer_expert;
 mod lora;
 mod merge;
 mod mix;
@@ -29,14 +30,15 @@ mod texts;
 #[cfg(test)]
 mod tiny;
 
-pub use adapters::Adapters;
 pub use bank::{BankOutput, ExpertBank, Observe};
+pub use catalogue::{Catalogue, NextIds};
 pub use config::{AdapterConfig, LayerRange, LoraConfig, LoraInit, Projection};
 pub use dropout::{LoraDropout, Site};
 pub use error::{Error, Result};
-pub use expert::LoraExpert;
+pub use expert::{Expert, ExpertId, ExpertInfo, Origin};
 pub use forward::{Adapted, Forward, mean_of_tokens, pool_shares};
-pub use gate::{GateInit, TokenGate};
+pub use gate::{Gate, GateId, GateInfo, GateInit, TokenGate};
+pub use layer_expert::LayerExpert;
 pub use lora::Lora;
 pub use mix::{Mix, Mixed};
 pub use routing::Routing;

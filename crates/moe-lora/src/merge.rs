@@ -4,29 +4,29 @@ use burn::module::Param;
 use burn::nn::Linear;
 use moe_core::model::{Decoder, DecoderLayer};
 
-use crate::{Adapters, ExpertBank, LoraExpert, Projection};
+use crate::{Catalogue, ExpertId, LayerExpert, Projection};
 
-impl Adapters {
-    /// The base with expert `expert` folded into its matrices, `W + scaling · A B`: a plain decoder that answers as
+impl Catalogue {
+    /// The base with `expert` folded into its matrices, `W + scaling · A B`: a plain decoder that answers as
     /// [`Routing::Single`](crate::Routing::Single) of that expert does, at the speed of the base.
     ///
     /// A mixture of several experts is no matrix: their networks are not linear, and a gate weighs every token anew.
-    /// The matrices that change are copies, in the adapters' precision: rounded to that of a bf16 base, they would lose the
+    /// The matrices that change are copies, in the experts' precision: rounded to that of a bf16 base, they would lose the
     /// better part of an update. All others are shared with `base`.
     ///
     /// # Panics
     ///
-    /// When there is no such expert, or the adapters are on an autodiff device.
-    pub fn merge(&self, base: &Decoder, expert: usize) -> Decoder {
+    /// When there is no such expert, or the experts are on an autodiff device.
+    pub fn merge(&self, base: &Decoder, expert: ExpertId) -> Decoder {
         let mut merged = base.clone();
-        for ExpertBank { layer, experts, .. } in &self.banks {
-            fold(&mut merged.layers[*layer], &experts[expert]);
+        for (layer, expert) in self.layers().zip(&self.expert(expert).layers) {
+            fold(&mut merged.layers[layer], expert);
         }
         merged
     }
 }
 
-fn fold(layer: &mut DecoderLayer, expert: &LoraExpert) {
+fn fold(layer: &mut DecoderLayer, expert: &LayerExpert) {
     let (attention, ffn) = (&mut layer.attention, &mut layer.feed_forward);
     let places: [(Projection, &mut Linear); 7] = [
         (Projection::Query, &mut attention.query),
@@ -59,16 +59,16 @@ mod tests {
         let device = Device::flex();
         let base = Decoder::random(&tiny::model(), 3, &device);
         let config = tiny::config(&Projection::ALL, LayerRange::Last(2));
-        let mut adapters = Adapters::new(&config, base.config()).unwrap();
+        let mut adapters = Catalogue::new(&config, base.config()).unwrap();
         for seed in 0..2 {
-            adapters.push_expert(seed, &device.clone().autodiff());
+            adapters.add_expert(&config.lora, "task", seed, &device.clone().autodiff());
         }
         tiny::train_by_hand(&mut adapters);
         let adapters = adapters.valid();
         let (tokens, real) = tiny::batch(&device);
         let texts = Texts::new(tokens.clone(), real.clone());
         let before = base.forward(tokens.clone(), real.clone()).into_data();
-        for expert in 0..2 {
+        for expert in [0, 1].map(ExpertId) {
             let routing = Routing::Single(expert);
             let want = adapters.forward(&base, &texts, &routing, None, None);
             let merged = adapters.merge(&base, expert);

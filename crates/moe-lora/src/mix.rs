@@ -4,7 +4,10 @@ use moe_core::generate::CausalLm;
 use moe_core::model::{Decoder, KvCache};
 
 use crate::per_text::PerText;
-use crate::{Adapted, Adapters, Lora, LoraDropout, LoraExpert, Projection, Routing, Texts};
+use crate::{
+    Adapted, Catalogue, Expert, ExpertId, LayerExpert, Lora, LoraDropout, Projection, Routing,
+    Texts,
+};
 
 /// How the experts' answers become one.
 #[derive(Clone, Debug)]
@@ -13,14 +16,14 @@ pub enum Mix {
     /// As a routing says, alike for every text.
     Routed(Routing),
     /// One network with the sum of these experts' updates on it, `W + Σ_i s B_i A_i` (O-LoRA).
-    Summed(Vec<usize>),
+    Summed(Vec<ExpertId>),
     /// The mean of an expert's network and the base's own. An expert that has only ever spoken beside another is heard at the
     /// weight that an undecided gate gives it, and the base has the rest.
-    BesideBase(usize),
+    BesideBase(ExpertId),
     /// The experts' outputs, each a network of its own, weighed for every text (MoCL).
     Weighted {
         /// The active experts.
-        experts: Vec<usize>,
+        experts: Vec<ExpertId>,
         /// `[batch, active]`, a column per expert in this order; the same in every layer.
         weights: Tensor<2>,
     },
@@ -29,7 +32,7 @@ pub enum Mix {
     PerText(Vec<Routing>),
 }
 
-impl Adapters {
+impl Catalogue {
     /// The base with the mixed experts on a batch of texts: final hidden states after the norm, `[batch, seq, d_model]`.
     ///
     /// A weighted mix evaluates one feed-forward network per expert. On attention projections every active expert's
@@ -48,9 +51,8 @@ impl Adapters {
         match mix {
             Mix::Routed(routing) => self.forward(base, texts, routing, None, dropout).hidden,
             Mix::Summed(experts) => {
-                self.summed(experts)
-                    .forward(base, texts, &Routing::Single(0), None, dropout)
-                    .hidden
+                let (view, routing) = self.summed(experts);
+                view.forward(base, texts, &routing, None, dropout).hidden
             }
             Mix::BesideBase(expert) => {
                 let (view, routing) = self.beside_base(*expert);
@@ -64,49 +66,57 @@ impl Adapters {
         }
     }
 
-    /// Adapters whose only expert is the sum of `experts`, by joining their ranks; gradients reach the experts.
+    /// A view whose only expert is the sum of `experts`, by joining their ranks, and the routing to it; gradients reach the experts.
     ///
     /// # Panics
     ///
     /// When `experts` is empty or names one that is not there.
-    pub fn summed(&self, experts: &[usize]) -> Self {
-        let mut view = self.clone();
-        for bank in &mut view.banks {
-            let parts: Vec<&LoraExpert> = experts.iter().map(|&e| &bank.experts[e]).collect();
-            bank.experts = vec![sum(&parts)];
-        }
-        view
+    pub fn summed(&self, experts: &[ExpertId]) -> (Self, Routing) {
+        let parts: Vec<&Expert> = experts.iter().map(|&id| self.expert(id)).collect();
+        let layers = (0..parts[0].layers.len()).map(|place| {
+            let layer: Vec<&LayerExpert> = parts.iter().map(|it| &it.layers[place]).collect();
+            sum(&layer)
+        });
+        // Not a new expert: it keeps the name of the first, and its matrices are no parameters.
+        let sum = Expert {
+            info: parts[0].info.clone(),
+            layers: layers.collect(),
+        };
+        let routing = Routing::Single(sum.id());
+        (self.with_experts(vec![sum]), routing)
     }
 
-    /// Adapters of two experts, `expert` and one that leaves the base as it is, and the routing that takes their mean.
-    fn beside_base(&self, expert: usize) -> (Self, Routing) {
-        let mut view = self.clone();
-        for bank in &mut view.banks {
-            let expert = bank.experts[expert].clone();
-            let silent = expert.silent();
-            bank.experts = vec![expert, silent];
-        }
-        let experts = vec![0, 1];
-        (view, Routing::Uniform { experts })
+    /// A view of two experts, `expert` and one that leaves the base as it is, and the routing that takes their mean.
+    fn beside_base(&self, expert: ExpertId) -> (Self, Routing) {
+        let expert = self.expert(expert).clone();
+        let mut silent = expert.clone();
+        silent.info.id = SILENT;
+        silent.layers = expert.layers.iter().map(LayerExpert::silent).collect();
+        let routing = Routing::Uniform {
+            experts: vec![expert.id(), SILENT],
+        };
+        (self.with_experts(vec![expert, silent]), routing)
     }
 
-    /// The same adapters with every expert but `trained` a constant, so that no gradient reaches it.
-    pub fn with_others_frozen(&self, trained: usize) -> Self {
-        let mut view = self.clone();
-        for bank in &mut view.banks {
-            for (index, expert) in bank.experts.iter_mut().enumerate() {
-                if index != trained {
-                    *expert = expert.clone().no_grad();
-                }
+    /// The same experts, every one but `trained` a constant, so that no gradient reaches it.
+    pub fn with_others_frozen(&self, trained: ExpertId) -> Self {
+        let experts = self.experts().iter().map(|expert| {
+            let expert = expert.clone();
+            match expert.id() == trained {
+                true => expert,
+                false => expert.no_grad(),
             }
-        }
-        view
+        });
+        self.with_experts(experts.collect())
     }
 }
 
+/// An expert that is none, in a view that nobody keeps.
+const SILENT: ExpertId = ExpertId(u64::MAX);
+
 /// `Σ_i s B_i A_i` as one LoRA of the joined rank: `[A_1 … A_n]` and `[B_1; …; B_n]`.
-fn sum(experts: &[&LoraExpert]) -> LoraExpert {
-    let mut total = LoraExpert::default();
+fn sum(experts: &[&LayerExpert]) -> LayerExpert {
+    let mut total = LayerExpert::default();
     for projection in Projection::ALL {
         let loras: Vec<&Lora> = experts.iter().filter_map(|e| e.lora(projection)).collect();
         let Some(first) = loras.first() else { continue };
@@ -126,14 +136,14 @@ fn sum(experts: &[&LoraExpert]) -> LoraExpert {
 
 /// Experts and their weights for each text.
 struct Weighted<'a> {
-    experts: &'a [usize],
+    experts: &'a [ExpertId],
     weights: &'a Tensor<2>,
 }
 
 impl Weighted<'_> {
     fn forward(
         &self,
-        adapters: &Adapters,
+        catalogue: &Catalogue,
         base: &Decoder,
         texts: &Texts,
         cache: Option<&mut KvCache>,
@@ -142,27 +152,26 @@ impl Weighted<'_> {
         let everyone = Routing::Uniform {
             experts: self.experts.to_vec(),
         };
-        adapters.through_layers(
-            base,
-            texts,
-            cache,
-            |bank, attention, x, context, cache| {
-                bank.attend(attention, x, context, cache, &everyone, dropout)
-            },
-            |bank, feed_forward, normed| {
-                let weighed = self.experts.iter().enumerate().map(|(column, &expert)| {
-                    let alone = Routing::Single(expert);
-                    let output = bank
-                        .forward(feed_forward, normed.clone(), &alone, None, dropout)
-                        .output;
+        catalogue.walk(base, texts, cache, |index, layer, x, context, cache| {
+            let Some(bank) = catalogue.bank(index, &everyone) else {
+                return layer.forward(x, context, cache);
+            };
+            let normed = x.normed(&layer.input_norm);
+            x.add(bank.attend(&layer.attention, normed, context, cache, dropout));
+            let normed = x.normed(&layer.post_attention_norm);
+            let weighed = self
+                .experts
+                .iter()
+                .enumerate()
+                .filter_map(|(column, &expert)| {
+                    let alone = catalogue.bank(index, &Routing::Single(expert))?;
+                    let output = alone.forward(&layer.feed_forward, normed.clone(), None, dropout);
                     let weight = self.weights.clone().narrow(1, column, 1); // [batch, 1]
-                    output * weight.unsqueeze_dim::<3>(2)
+                    Some(output.output * weight.unsqueeze_dim::<3>(2))
                 });
-                weighed
-                    .reduce(|sum, output| sum + output)
-                    .expect("at least one expert is active")
-            },
-        )
+            let sum = weighed.reduce(|sum, output| sum + output);
+            x.add(sum.expect("at least one expert is active"));
+        })
     }
 }
 
@@ -170,32 +179,35 @@ impl Weighted<'_> {
 #[derive(Clone, Debug)]
 pub struct Mixed<'a> {
     base: &'a Decoder,
-    adapters: Adapters,
+    catalogue: Catalogue,
     mix: Mix,
 }
 
 impl<'a> Mixed<'a> {
-    /// Takes adapters of the plain device; a weighted mix fixes the number of texts.
+    /// Takes experts of the plain device; a weighted mix fixes the number of texts.
     ///
     /// # Panics
     ///
-    /// When the adapters are on an autodiff device.
-    pub fn new(base: &'a Decoder, adapters: &Adapters, mix: Mix) -> Self {
+    /// When the experts are on an autodiff device.
+    pub fn new(base: &'a Decoder, catalogue: &Catalogue, mix: Mix) -> Self {
         assert!(
-            !adapters.devices().iter().any(Device::is_autodiff),
-            "predict with `adapters.valid()`, which is off the autodiff device"
+            !catalogue.devices().iter().any(Device::is_autodiff),
+            "predict with `catalogue.valid()`, which is off the autodiff device"
         );
-        let (adapters, mix) = match mix {
-            Mix::Summed(experts) => (adapters.summed(&experts), Mix::Routed(Routing::Single(0))),
-            Mix::BesideBase(expert) => {
-                let (view, routing) = adapters.beside_base(expert);
+        let (catalogue, mix) = match mix {
+            Mix::Summed(experts) => {
+                let (view, routing) = catalogue.summed(&experts);
                 (view, Mix::Routed(routing))
             }
-            mix => (adapters.clone(), mix),
+            Mix::BesideBase(expert) => {
+                let (view, routing) = catalogue.beside_base(expert);
+                (view, Mix::Routed(routing))
+            }
+            mix => (catalogue.clone(), mix),
         };
         Self {
             base,
-            adapters,
+            catalogue,
             mix,
         }
     }
@@ -209,17 +221,16 @@ impl CausalLm for Mixed<'_> {
         cache: &mut KvCache,
     ) -> Tensor<3> {
         match &self.mix {
-            Mix::Routed(routing) => {
-                Adapted::new(self.base, &self.adapters, routing).forward_cached(tokens, real, cache)
-            }
+            Mix::Routed(routing) => Adapted::new(self.base, &self.catalogue, routing)
+                .forward_cached(tokens, real, cache),
             Mix::Weighted { experts, weights } => {
                 let weighted = Weighted { experts, weights };
                 let texts = Texts::new(tokens, real);
-                weighted.forward(&self.adapters, self.base, &texts, Some(cache), None)
+                weighted.forward(&self.catalogue, self.base, &texts, Some(cache), None)
             }
             Mix::PerText(routings) => {
                 let texts = Texts::new(tokens, real);
-                PerText::new(routings).forward(&self.adapters, self.base, &texts, Some(cache))
+                PerText::new(routings).forward(&self.catalogue, self.base, &texts, Some(cache))
             }
             Mix::Summed(_) | Mix::BesideBase(_) => unreachable!("`new` has made a routing of it"),
         }
@@ -237,19 +248,23 @@ mod tests {
     use super::*;
     use crate::{LayerRange, tiny};
 
-    fn setup() -> (Decoder, Adapters) {
+    fn ids(ids: &[u64]) -> Vec<ExpertId> {
+        ids.iter().map(|&id| ExpertId(id)).collect()
+    }
+
+    fn setup() -> (Decoder, Catalogue) {
         let device = Device::flex();
         let base = Decoder::random(&tiny::model(), 3, &device);
         let config = tiny::config(&Projection::ALL, LayerRange::Last(2));
-        let mut adapters = Adapters::new(&config, base.config()).unwrap();
+        let mut adapters = Catalogue::new(&config, base.config()).unwrap();
         for seed in 0..3 {
-            adapters.push_expert(seed, &device.clone().autodiff());
+            adapters.add_expert(&config.lora, "task", seed, &device.clone().autodiff());
         }
         tiny::train_by_hand(&mut adapters);
         (base, adapters)
     }
 
-    fn hidden(base: &Decoder, adapters: &Adapters, mix: &Mix) -> Tensor<3> {
+    fn hidden(base: &Decoder, adapters: &Catalogue, mix: &Mix) -> Tensor<3> {
         let (tokens, real) = tiny::batch(&base.device());
         adapters.forward_mixed(base, &Texts::new(tokens, real), mix, None)
     }
@@ -257,13 +272,14 @@ mod tests {
     #[test]
     fn a_sum_of_one_and_all_the_weight_on_one_are_that_expert_alone() {
         let (base, adapters) = setup();
-        let alone = hidden(&base, &adapters, &Mix::Routed(Routing::Single(1))).into_data();
-        let summed = hidden(&base, &adapters, &Mix::Summed(vec![1]));
+        let alone =
+            hidden(&base, &adapters, &Mix::Routed(Routing::Single(ExpertId(1)))).into_data();
+        let summed = hidden(&base, &adapters, &Mix::Summed(ids(&[1])));
         summed
             .into_data()
             .assert_approx_eq::<f32>(&alone, Tolerance::default());
         let weights = Tensor::ones([2, 1], &base.device());
-        let experts = vec![1];
+        let experts = ids(&[1]);
         let weighted = hidden(&base, &adapters, &Mix::Weighted { experts, weights });
         weighted
             .into_data()
@@ -273,12 +289,13 @@ mod tests {
     #[test]
     fn a_summed_expert_is_the_sum_of_the_updates() {
         let (_, adapters) = setup();
-        let delta = |adapters: &Adapters, expert: usize| {
-            let lora = adapters.banks[0].experts[expert].lora(Projection::Down);
-            lora.unwrap().delta()
+        let delta = |adapters: &Catalogue, expert| {
+            let layer = &adapters.expert(ExpertId(expert)).layers[0];
+            layer.lora(Projection::Down).unwrap().delta()
         };
         let want = delta(&adapters, 0) + delta(&adapters, 2);
-        delta(&adapters.summed(&[0, 2]), 0)
+        let (sum, _) = adapters.summed(&ids(&[0, 2]));
+        delta(&sum, 0)
             .into_data()
             .assert_approx_eq::<f32>(&want.into_data(), Tolerance::default());
     }
@@ -287,10 +304,11 @@ mod tests {
     fn beside_the_base_an_expert_has_half_the_say() {
         let (base, mut adapters) = setup();
         // Fresh: it leaves the base as it is.
-        adapters.push_expert(9, &base.device().autodiff());
-        let experts = vec![1, 3];
+        let lora = tiny::config(&[], LayerRange::All).lora;
+        adapters.add_expert(&lora, "task", 9, &base.device().autodiff());
+        let experts = ids(&[1, 3]);
         let want = hidden(&base, &adapters, &Mix::Routed(Routing::Uniform { experts }));
-        hidden(&base, &adapters, &Mix::BesideBase(1))
+        hidden(&base, &adapters, &Mix::BesideBase(ExpertId(1)))
             .into_data()
             .assert_eq(&want.into_data(), true);
     }
@@ -298,11 +316,11 @@ mod tests {
     #[test]
     fn frozen_experts_of_a_sum_get_no_gradient() {
         let (base, adapters) = setup();
-        let view = adapters.with_others_frozen(2);
-        let loss = hidden(&base, &view, &Mix::Summed(vec![0, 1, 2])).sum();
+        let view = adapters.with_others_frozen(ExpertId(2));
+        let loss = hidden(&base, &view, &Mix::Summed(ids(&[0, 1, 2]))).sum();
         let gradients = loss.backward();
-        for (index, expert) in adapters.banks[1].experts.iter().enumerate() {
-            let lora = expert.lora(Projection::Up).unwrap();
+        for (index, expert) in adapters.experts().iter().enumerate() {
+            let lora = expert.layers[1].lora(Projection::Up).unwrap();
             assert_eq!(lora.a.grad(&gradients).is_some(), index == 2);
         }
     }
@@ -314,9 +332,13 @@ mod tests {
         let (tokens, _) = tiny::batch(&base.device());
         let real = Tensor::<2, Bool>::full([2, 5], true, &base.device());
         let weights = Tensor::from_data([[0.7, 0.3], [0.1, 0.9]], &base.device());
-        let experts = vec![0, 2];
+        let experts = ids(&[0, 2]);
         let weighted = Mix::Weighted { experts, weights };
-        for mix in [Mix::Summed(vec![0, 2]), Mix::BesideBase(1), weighted] {
+        for mix in [
+            Mix::Summed(ids(&[0, 2])),
+            Mix::BesideBase(ExpertId(1)),
+            weighted,
+        ] {
             let texts = Texts::new(tokens.clone(), real.clone());
             let whole = adapters.forward_mixed(&base, &texts, &mix, None);
             let model = Mixed::new(&base, &adapters, mix);

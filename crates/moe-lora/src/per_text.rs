@@ -6,14 +6,14 @@ use burn::tensor::{Int, Tensor, TensorData};
 use moe_core::model::{Decoder, FeedForward, KvCache};
 
 use crate::stacked::Stacked;
-use crate::{Adapters, ExpertBank, Routing, Texts};
+use crate::{Catalogue, ExpertBank, ExpertId, Routing, Texts};
 
 /// The rows of a batch, by their routing.
 pub(crate) struct PerText {
     /// Every routing with its rows.
     groups: Vec<(Routing, Vec<usize>)>,
     /// Everyone who is active for some text, in order.
-    experts: Vec<usize>,
+    experts: Vec<ExpertId>,
 }
 
 impl PerText {
@@ -26,7 +26,7 @@ impl PerText {
                 None => groups.push((routing.clone(), vec![row])),
             }
         }
-        let experts: BTreeSet<usize> = routings
+        let experts: BTreeSet<ExpertId> = routings
             .iter()
             .flat_map(|routing| routing.experts().iter().copied())
             .collect();
@@ -38,73 +38,86 @@ impl PerText {
 
     pub(crate) fn forward(
         &self,
-        adapters: &Adapters,
+        catalogue: &Catalogue,
         base: &Decoder,
         texts: &Texts,
         cache: Option<&mut KvCache>,
     ) -> Tensor<3> {
-        adapters.through_layers(
-            base,
-            texts,
-            cache,
-            |bank, attention, x, context, cache| {
-                bank.attend_with(
-                    attention,
-                    x,
-                    context,
-                    cache,
-                    |base, x, projection| match self
-                        .experts
-                        .iter()
-                        .any(|&it| bank.experts[it].lora(projection).is_some())
-                    {
-                        true => {
-                            let joined = Tensor::cat(vec![base.clone(), x.clone()], 2);
-                            let [_, _, d_out] = base.dims();
-                            self.each(joined, |routing, joined| {
-                                let [_, _, both] = joined.dims();
-                                let base = joined.clone().narrow(2, 0, d_out);
-                                let x = joined.narrow(2, d_out, both - d_out);
-                                bank.add_updates(base, &x, projection, routing, None)
-                            })
-                        }
-                        false => base,
-                    },
-                )
-            },
-            |bank, feed_forward, normed| self.mixture(bank, feed_forward, normed),
-        )
-    }
-
-    /// `x [batch, seq, d_model]` (already normed) → `[batch, seq, d_model]`.
-    fn mixture(&self, bank: &ExpertBank, ffn: &FeedForward, x: Tensor<3>) -> Tensor<3> {
         let everyone = Routing::Uniform {
             experts: self.experts.clone(),
         };
-        match Stacked::new(bank, &everyone, None) {
+        catalogue.walk(base, texts, cache, |index, layer, x, context, cache| {
+            let Some(all) = catalogue.bank(index, &everyone) else {
+                return layer.forward(x, context, cache);
+            };
+            let of = |routing: &Routing| catalogue.bank(index, routing);
+            let normed = x.normed(&layer.input_norm);
+            let adapt = |base: Tensor<3>, x: &Tensor<3>, projection| {
+                if !all
+                    .experts
+                    .iter()
+                    .any(|(_, it)| it.lora(projection).is_some())
+                {
+                    return base;
+                }
+                let [_, _, d_out] = base.dims();
+                self.each(Tensor::cat(vec![base, x.clone()], 2), |routing, joined| {
+                    let [_, _, both] = joined.dims();
+                    let base = joined.clone().narrow(2, 0, d_out);
+                    let x = joined.narrow(2, d_out, both - d_out);
+                    match of(routing) {
+                        Some(bank) => bank.add_updates(base, &x, projection, None),
+                        None => base,
+                    }
+                })
+            };
+            x.add(all.attend_with(&layer.attention, normed, context, cache, adapt));
+            let normed = x.normed(&layer.post_attention_norm);
+            x.add(self.mixture(&all, of, &layer.feed_forward, normed));
+        })
+    }
+
+    /// `x [batch, seq, d_model]` (already normed) → `[batch, seq, d_model]`; `all` are everyone, `of` who a routing names.
+    fn mixture<'a>(
+        &self,
+        all: &ExpertBank<'_>,
+        of: impl Fn(&Routing) -> Option<ExpertBank<'a>>,
+        ffn: &FeedForward,
+        x: Tensor<3>,
+    ) -> Tensor<3> {
+        // A text for the base alone has no weights that sum to one.
+        let adapted = self
+            .groups
+            .iter()
+            .all(|(routing, _)| *routing != Routing::Base);
+        match Stacked::new(all, None).filter(|_| adapted) {
             Some(stacked) => {
-                let weights = self.each(x.clone(), |routing, x| self.weights(bank, routing, x));
+                let weights = self.each(x.clone(), |routing, x| match of(routing) {
+                    Some(bank) => self.weights(&bank, x),
+                    None => unreachable!("every text has an expert"),
+                });
                 stacked.mixture(ffn, x, weights)
             }
-            None => self.each(x, |routing, x| {
-                bank.forward(ffn, x, routing, None, None).output
+            None => self.each(x, |routing, x| match of(routing) {
+                Some(bank) => bank.forward(ffn, x, None, None).output,
+                None => ffn.forward(x),
             }),
         }
     }
 
-    /// What everyone weighs for tokens of one routing, `x [batch, seq, d_model]` → `[batch, seq, experts]`: exactly nothing where they
+    /// What everyone weighs for tokens of a bank's texts, `x [batch, seq, d_model]` → `[batch, seq, experts]`: exactly nothing where they
     /// are not active.
-    fn weights(&self, bank: &ExpertBank, routing: &Routing, x: Tensor<3>) -> Tensor<3> {
+    fn weights(&self, bank: &ExpertBank<'_>, x: Tensor<3>) -> Tensor<3> {
         let [batch, seq, d_model] = x.dims();
-        let (active, all) = (routing.experts(), self.experts.len());
-        let mut places = vec![0f32; active.len() * all];
-        for (row, expert) in active.iter().enumerate() {
+        let (active, all) = (bank.experts.len(), self.experts.len());
+        let mut places = vec![0f32; active * all];
+        for (row, (expert, _)) in bank.experts.iter().enumerate() {
             let column = self.experts.binary_search(expert);
             places[row * all + column.expect("everyone active is among them")] = 1.0;
         }
-        let places = TensorData::new(places, [active.len(), all]);
+        let places = TensorData::new(places, [active, all]);
         let places = Tensor::<2>::from_data(places, &x.device());
-        let weights = routing.weights(bank, x.reshape([batch * seq, d_model]));
+        let weights = bank.weights(x.reshape([batch * seq, d_model]));
         weights.matmul(places).reshape([batch, seq, all])
     }
 
@@ -140,35 +153,37 @@ mod tests {
     use moe_core::generate::CausalLm;
 
     use super::*;
-    use crate::{GateInit, LayerRange, Mix, Mixed, Projection, tiny};
+    use crate::{GateId, GateInit, LayerRange, Mix, Mixed, Projection, tiny};
 
-    fn setup(targets: &[Projection]) -> (Decoder, Adapters) {
+    fn setup(targets: &[Projection]) -> (Decoder, Catalogue) {
         let device = Device::flex();
         let base = Decoder::random(&tiny::model(), 3, &device);
         let config = tiny::config(targets, LayerRange::Last(2));
-        let mut adapters = Adapters::new(&config, base.config()).unwrap();
+        let mut adapters = Catalogue::new(&config, base.config()).unwrap();
         let training = device.autodiff();
         for seed in 0..5 {
-            adapters.push_expert(seed, &training);
+            adapters.add_expert(&config.lora, "task", seed, &training);
         }
         for seed in 0..2 {
-            adapters.push_gate(2, GateInit::Random { seed }, &training);
+            adapters.add_gate(2, GateInit::Random { seed }, "task", &training);
         }
         tiny::train_by_hand(&mut adapters);
         (base, adapters.valid())
     }
 
-    fn gated(experts: [usize; 2], gate: usize) -> Routing {
-        let experts = experts.to_vec();
-        Routing::Gated { experts, gate }
+    fn gated(experts: [u64; 2], gate: u64) -> Routing {
+        Routing::Gated {
+            experts: experts.map(ExpertId).to_vec(),
+            gate: GateId(gate),
+        }
     }
 
     /// A routing per row of [`texts`].
     fn routings() -> Vec<Routing> {
-        let experts = vec![4, 0, 1];
+        let experts = [4, 0, 1].map(ExpertId).to_vec();
         vec![
             gated([3, 0], 1),
-            Routing::Single(2),
+            Routing::Single(ExpertId(2)),
             Routing::Uniform { experts },
             gated([3, 0], 1),
             gated([0, 1], 0),
@@ -191,17 +206,23 @@ mod tests {
         ] {
             let (base, adapters) = setup(targets);
             let texts = texts(&base.device());
-            let mix = Mix::PerText(routings());
-            let mixed = adapters.forward_mixed(&base, &texts, &mix, None);
-            for (row, routing) in routings().into_iter().enumerate() {
-                let one = |x: &Tensor<3>| x.clone().narrow(0, row, 1).into_data();
-                let own = Texts::new(
-                    texts.tokens.clone().narrow(0, row, 1),
-                    texts.real.clone().narrow(0, row, 1),
-                );
-                let alone = adapters.forward_mixed(&base, &own, &Mix::Routed(routing), None);
-                one(&mixed)
-                    .assert_approx_eq::<f32>(&alone.into_data(), Tolerance::rel_abs(1e-4, 1e-5));
+            for last in [gated([0, 1], 0), Routing::Base] {
+                let routings = routings().into_iter().take(4).chain([last]);
+                let routings: Vec<Routing> = routings.collect();
+                let mix = Mix::PerText(routings.clone());
+                let mixed = adapters.forward_mixed(&base, &texts, &mix, None);
+                for (row, routing) in routings.into_iter().enumerate() {
+                    let one = |x: &Tensor<3>| x.clone().narrow(0, row, 1).into_data();
+                    let own = Texts::new(
+                        texts.tokens.clone().narrow(0, row, 1),
+                        texts.real.clone().narrow(0, row, 1),
+                    );
+                    let alone = adapters.forward_mixed(&base, &own, &Mix::Routed(routing), None);
+                    one(&mixed).assert_approx_eq::<f32>(
+                        &alone.into_data(),
+                        Tolerance::rel_abs(1e-4, 1e-5),
+                    );
+                }
             }
         }
     }

@@ -1,46 +1,44 @@
-use burn::tensor::Tensor;
+use serde::{Deserialize, Serialize};
 
-use crate::ExpertBank;
+use crate::{ExpertId, GateId};
 
-/// Which experts of every bank answer, and how their outputs are mixed.
-///
-/// The numbers are indices into [`ExpertBank::experts`](crate::ExpertBank) and
-/// [`ExpertBank::gates`](crate::ExpertBank). In MoE-CL expert 0 is the shared one.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// Which experts answer, and how their outputs are mixed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Routing {
+    /// The base alone.
+    Base,
     /// One expert alone.
-    Single(usize),
+    Single(ExpertId),
     /// Weighted for each token by a gate with a column per expert, in this order.
     Gated {
         /// The active experts.
-        experts: Vec<usize>,
+        experts: Vec<ExpertId>,
         /// The gate that weighs them.
-        gate: usize,
+        gate: GateId,
     },
     /// The mean of these experts' outputs.
     Uniform {
         /// The active experts.
-        experts: Vec<usize>,
+        experts: Vec<ExpertId>,
     },
 }
 
 impl Routing {
-    /// What the active experts weigh for tokens `x [n, d_model]` in a bank, `[n, active]`.
-    pub(crate) fn weights(&self, bank: &ExpertBank, x: Tensor<2>) -> Tensor<2> {
-        let ([tokens, _], active) = (x.dims(), self.experts().len());
+    /// The active experts, in order.
+    pub fn experts(&self) -> &[ExpertId] {
         match self {
-            Self::Gated { gate, .. } => bank.gates[*gate].forward(x),
-            Self::Single(_) | Self::Uniform { .. } => {
-                Tensor::full([tokens, active], 1.0 / active as f64, &x.device().inner())
-            }
+            Self::Base => &[],
+            Self::Single(expert) => std::slice::from_ref(expert),
+            Self::Gated { experts, .. } | Self::Uniform { experts } => experts,
         }
     }
 
-    /// The active experts, in order.
-    pub fn experts(&self) -> &[usize] {
+    /// The gate that weighs them, where there is one.
+    pub fn gate(&self) -> Option<GateId> {
         match self {
-            Self::Single(expert) => std::slice::from_ref(expert),
-            Self::Gated { experts, .. } | Self::Uniform { experts } => experts,
+            Self::Gated { gate, .. } => Some(*gate),
+            Self::Base | Self::Single(_) | Self::Uniform { .. } => None,
         }
     }
 }

@@ -4,42 +4,46 @@ use burn::tensor::Tensor;
 use moe_core::model::FeedForward;
 use moe_kernels::{Dropout, Loras, MoeFfn, Observed, moe_ffn};
 
-use crate::{BankOutput, ExpertBank, Lora, LoraDropout, Observe, Projection, Routing};
+use crate::{BankOutput, ExpertBank, Lora, LoraDropout, Observe, Projection};
 
 const FFN: [Projection; 3] = [Projection::Gate, Projection::Up, Projection::Down];
 
-/// Experts that have a LoRA of one rank and scaling on gate, up and down.
+/// Experts that have a LoRA on gate, up and down.
 pub(crate) struct Stacked {
     loras: [Loras; 3],
     settings: MoeFfn,
 }
 
 impl Stacked {
-    /// `None` when the active experts are not alike, or when dropout masks were given from outside.
-    pub(crate) fn new(
-        bank: &ExpertBank,
-        routing: &Routing,
-        dropout: Option<&LoraDropout>,
-    ) -> Option<Self> {
-        let experts = routing.experts();
-        let first = bank.experts[*experts.first()?].lora(FFN[0])?;
-        let ([_, rank], scaling) = (first.a.dims(), first.scaling);
-        let stack = |projection| {
-            let loras: Option<Vec<&Lora>> = experts
-                .iter()
-                .map(|&expert| bank.experts[expert].lora(projection))
-                .collect();
-            let loras = loras?;
-            let alike = |lora: &&Lora| lora.a.dims()[1] == rank && lora.scaling == scaling;
-            loras.iter().all(alike).then(|| Loras {
-                a: side_by_side(loras.iter().map(|lora| lora.a.val()).collect(), 1),
-                b: side_by_side(loras.iter().map(|lora| lora.b.val()).collect(), 0),
-            })
+    /// `None` when an active expert leaves out one of the three matrices, or when dropout masks were given from outside.
+    ///
+    /// Experts of a smaller rank are filled up with zeros, and another scaling goes into B.
+    pub(crate) fn new(bank: &ExpertBank<'_>, dropout: Option<&LoraDropout>) -> Option<Self> {
+        let loras = |projection| -> Option<Vec<&Lora>> {
+            let experts = bank.experts.iter();
+            experts.map(|(_, it)| it.lora(projection)).collect()
+        };
+        let [gate, up, down] = FFN.map(loras);
+        let all = [gate?, up?, down?];
+        let ranks = all.iter().flatten().map(|lora| lora.a.dims()[1]);
+        let (rank, scaling) = (ranks.max()?, all[0].first()?.scaling);
+        if scaling == 0.0 {
+            return None;
+        }
+        let stack = |loras: Vec<&Lora>| {
+            let (a, b) = loras
+                .into_iter()
+                .map(|it| widened(it, rank, scaling))
+                .unzip();
+            Loras {
+                a: side_by_side(a, 1),
+                b: side_by_side(b, 0),
+            }
         };
         let masks = |dropout: &LoraDropout| {
-            let masks = experts.iter().map(|&expert| {
+            let masks = bank.experts.iter().map(|(id, _)| {
                 let [gate, up, down] =
-                    FFN.map(|projection| dropout.mask(bank.layer, projection, expert));
+                    FFN.map(|projection| dropout.mask(bank.layer, projection, *id));
                 Some([gate?, up?, down?])
             });
             masks.collect::<Option<_>>().map(|masks| Dropout { masks })
@@ -48,11 +52,10 @@ impl Stacked {
             Some(dropout) => Some(masks(dropout)?),
             None => None,
         };
-        let [gate, up, down] = FFN.map(stack);
         Some(Self {
-            loras: [gate?, up?, down?],
+            loras: all.map(stack),
             settings: MoeFfn {
-                experts: experts.len(),
+                experts: bank.experts.len(),
                 rank,
                 scaling: scaling as f32,
                 observed: None,
@@ -63,10 +66,9 @@ impl Stacked {
 
     pub(crate) fn forward(
         self,
-        bank: &ExpertBank,
+        bank: &ExpertBank<'_>,
         ffn: &FeedForward,
         x: Tensor<3>,
-        routing: &Routing,
         observe: Option<(&Observe, Tensor<2>)>,
     ) -> BankOutput {
         let Self {
@@ -74,19 +76,14 @@ impl Stacked {
             mut settings,
         } = self;
         let [batch, seq, d_model] = x.dims();
-        let experts = routing.experts();
         let x = x.reshape([batch * seq, d_model]);
         let device = ffn.gate.weight.val().device();
-        let weights = routing.weights(bank, x.clone());
-        let gate = match routing {
-            Routing::Gated { .. } => Some(weights.clone()),
-            Routing::Single(_) | Routing::Uniform { .. } => None,
-        };
+        let weights = bank.weights(x.clone());
+        let gate = bank.gate.map(|_| weights.clone());
         let shares = match observe {
             Some((observe, shares)) => {
-                let place = experts.iter().position(|&active| active == observe.expert);
                 settings.observed = Some(Observed {
-                    expert: place.expect("the observed expert is active"),
+                    expert: bank.column(observe.expert),
                     detached: observe.detach_upstream,
                 });
                 shares
@@ -98,12 +95,10 @@ impl Stacked {
         BankOutput {
             output: output.reshape([batch, seq, d_model]),
             pooled,
-            gate: gate.map(|gate| gate.reshape([batch, seq, experts.len()])),
+            gate: gate.map(|gate| gate.reshape([batch, seq, bank.experts.len()])),
         }
     }
-}
 
-impl Stacked {
     /// The mixture alone, for `x [batch, seq, d_model]` and given weights `[batch, seq, experts]`.
     pub(crate) fn mixture(self, ffn: &FeedForward, x: Tensor<3>, weights: Tensor<3>) -> Tensor<3> {
         let dims @ [batch, seq, _] = x.dims();
@@ -113,6 +108,26 @@ impl Stacked {
         let (output, _) = moe_ffn(x, weights, self.loras, base, shares, self.settings);
         output.reshape(dims)
     }
+}
+
+/// A and B of the given rank, for a product under the given scaling.
+fn widened(lora: &Lora, rank: usize, scaling: f64) -> (Tensor<2>, Tensor<2>) {
+    let (a, b) = (lora.a.val(), lora.b.val());
+    let ([d_in, own], [_, d_out]) = (a.dims(), b.dims());
+    let b = if lora.scaling == scaling {
+        b
+    } else {
+        b * (lora.scaling / scaling)
+    };
+    if own == rank {
+        return (a, b);
+    }
+    let zeros = |shape: [usize; 2]| Tensor::zeros(shape, &a.device());
+    let (right, below) = (zeros([d_in, rank - own]), zeros([rank - own, d_out]));
+    (
+        Tensor::cat(vec![a.clone(), right], 1),
+        Tensor::cat(vec![b, below], 0),
+    )
 }
 
 fn side_by_side(mut matrices: Vec<Tensor<2>>, axis: usize) -> Tensor<2> {

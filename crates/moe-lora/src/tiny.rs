@@ -1,9 +1,10 @@
 //! A decoder small enough for tests.
 
+use burn::module::Param;
 use burn::tensor::{Bool, Device, Int, Tensor};
 use moe_core::config::{Architecture, ModelConfig, RopeScaling};
 
-use crate::{AdapterConfig, Adapters, LayerRange, Lora, LoraConfig, LoraInit, Projection};
+use crate::{AdapterConfig, Catalogue, LayerRange, LoraConfig, LoraInit, Projection};
 
 pub(crate) fn model() -> ModelConfig {
     ModelConfig {
@@ -45,17 +46,23 @@ pub(crate) fn config(targets: &[Projection], layers: LayerRange) -> AdapterConfi
 }
 
 /// Gives every B, which starts at zero, numbers as large as those of a trained expert.
-pub(crate) fn train_by_hand(adapters: &mut Adapters) {
-    for bank in &mut adapters.banks {
-        for (index, expert) in bank.experts.iter_mut().enumerate() {
+pub(crate) fn train_by_hand(catalogue: &mut Catalogue) {
+    let ids: Vec<_> = catalogue
+        .experts()
+        .iter()
+        .map(|expert| expert.id())
+        .collect();
+    for id in ids {
+        let first = catalogue.layers().start;
+        for (place, layer) in catalogue.expert_mut(id).layers.iter_mut().enumerate() {
             for projection in Projection::ALL {
-                if let Some(lora) = expert.lora_mut(projection) {
+                if let Some(lora) = layer.lora_mut(projection) {
                     let b = lora.b.val();
                     let [rank, d_out] = b.dims();
-                    let phase = (index + bank.layer + 1) as f32;
+                    let phase = (id.0 as usize + first + place + 1) as f32;
                     let wave = Tensor::<1, Int>::arange(0..(rank * d_out) as i64, &b.device());
                     let b = (wave.float() * phase).sin().reshape([rank, d_out]) * 0.5;
-                    *lora = Lora::from_tensors(lora.a.val(), b, lora.scaling);
+                    lora.b = Param::initialized(lora.b.id, b.detach().set_require_grad(true));
                 }
             }
         }

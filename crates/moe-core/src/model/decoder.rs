@@ -2,7 +2,7 @@ use burn::module::Module;
 use burn::nn::{Embedding, Linear, RmsNorm};
 use burn::tensor::{Bool, DType, Device, Int, Tensor};
 
-use super::{AttentionContext, DecoderLayer, KvCache, Residual, Rope};
+use super::{AttentionContext, DecoderLayer, KvCache, Rope};
 use crate::config::ModelConfig;
 
 /// A decoder-only language model of the Llama family.
@@ -58,11 +58,8 @@ impl Decoder {
     /// `tokens [batch, seq]`, `real [batch, seq]` (true = real token) → `[batch, seq, d_model]`.
     /// Rows of padding positions hold finite numbers without meaning.
     pub fn forward(&self, tokens: Tensor<2, Int>, real: Tensor<2, Bool>) -> Tensor<3> {
-        let context = self.context(real, 0);
-        let mut x = Residual::new(self.embed(tokens));
-        for layer in &self.layers {
-            layer.forward(&mut x, &context, None);
-        }
+        let x = self.embed(tokens);
+        let mut x = self.walk_dense(x, real, 0..self.layers.len(), None);
         x.normed(&self.norm)
     }
 
@@ -78,13 +75,8 @@ impl Decoder {
         real: Tensor<2, Bool>,
         cache: &mut KvCache,
     ) -> Tensor<3> {
-        assert_eq!(cache.layers.len(), self.layers.len(), "one cache per layer");
-        let cached = cache.len();
-        let context = self.context(cache.extend(real), cached);
-        let mut x = Residual::new(self.embed(tokens));
-        for (layer, cache) in self.layers.iter().zip(&mut cache.layers) {
-            layer.forward(&mut x, &context, Some(cache));
-        }
+        let x = self.embed(tokens);
+        let mut x = self.walk_dense(x, real, 0..self.layers.len(), Some(cache));
         x.normed(&self.norm)
     }
 

@@ -23,6 +23,7 @@ mod rope;
 #[cfg(test)]
 pub(crate) mod tests;
 mod trunk;
+mod walk;
 
 pub use attention::{Attention, Projected};
 pub use cache::{KvCache, LayerCache};

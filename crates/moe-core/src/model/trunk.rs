@@ -39,12 +39,7 @@ impl Decoder {
     }
 
     fn first(&self, tokens: Tensor<2, Int>, real: Tensor<2, Bool>, layers: usize) -> Residual {
-        let context = self.context(real, 0);
-        let mut x = Residual::new(self.embed(tokens));
-        for layer in &self.layers[..layers] {
-            layer.forward(&mut x, &context, None);
-        }
-        x
+        self.walk_dense(self.embed(tokens), real, 0..layers, None)
     }
 }
 
