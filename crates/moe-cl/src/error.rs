@@ -25,6 +25,19 @@ pub enum Error {
         /// What is wrong with it.
         reason: String,
     },
+    /// A checkpoint was written by another version of this program.
+    #[error(
+        "checkpoint {}: of format {found}, and this program reads format {reads} alone; go on with the version that wrote it, or train anew in another directory",
+        path.display()
+    )]
+    CheckpointFormat {
+        /// Its directory.
+        path: PathBuf,
+        /// Its format.
+        found: u32,
+        /// The one that is read.
+        reads: u32,
+    },
     /// A file of a run cannot be written or read.
     #[error("{}: {source}", path.display())]
     File {
@@ -72,7 +85,7 @@ pub enum Error {
     },
     /// The base has fewer layers than the router wants below its features.
     #[error("`router.layer` is {asked}, but the base has {layers} layers")]
-    RouterLayer {
+    RecognizerLayer {
         /// What was asked for.
         asked: usize,
         /// Layers of the base.

@@ -1,49 +1,86 @@
-//! Everything that is trained: LoRA experts with their gates, classification heads, task discriminators.
+//! Everything that is trained: LoRA experts with their gates, classification heads, and what one method has of its own.
 
 use burn::module::Module;
 use moe_core::model::Decoder;
-use moe_gan::Discriminator;
-use moe_lora::Adapters;
+use moe_lora::{Catalogue, Routing};
+use serde::{Deserialize, Serialize};
 
-use crate::{data::Collate, head::Head, task_vectors::TaskVectors};
+use crate::{data::Collate, head::Head, methods::Own};
 
 /// The trainable part of a continual learner; a frozen base stays outside.
 #[derive(Module, Debug)]
 pub struct Learner {
-    /// Experts and gates of every adapted layer.
-    pub adapters: Adapters,
-    /// One head per task of the stream; empty when labels are generated as text.
+    /// Experts and gates.
+    pub catalogue: Catalogue,
+    /// One head per task; empty when labels are generated as text.
     pub heads: Vec<Head>,
-    /// One discriminator per adapted layer; empty for methods without an adversary.
-    pub discriminators: Vec<Discriminator>,
-    /// How like each task a text is; none for methods that do not ask.
-    pub task_vectors: Option<TaskVectors>,
-    /// A base of its own that is trained; none where the frozen one serves.
-    pub decoder: Option<Decoder>,
+    /// What the method trains besides, where it does.
+    pub own: Option<Own>,
+    /// Per task that is prepared, in order: who answers for it.
+    #[module(skip)]
+    pub tasks: Vec<TaskExperts>,
+}
+
+/// The experts of a task.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TaskExperts {
+    /// Who answers for it, and through which gate.
+    pub answering: Routing,
+    /// Who moves while it is learnt, gate included.
+    pub trained: Routing,
+}
+
+impl TaskExperts {
+    /// Experts that answer as they are trained.
+    pub fn of(routing: Routing) -> Self {
+        Self {
+            trained: routing.clone(),
+            answering: routing,
+        }
+    }
 }
 
 impl Learner {
-    /// Adapters alone.
-    pub fn new(adapters: Adapters) -> Self {
+    /// Experts alone, and no task.
+    pub fn new(catalogue: Catalogue) -> Self {
         Self {
-            adapters,
+            catalogue,
             heads: Vec::new(),
-            discriminators: Vec::new(),
-            task_vectors: None,
-            decoder: None,
+            own: None,
+            tasks: Vec::new(),
         }
+    }
+
+    /// Who answers for `task`.
+    ///
+    /// # Panics
+    /// When the task has not been prepared.
+    pub fn answering(&self, task: usize) -> &Routing {
+        &self.tasks[task].answering
+    }
+
+    /// Who moves while `task` is learnt.
+    ///
+    /// # Panics
+    /// When the task has not been prepared.
+    pub fn trained(&self, task: usize) -> &Routing {
+        &self.tasks[task].trained
     }
 
     /// How batches are made for it: what is kept of the frozen base says nothing of a decoder of its own.
     pub fn collate<'a>(&self, base: Collate<'a>) -> Collate<'a> {
-        match self.decoder {
-            Some(_) => Collate::padding(base.pad),
-            None => base,
+        match self.own {
+            Some(Own::Decoder(_)) => Collate::padding(base.pad),
+            _ => base,
         }
     }
 
-    /// The decoder below the adapters: the learner's own where it has one, else the frozen `base`.
-    pub fn trunk<'a>(&'a self, base: &'a Decoder) -> &'a Decoder {
-        self.decoder.as_ref().unwrap_or(base)
+    /// The decoder below the experts: the learner's own where it has one, else the frozen `base`.
+    pub fn decoder<'a>(&'a self, base: &'a Decoder) -> &'a Decoder {
+        match &self.own {
+            Some(Own::Decoder(decoder)) => decoder,
+            _ => base,
+        }
     }
 }

@@ -5,9 +5,9 @@ pub mod data;
 pub mod events;
 pub mod metrics;
 pub mod probes;
+pub mod recognizer;
 pub mod recorders;
 pub mod report;
-pub mod router;
 
 mod answering;
 mod base;

@@ -26,6 +26,18 @@ impl TaskVectors {
         Self::from_tensors(projection, Tensor::zeros([0, d_model], device))
     }
 
+    /// All zeros, for so many tasks.
+    pub fn zeros(d_model: usize, tasks: usize, device: &Device) -> Self {
+        let projection = Tensor::zeros([d_model, d_model], device);
+        Self::from_tensors(projection, Tensor::zeros([tasks, d_model], device))
+    }
+
+    /// Number of tasks.
+    pub fn tasks(&self) -> usize {
+        let [tasks, _] = self.vectors.dims();
+        tasks
+    }
+
     /// From `projection [d_model, d_model]` and `vectors [tasks, d_model]`, trained from there on.
     pub fn from_tensors(projection: Tensor<2>, vectors: Tensor<2>) -> Self {
         Self {

@@ -36,6 +36,11 @@ impl Discriminator {
         Self::from_weight(Tensor::from_data(data, device))
     }
 
+    /// All zeros: every task is as likely.
+    pub fn zeros(d_model: usize, tasks: usize, device: &Device) -> Self {
+        Self::from_weight(Tensor::zeros([d_model, tasks], device))
+    }
+
     /// From `weight [d_model, tasks]`, trained from there on.
     pub fn from_weight(weight: Tensor<2>) -> Self {
         Self {

@@ -2,20 +2,19 @@ use std::f64::consts::TAU;
 
 use burn::tensor::{Device, Tensor, TensorData};
 use rand::{Rng, RngExt};
-use serde::{Deserialize, Serialize};
 
 /// Mean and variance per feature of what each task's pooled features looked like, so that a
 /// discriminator can be shown stand-ins for tasks whose data is gone.
 ///
 /// One memory per observed layer. It holds `2 · d_model` numbers per task and no example.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct FeatureMemory {
     d_model: usize,
     tasks: Vec<Moments>,
 }
 
 /// Running moments of one task (Chan, Golub and LeVeque 1979, update of partial sums).
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq)]
 struct Moments {
     count: u64,
     mean: Vec<f64>,
@@ -53,6 +52,55 @@ impl FeatureMemory {
         })
     }
 
+    /// What is known of `task` as bytes, exact to the last bit: its count, then means and sums of squared deviations, little-endian;
+    /// none where it was never observed.
+    pub fn task_bytes(&self, task: usize) -> Option<Vec<u8>> {
+        let moments = self.seen(task)?;
+        let numbers = moments.mean.iter().chain(&moments.m2);
+        let mut bytes = moments.count.to_le_bytes().to_vec();
+        bytes.extend(numbers.flat_map(|number| number.to_le_bytes()));
+        Some(bytes)
+    }
+
+    /// Takes over what [`Self::task_bytes`] gave for `task`; none where the bytes are not of a memory of that width.
+    pub fn read_task(&mut self, task: usize, bytes: &[u8]) -> Option<()> {
+        let (words, rest) = bytes.as_chunks::<8>();
+        let (count, numbers) = words.split_first()?;
+        if numbers.len() != 2 * self.d_model || !rest.is_empty() {
+            return None;
+        }
+        let numbers: Vec<f64> = numbers
+            .iter()
+            .map(|word| f64::from_le_bytes(*word))
+            .collect();
+        let (mean, m2) = numbers.split_at(self.d_model);
+        self.reach(task);
+        self.tasks[task] = Moments {
+            count: u64::from_le_bytes(*count),
+            mean: mean.to_vec(),
+            m2: m2.to_vec(),
+        };
+        Some(())
+    }
+
+    /// Features per row of the memory that gave so many bytes for a task; none where no memory does.
+    pub fn width(task_bytes: usize) -> Option<usize> {
+        let numbers = task_bytes.checked_sub(8)?;
+        (numbers.is_multiple_of(16) && numbers > 0).then_some(numbers / 16)
+    }
+
+    /// Number of tasks up to the last that was observed.
+    pub fn tasks(&self) -> usize {
+        self.tasks.len()
+    }
+
+    /// Makes room for `task`.
+    fn reach(&mut self, task: usize) {
+        while self.tasks.len() <= task {
+            self.tasks.push(Moments::new(self.d_model));
+        }
+    }
+
     /// Adds the rows of `features [n, d_model]` to what is known of `task`.
     ///
     /// Reads the tensor back from its device.
@@ -63,9 +111,7 @@ impl FeatureMemory {
     pub fn observe(&mut self, task: usize, features: Tensor<2>) {
         let [_, width] = features.dims();
         assert_eq!(width, self.d_model, "features of another width");
-        while self.tasks.len() <= task {
-            self.tasks.push(Moments::new(self.d_model));
-        }
+        self.reach(task);
         let values: Vec<f64> = features.into_data().iter::<f64>().collect();
         for row in values.chunks(self.d_model) {
             self.tasks[task].add(row);
@@ -146,14 +192,16 @@ mod tests {
     }
 
     #[test]
-    fn memory_survives_serialisation() {
+    fn a_task_is_read_back_bit_for_bit() {
         let mut memory = FeatureMemory::new(1);
-        memory.observe(0, Tensor::from_floats([[0.1], [0.7]], &Device::flex()));
-        let text = serde_json::to_string(&memory).expect("plain numbers");
-        assert_eq!(
-            serde_json::from_str::<FeatureMemory>(&text).expect("observed or serialisable"),
-            memory
-        );
+        memory.observe(1, Tensor::from_floats([[0.1], [0.7]], &Device::flex()));
+        assert_eq!(memory.task_bytes(0), None);
+        let bytes = memory.task_bytes(1).expect("task 1 was observed");
+        let mut read = FeatureMemory::new(1);
+        assert_eq!(read.read_task(1, &bytes), Some(()));
+        assert_eq!(read, memory);
+        assert_eq!(read.read_task(1, &bytes[1..]), None);
+        assert_eq!(FeatureMemory::new(2).read_task(1, &bytes), None);
     }
 
     #[test]

@@ -55,6 +55,20 @@ impl Lora {
         }
     }
 
+    /// Gives A and B other values, as the same parameters.
+    ///
+    /// # Panics
+    ///
+    /// When their ranks differ.
+    pub fn set(&mut self, a: Tensor<2>, b: Tensor<2>) {
+        assert_eq!(a.dims()[1], b.dims()[0], "A and B of different rank");
+        for (param, value) in [(&mut self.a, a), (&mut self.b, b)] {
+            let trained = param.val().is_require_grad();
+            let value = value.detach().set_require_grad(trained);
+            *param = Param::initialized(param.id, value);
+        }
+    }
+
     /// `x [n, d_in]` → `scaling · x A`, `[n, rank]`. What comes after is linear, so a mixture can
     /// weigh and pool these few numbers instead of the output.
     pub fn reduce(&self, x: Tensor<2>) -> Tensor<2> {

@@ -1,3 +1,5 @@
+use std::convert::Infallible;
+
 use burn::module::{Module, Param, ParamId};
 use burn::tensor::{Bool, Device, Int, Tensor};
 use moe_core::generate::CausalLm;
@@ -108,6 +110,15 @@ impl Catalogue {
             }
         });
         self.with_experts(experts.collect())
+    }
+
+    /// The same experts and gates, every gate a constant.
+    pub fn with_gates_frozen(&self) -> Self {
+        let frozen = self
+            .clone()
+            .try_map::<Infallible>(Ok, |gate| Ok(gate.no_grad()));
+        let Ok(frozen) = frozen;
+        frozen
     }
 }
 

@@ -1,7 +1,7 @@
 //! Recursive ridge regression task by task, against the joint solution, and the fixed random map in front of it.
 
 use anyhow::bail;
-use moe_cl::router::{Matrix, RandomExpansion, RecursiveRidge};
+use moe_cl::recognizer::{Matrix, RandomExpansion, RecursiveRidge};
 
 use super::case::Case;
 use super::check::{Check, Verdict};

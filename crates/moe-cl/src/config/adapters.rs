@@ -53,16 +53,23 @@ impl Default for AdaptersConfig {
     }
 }
 
+impl AdaptersConfig {
+    /// Size and start of one LoRA pair.
+    pub fn lora(&self) -> LoraConfig {
+        LoraConfig {
+            rank: self.rank,
+            alpha: self.alpha,
+            rslora: self.rslora,
+            dropout: self.dropout,
+            init: self.init,
+        }
+    }
+}
+
 impl From<&AdaptersConfig> for AdapterConfig {
     fn from(config: &AdaptersConfig) -> Self {
         Self {
-            lora: LoraConfig {
-                rank: config.rank,
-                alpha: config.alpha,
-                rslora: config.rslora,
-                dropout: config.dropout,
-                init: config.init,
-            },
+            lora: config.lora(),
             targets: config.targets.clone(),
             layers: config.layers,
         }

@@ -4,18 +4,21 @@ use std::io;
 
 use burn::{module::Module, optim::GradientsParams, tensor::Tensor};
 use moe_core::model::Decoder;
-use moe_lora::Routing;
 use rand::{SeedableRng, seq::index};
 use rand_chacha::ChaCha8Rng;
 
 use super::{
-    Card, Finished, Importance, Loss, Method, Step, importance::Anchor, penalty, routed_loss,
+    Card, Importance, LearntTask, Loss, Method, Piece, Step, importance::Anchor, penalty,
+    routed_loss,
 };
 use crate::{
     config::{EwcConfig, EwcMode, Objective},
     data::{Batch, Collate},
     learner::Learner,
 };
+
+/// Begins the name of a stored anchor.
+const ANCHOR: &str = "anchor/";
 
 /// One expert with a spring on every parameter.
 #[derive(Clone, Debug)]
@@ -81,7 +84,7 @@ pub fn fisher(
             dropout: None,
             rng: ChaCha8Rng::seed_from_u64(0), // draws nothing
         };
-        let loss = routed_loss(&step, &Routing::Single(0)).total;
+        let loss = routed_loss(&step, learner.answering(task)).total;
         let gradients = GradientsParams::from_grads(loss.backward(), learner);
         importance.add(learner, &gradients);
     }
@@ -111,16 +114,16 @@ impl Method for Ewc {
     fn loss(&self, step: Step<'_>) -> Loss {
         let Step { learner, task, .. } = step;
         let head = learner.heads.get(task).cloned();
-        let trained = (learner.adapters.clone(), head);
-        let loss = routed_loss(&step, &Routing::Single(0));
+        let trained = (learner.catalogue.clone(), head);
+        let loss = routed_loss(&step, learner.answering(task));
         match self.penalty(&trained) {
             Some(penalty) => loss.plus(penalty),
             None => loss,
         }
     }
 
-    fn finish(&mut self, learner: Learner, finished: Finished<'_>) -> Learner {
-        let Finished {
+    fn finish(&mut self, learner: Learner, learnt: LearntTask<'_>) -> Learner {
+        let LearntTask {
             base,
             task,
             examples,
@@ -128,7 +131,7 @@ impl Method for Ewc {
             collate,
             mut rng,
             ..
-        } = finished;
+        } = learnt;
         let amount = self.options.fisher_examples.min(examples.len());
         let picked = index::sample(&mut rng, examples.len(), amount);
         let alone = picked
@@ -139,20 +142,27 @@ impl Method for Ewc {
         learner
     }
 
-    /// The anchors one after another, in their binary form.
-    fn memory(&self) -> io::Result<Vec<u8>> {
-        let mut bytes = Vec::new();
-        for anchor in &self.anchors {
-            anchor.write(&mut bytes);
-        }
-        Ok(bytes)
+    /// A piece per anchor, in its binary form.
+    fn memory(&self) -> io::Result<Vec<Piece>> {
+        let pieces = self
+            .anchors
+            .iter()
+            .enumerate()
+            .map(|(index, anchor)| Piece {
+                name: format!("{ANCHOR}{index}"),
+                bytes: anchor.to_bytes(),
+            });
+        Ok(pieces.collect())
     }
 
-    fn restore(&mut self, mut memory: &[u8]) -> io::Result<()> {
-        self.anchors.clear();
-        while !memory.is_empty() {
-            self.anchors.push(Anchor::read(&mut memory)?);
-        }
+    fn restore(&mut self, memory: &[Piece]) -> io::Result<()> {
+        let anchors = memory
+            .iter()
+            .map(|piece| match piece.name.starts_with(ANCHOR) {
+                true => Anchor::from_bytes(&piece.bytes),
+                false => Err(piece.foreign()),
+            });
+        self.anchors = anchors.collect::<io::Result<_>>()?;
         Ok(())
     }
 }

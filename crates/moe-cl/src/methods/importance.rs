@@ -8,6 +8,8 @@ use burn::{
     tensor::{Tensor, TensorData},
 };
 
+use crate::training::optimizer::map_gradients;
+
 /// Mean of squared gradients over batches. With one example per batch this is the usual diagonal of the empirical Fisher
 /// information, with the true labels; with larger batches it is not.
 #[derive(Default)]
@@ -21,9 +23,14 @@ impl Importance {
     /// Adds the gradients of the mean loss of one batch, of whatever parameters of `module` have one.
     pub fn add(&mut self, module: &impl Module, gradients: &GradientsParams) {
         self.batches += 1;
-        module.visit(&mut Squares {
-            gradients,
-            squares: &mut self.squares,
+        map_gradients(module, gradients, |id, gradient| {
+            let square = gradient?.square();
+            let sum = match self.squares.remove(&id.val()) {
+                Some(sum) => sum + square,
+                None => square,
+            };
+            self.squares.insert(id.val(), sum);
+            None
         });
     }
 
@@ -35,7 +42,7 @@ impl Importance {
         let parameters = self.squares.into_iter().filter_map(|(id, squares)| {
             let value = values.0.remove(&id)?;
             let importance = read(squares / batches);
-            Some((id, Held { importance, value }))
+            Some((id, Anchored { importance, value }))
         });
         Anchor {
             parameters: parameters.collect(),
@@ -47,11 +54,11 @@ impl Importance {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Anchor {
     /// By parameter id.
-    parameters: BTreeMap<u64, Held>,
+    parameters: BTreeMap<u64, Anchored>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
-struct Held {
+struct Anchored {
     importance: Vec<f32>,
     value: Vec<f32>,
 }
@@ -82,33 +89,39 @@ impl Anchor {
         Some(&held.importance)
     }
 
-    /// Appends it: the number of parameters, then each one's id and length, its importances and its values; integers of 64 bits and
+    /// As bytes: the number of parameters, then each one's id and length, its importances and its values; integers of 64 bits and
     /// numbers of 32, little end first.
-    pub(super) fn write(&self, bytes: &mut Vec<u8>) {
+    pub(super) fn to_bytes(&self) -> Vec<u8> {
+        let mut bytes = Vec::new();
         let integer = |bytes: &mut Vec<u8>, value: u64| bytes.extend(value.to_le_bytes());
-        integer(bytes, self.parameters.len() as u64);
+        integer(&mut bytes, self.parameters.len() as u64);
         for (id, held) in &self.parameters {
-            integer(bytes, *id);
-            integer(bytes, held.value.len() as u64);
+            integer(&mut bytes, *id);
+            integer(&mut bytes, held.value.len() as u64);
             for number in held.importance.iter().chain(&held.value) {
                 bytes.extend(number.to_le_bytes());
             }
         }
+        bytes
     }
 
-    /// Takes one off the front of `bytes`.
+    /// From what [`Self::to_bytes`] gave.
     ///
     /// # Errors
-    /// When they end too soon.
-    pub(super) fn read(bytes: &mut &[u8]) -> io::Result<Self> {
+    /// When they end too soon or too late.
+    pub(super) fn from_bytes(mut bytes: &[u8]) -> io::Result<Self> {
+        let bytes = &mut bytes;
         let mut parameters = BTreeMap::new();
         for _ in 0..integer(bytes)? {
             let (id, count) = (integer(bytes)?, integer(bytes)?);
             let importance = numbers(bytes, count)?;
             let value = numbers(bytes, count)?;
-            parameters.insert(id, Held { importance, value });
+            parameters.insert(id, Anchored { importance, value });
         }
-        Ok(Self { parameters })
+        match bytes.is_empty() {
+            true => Ok(Self { parameters }),
+            false => Err(too_short()),
+        }
     }
 }
 
@@ -120,25 +133,6 @@ pub fn penalty(module: &impl Module, anchor: &Anchor) -> Option<Tensor<1>> {
     };
     module.visit(&mut penalty);
     penalty.total
-}
-
-struct Squares<'a> {
-    gradients: &'a GradientsParams,
-    squares: &'a mut BTreeMap<u64, Tensor<1>>,
-}
-
-impl ModuleVisitor for Squares<'_> {
-    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        if let Some(gradient) = self.gradients.get::<D>(param.id) {
-            let square = flat(gradient).square();
-            let id = param.id.val();
-            let sum = match self.squares.remove(&id) {
-                Some(sum) => sum + square,
-                None => square,
-            };
-            self.squares.insert(id, sum);
-        }
-    }
 }
 
 struct Values(BTreeMap<u64, Vec<f32>>);
@@ -203,7 +197,7 @@ fn numbers(bytes: &mut &[u8], count: u64) -> io::Result<Vec<f32>> {
 fn too_short() -> io::Error {
     io::Error::new(
         io::ErrorKind::UnexpectedEof,
-        "the anchors end in the middle of one",
+        "the anchor ends in the middle of a parameter, or goes on after the last",
     )
 }
 
@@ -243,23 +237,22 @@ mod tests {
 
     #[test]
     fn anchors_survive_their_binary_form_bit_for_bit_and_never_in_part() {
-        let anchors = [anchor(&linear()), anchor(&linear())];
-        let mut bytes = Vec::new();
-        anchors.iter().for_each(|anchor| anchor.write(&mut bytes));
+        let anchor = anchor(&linear());
+        let bytes = anchor.to_bytes();
         assert_eq!(
             bytes.len(),
-            2 * (8 + 16 + 2 * 4 * 4),
-            "8 bytes a parameter and little more"
+            8 + 16 + 2 * 4 * 4,
+            "8 bytes a number and little more"
         );
-        let mut rest = bytes.as_slice();
-        for anchor in &anchors {
-            assert_eq!(Anchor::read(&mut rest).expect("what was written"), *anchor);
+        assert_eq!(
+            Anchor::from_bytes(&bytes).expect("what was written"),
+            anchor
+        );
+        for length in 0..bytes.len() {
+            assert!(Anchor::from_bytes(&bytes[..length]).is_err());
         }
-        assert!(rest.is_empty());
-        for length in 0..bytes.len() / 2 {
-            assert!(Anchor::read(&mut &bytes[..length]).is_err());
-        }
+        assert!(Anchor::from_bytes(&[&bytes[..], &[0]].concat()).is_err());
         let lies = [1u64, 7, u64::MAX].map(u64::to_le_bytes).concat();
-        assert!(Anchor::read(&mut lies.as_slice()).is_err());
+        assert!(Anchor::from_bytes(&lies).is_err());
     }
 }

@@ -24,6 +24,10 @@ impl Method for Joint {
         }
     }
 
+    fn sealed(&self) -> Option<&'static str> {
+        Some("joint training learns all tasks' data at once, in the first stage")
+    }
+
     fn stage(&self, task: usize, tasks: usize) -> Range<usize> {
         match task {
             0 => 0..tasks,

@@ -1,11 +1,9 @@
 //! A linear probe: classification heads on the untouched base. What is above it was learnt by adapting.
 
-use burn::tensor::Device;
-use moe_core::model::Decoder;
-use rand_chacha::ChaCha8Rng;
+use moe_lora::Routing;
 
-use super::{Card, Method};
-use crate::learner::Learner;
+use super::{Card, Method, NewTask};
+use crate::learner::{Learner, TaskExperts};
 
 /// Heads and nothing else.
 #[derive(Clone, Copy, Debug)]
@@ -26,16 +24,8 @@ impl Method for LinearProbe {
         }
     }
 
-    /// Takes the banks away: no layer is adapted, and no backward pass runs below the heads.
-    fn prepare(
-        &self,
-        _base: &Decoder,
-        mut learner: Learner,
-        _task: usize,
-        _rng: &mut ChaCha8Rng,
-        _device: &Device,
-    ) -> Learner {
-        learner.adapters.banks.clear();
+    fn prepare(&self, mut learner: Learner, _new: NewTask<'_>) -> Learner {
+        learner.tasks.push(TaskExperts::of(Routing::Base));
         learner
     }
 }

@@ -1,22 +1,17 @@
 //! Learning without forgetting (arXiv 1606.09282): while a task is learnt, the outputs for earlier tasks stay near what they
 //! were when it began.
 
-use burn::{module::Module, tensor::Device};
-use moe_core::model::Decoder;
-use moe_lora::Routing;
-use rand_chacha::ChaCha8Rng;
+use burn::module::Module;
+use moe_lora::{ExpertId, Routing};
 
-use super::{Card, Loss, Method, Step, distillation, loss_of_hidden, with_one_expert};
+use super::{
+    Card, LearntTask, Loss, Method, NewTask, Step, distillation, loss_of_hidden, one_expert,
+};
 use crate::{
     config::{LwfConfig, Objective},
-    learner::Learner,
+    learner::{Learner, TaskExperts},
     objective::answer_logits,
 };
-
-/// The expert that is trained and answers.
-const STUDENT: usize = 0;
-/// Its copy from when the task began; never trained.
-const TEACHER: usize = 1;
 
 /// One expert, distilled from its own past on the new task's texts.
 ///
@@ -48,26 +43,22 @@ impl Method for Lwf {
         }
     }
 
-    fn prepare(
-        &self,
-        _base: &Decoder,
-        learner: Learner,
-        task: usize,
-        rng: &mut ChaCha8Rng,
-        device: &Device,
-    ) -> Learner {
-        let mut learner = with_one_expert(learner, rng, device);
-        if task > 0 {
-            for bank in &mut learner.adapters.banks {
-                bank.experts.truncate(TEACHER);
-            }
-            learner.adapters.init_expert_from(STUDENT);
+    fn prepare(&self, mut learner: Learner, mut new: NewTask<'_>) -> Learner {
+        let student = one_expert(&mut learner, &mut new);
+        if new.task > 0 {
+            learner.catalogue.copy_expert(student, new.name);
         }
+        let experts = TaskExperts::of(Routing::Single(student));
+        learner.tasks.push(experts);
         learner
     }
 
-    fn routing(&self, _task: usize) -> Routing {
-        Routing::Single(STUDENT)
+    /// The teacher goes with its task.
+    fn finish(&mut self, mut learner: Learner, _learnt: LearntTask<'_>) -> Learner {
+        if let Some(teacher) = teacher(&learner) {
+            learner.catalogue.remove_expert(teacher);
+        }
+        learner
     }
 
     /// `L = L_task + λ T² KL(softmax(old / T) ‖ softmax(new / T))`: summed over the heads of earlier tasks, or at the answers'
@@ -81,23 +72,23 @@ impl Method for Lwf {
             ..
         } = step;
         let hidden = learner
-            .adapters
+            .catalogue
             .forward(
                 base,
                 &batch.texts,
-                &Routing::Single(STUDENT),
+                learner.answering(task),
                 None,
                 step.dropout.as_ref(),
             )
             .hidden;
         let loss = loss_of_hidden(&step, hidden.clone());
-        if task == 0 {
+        let Some(teacher) = teacher(learner) else {
             return loss;
-        }
+        };
         let old = learner
-            .adapters
+            .catalogue
             .valid()
-            .forward(base, &batch.texts, &Routing::Single(TEACHER), None, None)
+            .forward(base, &batch.texts, &Routing::Single(teacher), None, None)
             .hidden;
         let temperature = self.options.temperature;
         let held = match step.objective {
@@ -123,4 +114,11 @@ impl Method for Lwf {
             None => loss,
         }
     }
+}
+
+/// The copy of the expert from when the task began, which is never trained; none while the first task is learnt.
+fn teacher(learner: &Learner) -> Option<ExpertId> {
+    let mut copies = learner.catalogue.experts().iter().rev();
+    let newest = copies.find(|expert| expert.info.origin.parent.is_some())?;
+    Some(newest.id())
 }

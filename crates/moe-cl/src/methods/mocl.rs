@@ -2,14 +2,21 @@
 
 use std::io;
 
-use burn::tensor::{Device, Tensor};
+use burn::tensor::Tensor;
 use moe_core::model::Decoder;
 use moe_lora::{Mix, Routing, Texts, mean_of_tokens};
-use rand::Rng;
-use rand_chacha::ChaCha8Rng;
 
-use super::{Card, Finished, Loss, Method, Step, loss_of_hidden};
-use crate::{learner::Learner, task_vectors::TaskVectors};
+use super::{
+    Card, LearntTask, Loss, Method, NewTask, Own, Piece, Step, loss_of_hidden, only_json,
+    with_own_trained,
+};
+use crate::{
+    learner::{Learner, TaskExperts},
+    task_vectors::TaskVectors,
+};
+
+/// Name of what it remembers.
+const LEARNT: &str = "learnt";
 
 /// Experts and vectors of the tasks. Only the current task's expert moves; all vectors and the projection do.
 #[derive(Clone, Debug, Default)]
@@ -44,14 +51,17 @@ impl Mocl {
         task: usize,
         texts: &Texts,
     ) -> (Tensor<2>, Mix) {
-        let vectors = learner
-            .task_vectors
-            .as_ref()
-            .expect("`prepare` adds task vectors");
+        let Some(Own::TaskVectors(vectors)) = &learner.own else {
+            panic!("`prepare` adds task vectors");
+        };
         let mean = mean_of_tokens(base.embed(texts.tokens.clone()), texts.real.clone());
         let cosines = vectors.cosines(mean);
-        let experts = self.active(task);
-        let weights = TaskVectors::weights(cosines.clone(), &experts);
+        let tasks = self.active(task);
+        let weights = TaskVectors::weights(cosines.clone(), &tasks);
+        let experts = tasks
+            .iter()
+            .flat_map(|&task| learner.answering(task).experts());
+        let experts = experts.copied().collect();
         (cosines, Mix::Weighted { experts, weights })
     }
 }
@@ -71,26 +81,21 @@ impl Method for Mocl {
         }
     }
 
-    fn prepare(
-        &self,
-        base: &Decoder,
-        mut learner: Learner,
-        _task: usize,
-        rng: &mut ChaCha8Rng,
-        device: &Device,
-    ) -> Learner {
-        learner.adapters.push_expert(rng.next_u64(), device);
-        let mut vectors = learner
-            .task_vectors
-            .take()
-            .unwrap_or_else(|| TaskVectors::new(base.config().d_model, rng, device));
-        vectors.push(rng);
-        learner.task_vectors = Some(vectors);
+    fn prepare(&self, mut learner: Learner, mut new: NewTask<'_>) -> Learner {
+        let own = new.fresh_expert(&mut learner);
+        learner.tasks.push(TaskExperts::of(Routing::Single(own)));
+        let mut vectors = match learner.own {
+            Some(Own::TaskVectors(vectors)) => vectors,
+            _ => TaskVectors::new(new.base.config().d_model, &mut new.rng, &new.device),
+        };
+        vectors.push(&mut new.rng);
+        learner.own = Some(Own::TaskVectors(vectors).identified());
         learner
     }
 
-    fn routing(&self, task: usize) -> Routing {
-        Routing::Single(task)
+    /// On all experts and vectors.
+    fn stands_on(&self, _learner: &Learner, _task: usize) -> Option<Routing> {
+        None
     }
 
     fn mix(&self, base: &Decoder, learner: &Learner, task: usize, texts: &Texts) -> Mix {
@@ -107,7 +112,7 @@ impl Method for Mocl {
             ..
         } = step;
         let (cosines, mix) = self.weigh(base, learner, task, &batch.texts);
-        let hidden = learner.adapters.with_others_frozen(task).forward_mixed(
+        let hidden = with_own_trained(learner, task).forward_mixed(
             base,
             &batch.texts,
             &mix,
@@ -117,17 +122,17 @@ impl Method for Mocl {
         loss_of_hidden(&step, hidden).plus(unlikeness)
     }
 
-    fn finish(&mut self, learner: Learner, finished: Finished<'_>) -> Learner {
-        self.learnt = self.active(finished.task);
+    fn finish(&mut self, learner: Learner, learnt: LearntTask<'_>) -> Learner {
+        self.learnt = self.active(learnt.task);
         learner
     }
 
-    fn memory(&self) -> io::Result<Vec<u8>> {
-        Ok(serde_json::to_vec(&self.learnt)?)
+    fn memory(&self) -> io::Result<Vec<Piece>> {
+        Ok(vec![Piece::json(LEARNT, &self.learnt)?])
     }
 
-    fn restore(&mut self, memory: &[u8]) -> io::Result<()> {
-        self.learnt = serde_json::from_slice(memory)?;
+    fn restore(&mut self, memory: &[Piece]) -> io::Result<()> {
+        self.learnt = only_json(memory, LEARNT)?;
         Ok(())
     }
 }

@@ -12,6 +12,7 @@ mod lwf;
 mod mocl;
 mod moe_cl;
 mod o_lora;
+mod own;
 mod per_task;
 mod rehearsal;
 mod replay;
@@ -25,9 +26,10 @@ use burn::{
     tensor::{Device, Tensor},
 };
 use moe_core::model::Decoder;
-use moe_lora::{LoraDropout, Mix, Routing, Texts};
+use moe_lora::{Catalogue, ExpertId, LoraConfig, LoraDropout, Mix, Routing, Texts};
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
+use serde::{Serialize, de::DeserializeOwned};
 
 pub use a_gem::{AGem, dot, project};
 pub use card::Card;
@@ -40,6 +42,7 @@ pub use lwf::Lwf;
 pub use mocl::Mocl;
 pub use moe_cl::MoeCl;
 pub use o_lora::{OLora, overlap};
+pub use own::{Own, OwnForm};
 pub use per_task::PerTask;
 pub use rehearsal::{Kept, Reservoir};
 pub use replay::Replay;
@@ -49,12 +52,37 @@ pub use slao::Slao;
 use crate::{
     config::{MethodConfig, Objective},
     data::{Batch, Collate, Example},
-    learner::Learner,
+    learner::{Learner, TaskExperts},
 };
+
+/// A task that is about to be learnt, for what a method adds for it.
+pub struct NewTask<'a> {
+    /// The frozen base.
+    pub base: &'a Decoder,
+    /// Its place in the order in which tasks are learnt.
+    pub task: usize,
+    /// Its name.
+    pub name: &'a str,
+    /// Size and start of its experts.
+    pub lora: &'a LoraConfig,
+    /// Draws of new weights, a function of the seed and the task.
+    pub rng: ChaCha8Rng,
+    /// Where what is trained lives, an autodiff device.
+    pub device: Device,
+}
+
+impl NewTask<'_> {
+    /// Adds a fresh expert for it.
+    fn fresh_expert(&mut self, learner: &mut Learner) -> ExpertId {
+        let seed = self.rng.next_u64();
+        let catalogue = &mut learner.catalogue;
+        catalogue.add_expert(self.lora, self.name, seed, &self.device)
+    }
+}
 
 /// What a method reads in one training step.
 pub struct Step<'a> {
-    /// The decoder below the adapters ([`Learner::trunk`]).
+    /// The decoder below the experts ([`Learner::decoder`]).
     pub base: &'a Decoder,
     /// What is trained, on the autodiff device.
     pub learner: &'a Learner,
@@ -73,8 +101,8 @@ pub struct Step<'a> {
 }
 
 /// What a method reads once the gradient of a step is there.
-pub struct Setting<'a> {
-    /// The decoder below the adapters.
+pub struct AfterBackward<'a> {
+    /// The decoder below the experts.
     pub base: &'a Decoder,
     /// What is trained, on the autodiff device.
     pub learner: &'a Learner,
@@ -86,9 +114,9 @@ pub struct Setting<'a> {
     pub rng: ChaCha8Rng,
 }
 
-/// A task that has been learnt, for what a method keeps of it.
-pub struct Finished<'a> {
-    /// The decoder below the adapters.
+/// A task that has taken its last step, for what a method keeps of it.
+pub struct LearntTask<'a> {
+    /// The decoder below the experts.
     pub base: &'a Decoder,
     /// Index of the task.
     pub task: usize,
@@ -148,39 +176,33 @@ pub trait Method {
     /// What it needs and stores, and where it comes from.
     fn card(&self) -> Card;
 
-    /// Adds to `learner` what `task` needs before its first step. Tasks are prepared in order, and the draws of `rng` alone decide
-    /// the new weights, so that the same call gives the same learner again (resume, looking ahead at unseen tasks).
-    /// What earlier tasks are answered with must not change.
-    fn prepare(
-        &self,
-        _base: &Decoder,
-        learner: Learner,
-        _task: usize,
-        rng: &mut ChaCha8Rng,
-        device: &Device,
-    ) -> Learner {
-        with_one_expert(learner, rng, device)
+    /// Why no task can be added to a stream that was laid out for a number of them; none where one can.
+    fn sealed(&self) -> Option<&'static str> {
+        None
     }
 
-    /// Which experts answer for `task`, and through which gate.
-    fn routing(&self, _task: usize) -> Routing {
-        Routing::Single(0)
+    /// Adds to `learner` what the task needs before its first step, and who answers for it ([`Learner::tasks`]). Tasks are prepared
+    /// in order, and the draws of `new.rng` alone decide the new weights, so that a task finds the same whether it was known
+    /// from the start or came later. What earlier tasks are answered with must not change.
+    fn prepare(&self, learner: Learner, new: NewTask<'_>) -> Learner {
+        with_one_expert(learner, new)
     }
 
     /// Which experts answer for a text that belongs to no known task, `task` being the nearest: those that all tasks share.
     /// None where there are none; the nearest task then answers.
-    fn fallback(&self, _task: usize) -> Option<Mix> {
+    fn fallback(&self, _learner: &Learner, _task: usize) -> Option<Mix> {
         None
     }
 
-    /// Which experts and gates move while `task` is learnt.
-    fn trained(&self, task: usize) -> Routing {
-        self.routing(task)
+    /// How `texts` are answered for `task` by a `learner` off the autodiff device.
+    fn mix(&self, _base: &Decoder, learner: &Learner, task: usize, _texts: &Texts) -> Mix {
+        Mix::Routed(learner.answering(task).clone())
     }
 
-    /// How `texts` are answered for `task` by a `learner` off the autodiff device.
-    fn mix(&self, _base: &Decoder, _learner: &Learner, task: usize, _texts: &Texts) -> Mix {
-        Mix::Routed(self.routing(task))
+    /// The experts and gate on which alone, besides its head, `task`'s answers stand: where none of them moves, neither do the
+    /// answers. None where they stand on more.
+    fn stands_on(&self, learner: &Learner, task: usize) -> Option<Routing> {
+        Some(learner.answering(task).clone())
     }
 
     /// Tasks whose data are learnt in the stage of `task`, of a stream of `tasks`: that task alone, where the method is a continual one.
@@ -190,33 +212,77 @@ pub trait Method {
 
     /// Forward pass and loss of one batch.
     fn loss(&self, step: Step<'_>) -> Loss {
-        routed_loss(&step, &self.routing(step.task))
+        routed_loss(&step, step.learner.answering(step.task))
     }
 
     /// Changes the gradient of a step before it is clipped.
-    fn constrain(&self, gradients: GradientsParams, _setting: Setting<'_>) -> GradientsParams {
+    fn constrain(&self, gradients: GradientsParams, _after: AfterBackward<'_>) -> GradientsParams {
         gradients
     }
 
     /// Takes from the finished task what later tasks need, and gives back the learner that goes on, on the autodiff device.
-    fn finish(&mut self, learner: Learner, _finished: Finished<'_>) -> Learner {
+    fn finish(&mut self, learner: Learner, _learnt: LearntTask<'_>) -> Learner {
         learner
     }
 
-    /// What [`Method::finish`] kept besides the learner, for checkpoints; empty where it kept nothing.
+    /// What [`Method::finish`] kept besides the learner, for checkpoints, in named pieces: what one task added and later ones leave
+    /// alone is a piece of its own, and is stored once.
     ///
     /// # Errors
     /// When it cannot be written.
-    fn memory(&self) -> io::Result<Vec<u8>> {
+    fn memory(&self) -> io::Result<Vec<Piece>> {
         Ok(Vec::new())
     }
 
     /// Puts back what [`Method::memory`] gave.
     ///
     /// # Errors
-    /// When the bytes are not of the form that this method writes.
-    fn restore(&mut self, _memory: &[u8]) -> io::Result<()> {
-        Ok(())
+    /// When a piece is not of the form that this method writes.
+    fn restore(&mut self, memory: &[Piece]) -> io::Result<()> {
+        match memory.first() {
+            None => Ok(()),
+            Some(piece) => Err(piece.foreign()),
+        }
+    }
+}
+
+/// A named piece of what a method remembers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Piece {
+    /// Its name, unique in the method.
+    pub name: String,
+    /// Its content.
+    pub bytes: Vec<u8>,
+}
+
+impl Piece {
+    /// A piece of JSON.
+    fn json(name: impl Into<String>, value: &impl Serialize) -> io::Result<Self> {
+        Ok(Self {
+            name: name.into(),
+            bytes: serde_json::to_vec(value)?,
+        })
+    }
+
+    /// The error of a piece that is not this method's.
+    fn foreign(&self) -> io::Error {
+        let message = format!("`{}` is no memory of this method", self.name);
+        io::Error::new(io::ErrorKind::InvalidData, message)
+    }
+}
+
+/// The one piece of JSON of a method that has no other.
+///
+/// # Errors
+/// When there is not that piece alone, or it is of another form.
+fn only_json<T: DeserializeOwned>(memory: &[Piece], name: &str) -> io::Result<T> {
+    match memory {
+        [piece] if piece.name == name => Ok(serde_json::from_slice(&piece.bytes)?),
+        [piece, ..] => Err(piece.foreign()),
+        [] => Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            format!("the memory `{name}` is missing"),
+        )),
     }
 }
 
@@ -240,7 +306,7 @@ pub fn method(config: &MethodConfig, tasks: usize) -> Box<dyn Method> {
 
 /// Forward through one routing and the loss of the task: what every method without an adversary does.
 fn routed_loss(step: &Step<'_>, routing: &Routing) -> Loss {
-    let forward = step.learner.adapters.forward(
+    let forward = step.learner.catalogue.forward(
         step.base,
         &step.batch.texts,
         routing,
@@ -265,10 +331,27 @@ fn loss_of_hidden(step: &Step<'_>, hidden: Tensor<3>) -> Loss {
     ))
 }
 
+/// The experts, those of other tasks constants, so that no gradient reaches them.
+fn with_own_trained(learner: &Learner, task: usize) -> Catalogue {
+    let experts = learner.trained(task).experts();
+    experts.first().map_or_else(
+        || learner.catalogue.clone(),
+        |&own| learner.catalogue.with_others_frozen(own),
+    )
+}
+
 /// One expert for the whole stream: what the methods start from that protect a single adapter.
-fn with_one_expert(mut learner: Learner, rng: &mut ChaCha8Rng, device: &Device) -> Learner {
-    if learner.adapters.num_experts() == 0 {
-        learner.adapters.push_expert(rng.next_u64(), device);
-    }
+fn with_one_expert(mut learner: Learner, mut new: NewTask<'_>) -> Learner {
+    let expert = one_expert(&mut learner, &mut new);
+    learner.tasks.push(TaskExperts::of(Routing::Single(expert)));
     learner
+}
+
+/// The expert that every task shares, made for the first.
+fn one_expert(learner: &mut Learner, new: &mut NewTask<'_>) -> ExpertId {
+    let before = learner.tasks.first();
+    match before.and_then(|task| task.answering.experts().first().copied()) {
+        Some(expert) => expert,
+        None => new.fresh_expert(learner),
+    }
 }

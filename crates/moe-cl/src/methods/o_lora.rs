@@ -1,15 +1,13 @@
 //! O-LoRA (arXiv 2310.14152): every task learns in a low-rank subspace orthogonal to those of the tasks before it.
 
-use burn::tensor::{Device, Tensor};
+use burn::tensor::Tensor;
 use moe_core::model::Decoder;
-use moe_lora::{Adapters, Lora, Mix, Projection, Routing, Texts};
-use rand::Rng;
-use rand_chacha::ChaCha8Rng;
+use moe_lora::{Catalogue, ExpertId, Lora, Mix, Projection, Routing, Texts};
 
-use super::{Card, Loss, Method, Step, loss_of_hidden};
+use super::{Card, Loss, Method, NewTask, Step, loss_of_hidden, with_own_trained};
 use crate::{
     config::{OLoraConfig, OLoraTest},
-    learner::Learner,
+    learner::{Learner, TaskExperts},
 };
 
 /// An expert per task, kept apart by a penalty on the overlap of the A matrices.
@@ -24,13 +22,22 @@ impl OLora {
         Self { options }
     }
 
-    /// What answers for `task` when there are `experts`. An expert that no task has trained adds nothing to a sum.
-    fn active(&self, task: usize, experts: usize) -> Mix {
+    /// What answers for `task` with the experts of the first `tasks`. An expert that no task has trained adds nothing to a sum.
+    fn active(&self, learner: &Learner, task: usize, tasks: usize) -> Mix {
         match self.options.test {
-            OLoraTest::Summed => Mix::Summed((0..experts).collect()),
-            OLoraTest::Own => Mix::Routed(Routing::Single(task)),
+            OLoraTest::Summed => Mix::Summed(experts(learner, tasks)),
+            OLoraTest::Own => Mix::Routed(learner.answering(task).clone()),
         }
     }
+}
+
+/// The experts of the first `tasks`.
+fn experts(learner: &Learner, tasks: usize) -> Vec<ExpertId> {
+    let tasks = learner.tasks[..tasks].iter();
+    tasks
+        .flat_map(|task| task.answering.experts())
+        .copied()
+        .collect()
 }
 
 /// `‖A_new A_oldᵀ‖²_F`, the sum of the squared inner products of their rows; shape `[1]`. `old` is a constant.
@@ -43,12 +50,14 @@ pub fn overlap(new: &Lora, old: &Lora) -> Tensor<1> {
 }
 
 /// Σ over layers, projections and `earlier` experts of [`overlap`] with expert `new`; none without an earlier expert.
-fn overlaps(adapters: &Adapters, new: usize, earlier: usize) -> Option<Tensor<1>> {
-    let pairs = adapters.banks.iter().flat_map(|bank| {
-        (0..earlier).flat_map(move |old| {
+fn overlaps(catalogue: &Catalogue, new: ExpertId, earlier: &[ExpertId]) -> Option<Tensor<1>> {
+    let new = &catalogue.expert(new).layers;
+    let pairs = (0..new.len()).flat_map(|layer| {
+        earlier.iter().flat_map(move |&old| {
+            let old = &catalogue.expert(old).layers[layer];
             Projection::ALL.into_iter().filter_map(move |projection| {
-                let new = bank.experts[new].lora(projection)?;
-                Some(overlap(new, bank.experts[old].lora(projection)?))
+                let new = new[layer].lora(projection)?;
+                Some(overlap(new, old.lora(projection)?))
             })
         })
     });
@@ -73,37 +82,36 @@ impl Method for OLora {
         }
     }
 
-    fn prepare(
-        &self,
-        _base: &Decoder,
-        mut learner: Learner,
-        _task: usize,
-        rng: &mut ChaCha8Rng,
-        device: &Device,
-    ) -> Learner {
-        learner.adapters.push_expert(rng.next_u64(), device);
+    fn prepare(&self, mut learner: Learner, mut new: NewTask<'_>) -> Learner {
+        let own = new.fresh_expert(&mut learner);
+        learner.tasks.push(TaskExperts::of(Routing::Single(own)));
         learner
     }
 
-    fn routing(&self, task: usize) -> Routing {
-        Routing::Single(task)
+    fn mix(&self, _base: &Decoder, learner: &Learner, task: usize, _texts: &Texts) -> Mix {
+        self.active(learner, task, learner.tasks.len())
     }
 
-    fn mix(&self, _base: &Decoder, learner: &Learner, task: usize, _texts: &Texts) -> Mix {
-        self.active(task, learner.adapters.num_experts())
+    /// A sum stands on every expert.
+    fn stands_on(&self, learner: &Learner, task: usize) -> Option<Routing> {
+        match self.options.test {
+            OLoraTest::Summed => None,
+            OLoraTest::Own => Some(learner.answering(task).clone()),
+        }
     }
 
     /// `L = L_task + λ Σ_{i<t} ‖A_t A_iᵀ‖²_F`.
     fn loss(&self, step: Step<'_>) -> Loss {
         let Step { learner, task, .. } = step;
-        let hidden = learner.adapters.with_others_frozen(task).forward_mixed(
+        let hidden = with_own_trained(learner, task).forward_mixed(
             step.base,
             &step.batch.texts,
-            &self.active(task, task + 1),
+            &self.active(learner, task, task + 1),
             step.dropout.as_ref(),
         );
         let loss = loss_of_hidden(&step, hidden);
-        match overlaps(&learner.adapters, task, task) {
+        let (all, earlier) = (experts(learner, task + 1), experts(learner, task));
+        match overlaps(&learner.catalogue, all[task], &earlier) {
             Some(overlap) => loss.plus(overlap * self.options.lambda),
             None => loss,
         }
@@ -112,6 +120,8 @@ impl Method for OLora {
 
 #[cfg(test)]
 mod tests {
+    use burn::tensor::Device;
+
     use super::*;
 
     fn lora(a: [[f32; 2]; 3]) -> Lora {

@@ -1,13 +1,9 @@
 //! One adapter per task, trained alone: nothing is forgotten and nothing is shared.
 
-use burn::tensor::Device;
-use moe_core::model::Decoder;
 use moe_lora::Routing;
-use rand::Rng;
-use rand_chacha::ChaCha8Rng;
 
-use super::{Card, Method};
-use crate::learner::Learner;
+use super::{Card, Method, NewTask};
+use crate::learner::{Learner, TaskExperts};
 
 /// A fresh LoRA expert for every task.
 #[derive(Clone, Copy, Debug)]
@@ -28,19 +24,9 @@ impl Method for PerTask {
         }
     }
 
-    fn prepare(
-        &self,
-        _base: &Decoder,
-        mut learner: Learner,
-        _task: usize,
-        rng: &mut ChaCha8Rng,
-        device: &Device,
-    ) -> Learner {
-        learner.adapters.push_expert(rng.next_u64(), device);
+    fn prepare(&self, mut learner: Learner, mut new: NewTask<'_>) -> Learner {
+        let own = new.fresh_expert(&mut learner);
+        learner.tasks.push(TaskExperts::of(Routing::Single(own)));
         learner
-    }
-
-    fn routing(&self, task: usize) -> Routing {
-        Routing::Single(task)
     }
 }

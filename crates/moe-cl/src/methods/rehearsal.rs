@@ -1,20 +1,22 @@
 //! A reservoir of earlier examples, and the loss on a draw from it.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, io};
 
 use burn::tensor::Tensor;
 use moe_core::model::Decoder;
-use moe_lora::Routing;
 use rand::{Rng, RngExt, seq::index};
 use serde::{Deserialize, Serialize};
 
-use super::Finished;
+use super::{LearntTask, Piece, only_json};
 use crate::{
     config::Objective,
     data::{Collate, Example},
     learner::Learner,
     objective::task_loss,
 };
+
+/// Name of what the methods with a reservoir remember.
+const RESERVOIR: &str = "reservoir";
 
 /// A uniform sample, without replacement, of everything that was offered (Vitter 1985, algorithm R).
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -35,10 +37,26 @@ pub struct Kept {
 
 impl Reservoir {
     /// Offers every example of a finished task, in their order.
-    pub fn take(&mut self, mut finished: Finished<'_>, budget: usize) {
-        for example in finished.examples {
-            self.offer(finished.task, example, budget, &mut finished.rng);
+    pub fn take(&mut self, mut learnt: LearntTask<'_>, budget: usize) {
+        for example in learnt.examples {
+            self.offer(learnt.task, example, budget, &mut learnt.rng);
         }
+    }
+
+    /// As a method's memory.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub(super) fn memory(&self) -> io::Result<Vec<Piece>> {
+        Ok(vec![Piece::json(RESERVOIR, self)?])
+    }
+
+    /// From what [`Self::memory`] gave.
+    ///
+    /// # Errors
+    /// When it is of another form.
+    pub(super) fn restored(memory: &[Piece]) -> io::Result<Self> {
+        only_json(memory, RESERVOIR)
     }
 
     /// Offers one example; at most `budget` are kept.
@@ -85,10 +103,10 @@ pub(super) fn rehearsal_loss(
     }
     let parts = by_task.into_iter().map(|(task, examples)| {
         let batch = collate.batch(&examples, &base.device().inner());
-        let routing = Routing::Single(0);
+        let routing = learner.answering(task);
         let forward = learner
-            .adapters
-            .forward(base, &batch.texts, &routing, None, None);
+            .catalogue
+            .forward(base, &batch.texts, routing, None, None);
         let share = examples.len() as f64 / drawn.len() as f64;
         task_loss(objective, base, learner, task, forward.hidden, &batch) * share
     });

@@ -3,10 +3,8 @@
 
 use std::io;
 
-use moe_lora::Routing;
-
 use super::{
-    Card, Finished, Loss, Method, Reservoir, Step, rehearsal::rehearsal_loss, routed_loss,
+    Card, LearntTask, Loss, Method, Piece, Reservoir, Step, rehearsal::rehearsal_loss, routed_loss,
 };
 use crate::{config::RehearsalConfig, learner::Learner};
 
@@ -45,7 +43,7 @@ impl Method for Replay {
     /// `L = L_task + L_replayed`, each the mean over its own batch.
     fn loss(&self, mut step: Step<'_>) -> Loss {
         let drawn = self.reservoir.draw(self.options.batch_size, &mut step.rng);
-        let loss = routed_loss(&step, &Routing::Single(0));
+        let loss = routed_loss(&step, step.learner.answering(step.task));
         match rehearsal_loss(
             step.base,
             step.learner,
@@ -58,17 +56,17 @@ impl Method for Replay {
         }
     }
 
-    fn finish(&mut self, learner: Learner, finished: Finished<'_>) -> Learner {
-        self.reservoir.take(finished, self.options.budget);
+    fn finish(&mut self, learner: Learner, learnt: LearntTask<'_>) -> Learner {
+        self.reservoir.take(learnt, self.options.budget);
         learner
     }
 
-    fn memory(&self) -> io::Result<Vec<u8>> {
-        Ok(serde_json::to_vec(&self.reservoir)?)
+    fn memory(&self) -> io::Result<Vec<Piece>> {
+        self.reservoir.memory()
     }
 
-    fn restore(&mut self, memory: &[u8]) -> io::Result<()> {
-        self.reservoir = serde_json::from_slice(memory)?;
+    fn restore(&mut self, memory: &[Piece]) -> io::Result<()> {
+        self.reservoir = Reservoir::restored(memory)?;
         Ok(())
     }
 }

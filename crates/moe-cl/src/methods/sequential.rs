@@ -1,13 +1,11 @@
 //! Sequential fine-tuning, of one adapter (FT-P) or of the whole base (FT-F). The baseline that forgets.
 
-use burn::{module::Module, tensor::Device};
-use moe_core::model::{BaseDtype, Decoder};
-use rand_chacha::ChaCha8Rng;
+use moe_lora::Routing;
 
-use super::{Card, Method, with_one_expert};
+use super::{Card, Method, NewTask, Own, with_one_expert};
 use crate::{
     config::{SequentialConfig, Weights},
-    learner::Learner,
+    learner::{Learner, TaskExperts},
 };
 
 /// The same weights for the whole stream, without any protection.
@@ -41,25 +39,23 @@ impl Method for Sequential {
         }
     }
 
-    fn prepare(
-        &self,
-        base: &Decoder,
-        mut learner: Learner,
-        task: usize,
-        rng: &mut ChaCha8Rng,
-        device: &Device,
-    ) -> Learner {
+    fn prepare(&self, mut learner: Learner, new: NewTask<'_>) -> Learner {
         match self.options.weights {
-            Weights::Adapter => with_one_expert(learner, rng, device),
+            Weights::Adapter => with_one_expert(learner, new),
             Weights::All => {
-                if task == 0 {
-                    learner.adapters.banks.clear();
-                    // What is trained moves by less than bf16 can hold.
-                    let decoder = base.clone().with_dtype(BaseDtype::F32);
-                    learner.decoder = Some(decoder.set_require_grad(true).train());
+                if new.task == 0 {
+                    learner.own = Some(Own::copy_of(new.base));
                 }
+                learner.tasks.push(TaskExperts::of(Routing::Base));
                 learner
             }
+        }
+    }
+
+    fn stands_on(&self, learner: &Learner, task: usize) -> Option<Routing> {
+        match self.options.weights {
+            Weights::Adapter => Some(learner.answering(task).clone()),
+            Weights::All => None,
         }
     }
 }

@@ -1,20 +1,13 @@
 //! SLAO (arXiv 2512.23017): each task is learnt by a working copy whose A starts orthonormal, and merged into the one expert
 //! that answers.
 
-use burn::tensor::{Device, Tensor, TensorData};
-use moe_core::model::Decoder;
+use burn::tensor::{Tensor, TensorData};
 use moe_lora::{Lora, Projection, Routing};
-use rand_chacha::ChaCha8Rng;
 
-use super::{Card, Finished, Loss, Method, Step, routed_loss, with_one_expert};
-use crate::learner::Learner;
+use super::{Card, LearntTask, Loss, Method, NewTask, Step, one_expert, routed_loss};
+use crate::learner::{Learner, TaskExperts};
 
-/// The expert that answers for every task; moved only by merging.
-const MERGED: usize = 0;
-/// The expert that the current task trains.
-const WORKING: usize = 1;
-
-/// Two experts however many tasks there are.
+/// Two experts while a task is learnt, one that answers for every task and is moved only by merging, and a working copy of it.
 #[derive(Clone, Copy, Debug)]
 pub struct Slao;
 
@@ -27,73 +20,64 @@ impl Method for Slao {
         Card {
             what: "one adapter, each task merged into it as 1/√t",
             needs: "nothing",
-            stores: "nothing (two experts in all)",
+            stores: "nothing (one expert in all)",
             source: "arXiv 2512.23017",
             strength: "",
         }
     }
 
-    fn prepare(
-        &self,
-        _base: &Decoder,
-        learner: Learner,
-        task: usize,
-        rng: &mut ChaCha8Rng,
-        device: &Device,
-    ) -> Learner {
-        let mut learner = with_one_expert(learner, rng, device);
-        for bank in &mut learner.adapters.banks {
-            bank.experts.truncate(WORKING);
-        }
-        learner.adapters.init_expert_from(MERGED);
-        if task > 0 {
-            for bank in &mut learner.adapters.banks {
+    fn prepare(&self, mut learner: Learner, mut new: NewTask<'_>) -> Learner {
+        let merged = one_expert(&mut learner, &mut new);
+        let working = learner.catalogue.copy_expert(merged, new.name);
+        if new.task > 0 {
+            for layer in &mut learner.catalogue.expert_mut(working).layers {
                 for projection in Projection::ALL {
-                    if let Some(lora) = bank.experts[WORKING].lora_mut(projection) {
-                        let a = orthonormal(lora.a.val());
-                        *lora = Lora::from_tensors(a, lora.b.val(), lora.scaling);
+                    if let Some(lora) = layer.lora_mut(projection) {
+                        lora.set(orthonormal(lora.a.val()), lora.b.val());
                     }
                 }
             }
         }
+        learner.tasks.push(TaskExperts {
+            answering: Routing::Single(merged),
+            trained: Routing::Single(working),
+        });
         learner
     }
 
-    fn routing(&self, _task: usize) -> Routing {
-        Routing::Single(MERGED)
-    }
-
-    fn trained(&self, _task: usize) -> Routing {
-        Routing::Single(WORKING)
-    }
-
     fn loss(&self, step: Step<'_>) -> Loss {
-        routed_loss(&step, &Routing::Single(WORKING))
+        routed_loss(&step, step.learner.trained(step.task))
     }
 
     /// `A ← A_ft`, `B ← B + (B_ft − B) / √t`, t counted from 1.
-    fn finish(&mut self, mut learner: Learner, finished: Finished<'_>) -> Learner {
-        let rate = 1.0 / ((finished.task + 1) as f64).sqrt();
-        for bank in &mut learner.adapters.banks {
-            let (merged, working) = bank.experts.split_at_mut(WORKING);
-            for projection in Projection::ALL {
-                if let (Some(lora), Some(tuned)) = (
-                    merged[MERGED].lora_mut(projection),
-                    working[0].lora(projection),
-                ) {
-                    *lora = merge(lora, tuned, rate);
+    fn finish(&mut self, mut learner: Learner, learnt: LearntTask<'_>) -> Learner {
+        let rate = 1.0 / ((learnt.task + 1) as f64).sqrt();
+        let TaskExperts { answering, trained } = learner.tasks[learnt.task].clone();
+        let catalogue = &mut learner.catalogue;
+        if let ([merged], [working]) = (answering.experts(), trained.experts()) {
+            let tuned = catalogue.expert(*working).layers.clone();
+            let merged = &mut catalogue.expert_mut(*merged).layers;
+            for (layer, tuned) in merged.iter_mut().zip(&tuned) {
+                for projection in Projection::ALL {
+                    if let (Some(lora), Some(tuned)) =
+                        (layer.lora_mut(projection), tuned.lora(projection))
+                    {
+                        merge(lora, tuned, rate);
+                    }
                 }
             }
+            catalogue.remove_expert(*working);
         }
+        learner.tasks[learnt.task].trained = answering;
         learner
     }
 }
 
 /// `A_ft` with `B + rate (B_ft − B)`.
-fn merge(before: &Lora, tuned: &Lora, rate: f64) -> Lora {
-    let b = before.b.val().detach();
+fn merge(lora: &mut Lora, tuned: &Lora, rate: f64) {
+    let b = lora.b.val().detach();
     let moved = (tuned.b.val().detach() - b.clone()) * rate;
-    Lora::from_tensors(tuned.a.val(), b + moved, tuned.scaling)
+    lora.set(tuned.a.val(), b + moved);
 }
 
 /// Orthonormal columns that span those of `a [d_in, rank]`: the Q of its QR decomposition, by Gram and Schmidt in f64, each
@@ -131,14 +115,15 @@ fn norm(x: &[f64]) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    use burn::tensor::{Distribution, Tolerance};
+    use burn::tensor::{Device, Tolerance};
 
     use super::*;
 
     #[test]
     fn a_starts_orthonormal_in_the_span_of_the_one_before() {
         let device = Device::flex();
-        let a = Tensor::<2>::random([9, 3], Distribution::Default, &device);
+        let numbers: Vec<f32> = (0..27).map(|i| (i as f32 * 1.7).sin()).collect();
+        let a = Tensor::<2>::from_data(TensorData::new(numbers, [9, 3]), &device);
         let q = orthonormal(a.clone());
         let gram = q.clone().transpose().matmul(q.clone());
         gram.into_data().assert_approx_eq::<f32>(
@@ -159,7 +144,11 @@ mod tests {
             let b = Tensor::full([1, 2], b, &device);
             Lora::from_tensors(Tensor::ones([3, 1], &device), b, 1.0)
         };
-        let merged = |t: f64| merge(&lora(2.0), &lora(4.0), 1.0 / t.sqrt()).b.val();
+        let merged = |t: f64| {
+            let mut merged = lora(2.0);
+            merge(&mut merged, &lora(4.0), 1.0 / t.sqrt());
+            merged.b.val()
+        };
         assert_eq!(merged(1.0).max().into_scalar::<f32>(), 4.0);
         assert_eq!(merged(4.0).max().into_scalar::<f32>(), 3.0);
     }

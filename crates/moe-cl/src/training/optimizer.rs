@@ -1,4 +1,4 @@
-//! AdamW with PyTorch's constants, and clipping by the norm of all gradients together.
+//! AdamW with PyTorch's constants, and what is done with gradients before it.
 
 use std::collections::HashSet;
 
@@ -18,14 +18,10 @@ pub fn adamw(betas: (f64, f64), epsilon: f64, weight_decay: f64) -> ModuleOptimi
 
 /// √Σ‖g‖² over every gradient of `module` that is there.
 pub fn gradient_norm<M: Module>(module: &M, gradients: &GradientsParams) -> f64 {
-    let mut squares = Squares {
-        gradients,
-        total: None,
-    };
-    module.visit(&mut squares);
-    squares
-        .total
-        .map_or(0.0, |total| f64::from(total.into_scalar::<f32>()).sqrt())
+    sum_over(module, gradients, |_, gradient| {
+        Some(gradient.square().sum())
+    })
+    .sqrt()
 }
 
 /// Scales all gradients by `max_norm / (norm + 1e-6)` where that is below one, as `clip_grad_norm_` does.
@@ -40,64 +36,73 @@ pub fn clip_by_global_norm<M: Module>(
     if coefficient >= 1.0 {
         return gradients;
     }
-    let mut scale = Scale {
-        gradients,
-        coefficient,
-    };
-    module.visit(&mut scale);
-    scale.gradients
+    map_gradients(module, &gradients, |_, gradient| {
+        Some(gradient?.mul_scalar(coefficient))
+    })
 }
 
 /// Ids of the parameters of `module` that have a gradient.
 pub fn with_gradient<M: Module>(module: &M, gradients: &GradientsParams) -> HashSet<ParamId> {
-    let mut present = Present {
-        gradients,
-        ids: HashSet::new(),
-    };
-    module.visit(&mut present);
-    present.ids
+    let mut ids = HashSet::new();
+    map_gradients(module, gradients, |id, gradient| {
+        ids.extend(gradient.map(|_| id));
+        None
+    });
+    ids
 }
 
-struct Squares<'a> {
-    gradients: &'a GradientsParams,
-    total: Option<Tensor<1>>,
-}
-
-impl ModuleVisitor for Squares<'_> {
-    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        if let Some(gradient) = self.gradients.get::<D>(param.id) {
-            let square = gradient.square().sum();
-            self.total = Some(match self.total.take() {
-                Some(total) => total + square,
-                None => square,
+/// Σ of what `f` makes of each gradient of `module` that is there, flat, to a sum of shape `[1]`; read back once.
+pub fn sum_over<M: Module>(
+    module: &M,
+    gradients: &GradientsParams,
+    mut f: impl FnMut(ParamId, Tensor<1>) -> Option<Tensor<1>>,
+) -> f64 {
+    let mut total: Option<Tensor<1>> = None;
+    map_gradients(module, gradients, |id, gradient| {
+        if let Some(part) = gradient.and_then(|gradient| f(id, gradient)) {
+            total = Some(match total.take() {
+                Some(total) => total + part,
+                None => part,
             });
         }
-    }
+        None
+    });
+    total.map_or(0.0, |total| f64::from(total.into_scalar::<f32>()))
 }
 
-struct Scale {
-    gradients: GradientsParams,
-    coefficient: f64,
+/// What `f` makes of the gradient of each parameter of `module`, flat, none where there is none.
+pub fn map_gradients<M: Module>(
+    module: &M,
+    gradients: &GradientsParams,
+    f: impl FnMut(ParamId, Option<Tensor<1>>) -> Option<Tensor<1>>,
+) -> GradientsParams {
+    let mut visitor = Gradients {
+        gradients,
+        mapped: GradientsParams::new(),
+        f,
+    };
+    module.visit(&mut visitor);
+    visitor.mapped
 }
 
-impl ModuleVisitor for Scale {
-    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        if let Some(gradient) = self.gradients.remove::<D>(param.id) {
-            self.gradients
-                .register(param.id, gradient.mul_scalar(self.coefficient));
-        }
-    }
-}
-
-struct Present<'a> {
+/// The one visitor of gradients.
+struct Gradients<'a, F> {
     gradients: &'a GradientsParams,
-    ids: HashSet<ParamId>,
+    mapped: GradientsParams,
+    f: F,
 }
 
-impl ModuleVisitor for Present<'_> {
+impl<F: FnMut(ParamId, Option<Tensor<1>>) -> Option<Tensor<1>>> ModuleVisitor for Gradients<'_, F> {
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        if self.gradients.get::<D>(param.id).is_some() {
-            self.ids.insert(param.id);
+        let gradient = self.gradients.get::<D>(param.id);
+        let flat = gradient.map(|gradient| {
+            let count = gradient.shape().num_elements();
+            gradient.reshape([count])
+        });
+        if let Some(mapped) = (self.f)(param.id, flat) {
+            let shape = param.lazy_shape();
+            self.mapped
+                .register(param.id, mapped.reshape::<D, _>(shape));
         }
     }
 }

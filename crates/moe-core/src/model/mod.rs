@@ -20,9 +20,9 @@ mod norm;
 mod random;
 mod residual;
 mod rope;
+mod states;
 #[cfg(test)]
 pub(crate) mod tests;
-mod trunk;
 mod walk;
 
 pub use attention::{Attention, Projected};

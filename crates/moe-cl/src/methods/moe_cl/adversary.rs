@@ -5,7 +5,10 @@ use moe_gan::reverse_gradient;
 use rand_chacha::ChaCha8Rng;
 
 use super::MoeCl;
-use crate::{learner::Learner, methods::Adversary};
+use crate::{
+    learner::Learner,
+    methods::{Adversary, Own},
+};
 
 impl MoeCl {
     /// Mean cross-entropy over layers × (batch + stand-ins) of discriminators that minimise it,
@@ -20,9 +23,10 @@ impl MoeCl {
         let layers = pooled.len() as f64;
         let mut losses = Vec::with_capacity(pooled.len());
         let mut named_rightly = Vec::with_capacity(pooled.len());
-        for (layer, (discriminator, pooled)) in
-            learner.discriminators.iter().zip(pooled).enumerate()
-        {
+        let Some(Own::Discriminators(discriminators)) = &learner.own else {
+            panic!("`prepare` adds discriminators");
+        };
+        for (layer, (discriminator, pooled)) in discriminators.iter().zip(pooled).enumerate() {
             let [batch, _d_model] = pooled.dims();
             named_rightly.push(
                 discriminator

@@ -5,23 +5,25 @@ mod adversary;
 
 use std::io;
 
-use burn::{module::Module, tensor::Device};
-use moe_core::model::Decoder;
+use burn::module::Module;
 use moe_gan::{Discriminator, FeatureMemory};
-use moe_lora::{GateInit, Mix, Observe, Routing};
+use moe_lora::{ExpertId, Gate as TaskGate, GateId, GateInit, Mix, Observe, Routing};
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 
-use super::{Card, Finished, Loss, Method, Step};
+use super::{Card, LearntTask, Loss, Method, NewTask, Own, Piece, Step};
 use crate::{
     config::{DiscriminatorLoss, Experts, Gate, Mode, MoeClConfig, SharedExpert},
     data::Example,
-    learner::Learner,
+    learner::{Learner, TaskExperts},
     objective::task_loss,
 };
 
 /// Batches of a finished task from which the feature memory is filled.
 const BATCHES_TO_REMEMBER: usize = 8;
+
+/// Begins the name of what is remembered of a task's features.
+const FEATURES: &str = "features/";
 
 /// The method, in the paper's form or the improved one, as its options say.
 pub struct MoeCl {
@@ -42,24 +44,43 @@ impl MoeCl {
         }
     }
 
-    /// Bank index of the shared expert that `task` uses.
+    /// The shared expert that `task` answers with, the first of its routing.
     ///
-    /// One shared expert drifts through the stream (index 0, followed by the dedicated ones), or each task pins its own
-    /// (even indices): the next task goes on from a copy, and what earlier tasks answer with never moves again.
-    fn shared(&self, task: usize) -> usize {
-        match (self.options.shared, self.options.experts) {
-            (SharedExpert::Drifting, _) => 0,
-            (SharedExpert::Pinned, Experts::Shared) => task,
-            (SharedExpert::Pinned, _) => 2 * task,
-        }
+    /// One shared expert drifts through the stream, or each task pins its own: the next task goes on from a copy, and what
+    /// earlier tasks answer with never moves again.
+    fn shared(&self, learner: &Learner, task: usize) -> ExpertId {
+        learner.answering(task).experts()[0]
     }
 
-    fn dedicated(&self, task: usize) -> usize {
-        match (self.options.shared, self.options.experts) {
-            (_, Experts::Dedicated) => task,
-            (SharedExpert::Drifting, _) => task + 1,
-            (SharedExpert::Pinned, _) => 2 * task + 1,
+    /// The shared expert for a new task; none where there are only dedicated ones.
+    fn add_shared(&self, learner: &mut Learner, new: &mut NewTask<'_>) -> Option<ExpertId> {
+        if self.options.experts == Experts::Dedicated {
+            return None;
         }
+        let Some(before) = new.task.checked_sub(1) else {
+            return Some(new.fresh_expert(learner));
+        };
+        let before = self.shared(learner, before);
+        Some(match self.options.shared {
+            SharedExpert::Drifting => before,
+            SharedExpert::Pinned => learner.catalogue.copy_expert(before, new.name),
+        })
+    }
+
+    /// The gate for a new task; none where experts weigh the same.
+    fn add_gate(&self, learner: &mut Learner, new: &mut NewTask<'_>) -> Option<GateId> {
+        let only = learner.catalogue.gates().first().map(TaskGate::id);
+        let init = match (self.options.gate, only) {
+            (Gate::Uniform, _) => return None,
+            (Gate::Shared | Gate::Frozen, Some(gate)) => return Some(gate),
+            // The authors start gates like any linear layer; a gate per task starts undecided.
+            (Gate::Shared | Gate::Frozen, None) => GateInit::Random {
+                seed: new.rng.next_u64(),
+            },
+            (Gate::PerTask, _) => GateInit::Zeros,
+        };
+        let catalogue = &mut learner.catalogue;
+        Some(catalogue.add_gate(2, init, new.name, &new.device))
     }
 
     /// Whether there is a shared expert with a discriminator against it. Without one, nothing is built, stored or computed.
@@ -86,18 +107,42 @@ impl MoeCl {
         [experts, gate, adversary].into_iter().flatten()
     }
 
-    /// The authors start gates like any linear layer; a gate per task starts undecided.
-    fn gate_init(&self, rng: &mut ChaCha8Rng) -> GateInit {
-        match self.options.gate {
-            Gate::Shared | Gate::Frozen => GateInit::Random {
-                seed: rng.next_u64(),
-            },
-            Gate::PerTask | Gate::Uniform => GateInit::Zeros,
-        }
-    }
-
     fn gate_is_frozen(&self, task: usize) -> bool {
         self.options.gate == Gate::Frozen && task > 0
+    }
+
+    /// A discriminator per layer that tells the tasks so far apart, grown from those that there were.
+    fn discriminators(&self, before: Option<Own>, layers: usize, mut new: NewTask<'_>) -> Own {
+        let width = self.discriminator_width(new.task);
+        let d_model = new.base.config().d_model;
+        let all = match before {
+            Some(Own::Discriminators(mut all)) => {
+                all.iter_mut().for_each(|it| it.grow(width));
+                all
+            }
+            _ => (0..layers)
+                .map(|_| Discriminator::new(d_model, width, &mut new.rng, &new.device))
+                .collect(),
+        };
+        Own::Discriminators(all).identified()
+    }
+
+    /// Takes a stored piece of feature memory; none where it is of another form.
+    fn remember(&mut self, piece: &Piece) -> Option<()> {
+        let task = piece.name.strip_prefix(FEATURES)?.parse().ok()?;
+        let (layers, bytes) = piece.bytes.split_first_chunk()?;
+        let layers = usize::try_from(u64::from_le_bytes(*layers)).ok()?;
+        let size = bytes.len().checked_div(layers)?;
+        if self.memory.is_empty() {
+            let d_model = FeatureMemory::width(size)?;
+            self.memory
+                .resize_with(layers, || FeatureMemory::new(d_model));
+        }
+        if layers != self.memory.len() || bytes.len() != layers * size {
+            return None;
+        }
+        let mut pairs = self.memory.iter_mut().zip(bytes.chunks_exact(size));
+        pairs.try_for_each(|(memory, bytes)| memory.read_task(task, bytes))
     }
 
     /// Classes of the discriminator while `task` is learnt.
@@ -129,83 +174,51 @@ impl Method for MoeCl {
         }
     }
 
-    fn prepare(
-        &self,
-        base: &Decoder,
-        mut learner: Learner,
-        task: usize,
-        rng: &mut ChaCha8Rng,
-        device: &Device,
-    ) -> Learner {
-        let experts = self.options.experts;
-        let adapters = &mut learner.adapters;
-        if experts != Experts::Dedicated {
-            if task == 0 {
-                adapters.push_expert(rng.next_u64(), device);
-            } else if self.options.shared == SharedExpert::Pinned {
-                adapters.init_expert_from(self.shared(task - 1));
-            }
-        }
-        if experts != Experts::Shared {
-            adapters.push_expert(rng.next_u64(), device);
-        }
-        let needs_gate = match self.options.gate {
-            Gate::Shared | Gate::Frozen => task == 0,
-            Gate::PerTask => true,
-            Gate::Uniform => false,
-        };
-        if experts == Experts::Both && needs_gate {
-            adapters.push_gate(2, self.gate_init(rng), device);
-        }
+    fn sealed(&self) -> Option<&'static str> {
+        let as_wide =
+            self.has_adversary() && self.options.discriminator_loss == DiscriminatorLoss::Paper;
+        as_wide.then_some("the paper's discriminator is as wide as the stream from the start")
+    }
 
-        let width = self.discriminator_width(task);
-        if !self.has_adversary() {
-            return learner;
-        }
-        if task == 0 {
-            let (layers, d_model) = (adapters.banks.len(), base.config().d_model);
-            learner.discriminators = (0..layers)
-                .map(|_| Discriminator::new(d_model, width, rng, device))
-                .collect();
-        } else {
-            for discriminator in &mut learner.discriminators {
-                discriminator.grow(width);
+    fn prepare(&self, mut learner: Learner, mut new: NewTask<'_>) -> Learner {
+        let shared = self.add_shared(&mut learner, &mut new);
+        let dedicated = match self.options.experts {
+            Experts::Shared => None,
+            Experts::Both | Experts::Dedicated => Some(new.fresh_expert(&mut learner)),
+        };
+        let answering = match (shared, dedicated) {
+            (Some(shared), Some(dedicated)) => {
+                let experts = vec![shared, dedicated];
+                match self.add_gate(&mut learner, &mut new) {
+                    Some(gate) => Routing::Gated { experts, gate },
+                    None => Routing::Uniform { experts },
+                }
             }
+            (one, other) => Routing::Single(one.or(other).expect("there is an expert")),
+        };
+        let mut experts = TaskExperts::of(answering);
+        if self.gate_is_frozen(new.task) {
+            // The experts alone.
+            experts.trained = Routing::Uniform {
+                experts: experts.answering.experts().to_vec(),
+            };
+        }
+        learner.tasks.push(experts);
+        if self.has_adversary() {
+            let before = learner.own;
+            let layers = learner.catalogue.layers().len();
+            learner.own = Some(self.discriminators(before, layers, new));
         }
         learner
     }
 
-    fn routing(&self, task: usize) -> Routing {
-        let experts = vec![self.shared(task), self.dedicated(task)];
-        match (self.options.experts, self.options.gate) {
-            (Experts::Shared, _) => Routing::Single(self.shared(task)),
-            (Experts::Dedicated, _) => Routing::Single(self.dedicated(task)),
-            (Experts::Both, Gate::Uniform) => Routing::Uniform { experts },
-            (Experts::Both, Gate::Shared | Gate::Frozen) => Routing::Gated { experts, gate: 0 },
-            (Experts::Both, Gate::PerTask) => Routing::Gated {
-                experts,
-                gate: task,
-            },
-        }
-    }
-
-    fn fallback(&self, task: usize) -> Option<Mix> {
-        let shared = self.shared(task);
+    fn fallback(&self, learner: &Learner, task: usize) -> Option<Mix> {
+        let shared = self.shared(learner, task);
         match self.options.experts {
             Experts::Dedicated => None,
             Experts::Shared => Some(Mix::Routed(Routing::Single(shared))),
             // It never spoke alone: no dedicated expert beside it, the base has that place.
             Experts::Both => Some(Mix::BesideBase(shared)),
-        }
-    }
-
-    fn trained(&self, task: usize) -> Routing {
-        match self.routing(task) {
-            // The experts alone.
-            Routing::Gated { experts, .. } if self.gate_is_frozen(task) => {
-                Routing::Uniform { experts }
-            }
-            routing => routing,
         }
     }
 
@@ -225,19 +238,17 @@ impl Method for MoeCl {
         // With a single class there is nothing to tell apart.
         let adversarial = self.has_adversary() && self.discriminator_width(task) > 1;
         let observe = Observe {
-            expert: self.shared(task),
+            expert: self.shared(learner, task),
             detach_upstream: self.options.detach_upstream,
         };
-        let mut adapters = learner.adapters.clone();
+        let mut catalogue = learner.catalogue.clone();
         if self.gate_is_frozen(task) {
-            for bank in &mut adapters.banks {
-                bank.gates = bank.gates.drain(..).map(Module::no_grad).collect();
-            }
+            catalogue = catalogue.with_gates_frozen();
         }
-        let forward = adapters.forward(
+        let forward = catalogue.forward(
             base,
             &batch.texts,
-            &self.routing(task),
+            learner.answering(task),
             adversarial.then_some(&observe),
             dropout.as_ref(),
         );
@@ -256,31 +267,31 @@ impl Method for MoeCl {
     }
 
     /// Takes the pooled shared features of some batches into the feature memory.
-    fn finish(&mut self, learner: Learner, finished: Finished<'_>) -> Learner {
+    fn finish(&mut self, learner: Learner, learnt: LearntTask<'_>) -> Learner {
         if !self.options.feature_memory || !self.has_adversary() {
             return learner;
         }
-        let Finished {
+        let LearntTask {
             base,
             task,
             examples,
             batch_size,
             collate,
             ..
-        } = finished;
+        } = learnt;
         let observe = Observe {
-            expert: self.shared(task),
+            expert: self.shared(&learner, task),
             detach_upstream: false,
         };
-        let routing = self.routing(task);
         let d_model = base.config().d_model;
-        let adapters = learner.adapters.valid();
+        let catalogue = learner.catalogue.valid();
         self.memory
-            .resize_with(adapters.banks.len(), || FeatureMemory::new(d_model));
+            .resize_with(catalogue.layers().len(), || FeatureMemory::new(d_model));
         for chunk in examples.chunks(batch_size).take(BATCHES_TO_REMEMBER) {
             let examples: Vec<&Example> = chunk.iter().collect();
             let batch = collate.batch(&examples, &base.device());
-            let forward = adapters.forward(base, &batch.texts, &routing, Some(&observe), None);
+            let routing = learner.answering(task);
+            let forward = catalogue.forward(base, &batch.texts, routing, Some(&observe), None);
             for (memory, pooled) in self.memory.iter_mut().zip(forward.pooled) {
                 memory.observe(task, pooled);
             }
@@ -288,12 +299,26 @@ impl Method for MoeCl {
         learner
     }
 
-    fn memory(&self) -> io::Result<Vec<u8>> {
-        Ok(serde_json::to_vec(&self.memory)?)
+    /// A piece per task: the number of layers as eight bytes, then what is known of the task's features in each.
+    fn memory(&self) -> io::Result<Vec<Piece>> {
+        let tasks = self.memory.first().map_or(0, FeatureMemory::tasks);
+        let piece = |task| {
+            let mut bytes = (self.memory.len() as u64).to_le_bytes().to_vec();
+            let layers = self.memory.iter().filter_map(|it| it.task_bytes(task));
+            bytes.extend(layers.flatten());
+            Piece {
+                name: format!("{FEATURES}{task}"),
+                bytes,
+            }
+        };
+        Ok((0..tasks).map(piece).collect())
     }
 
-    fn restore(&mut self, memory: &[u8]) -> io::Result<()> {
-        self.memory = serde_json::from_slice(memory)?;
+    fn restore(&mut self, memory: &[Piece]) -> io::Result<()> {
+        self.memory.clear();
+        for piece in memory {
+            self.remember(piece).ok_or_else(|| piece.foreign())?;
+        }
         Ok(())
     }
 }

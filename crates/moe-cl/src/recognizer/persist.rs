@@ -1,9 +1,9 @@
-//! A router's state as bytes, exact to the last bit: counts as u64, then numbers, all little-endian.
+//! A recognizer's state as bytes, exact to the last bit: counts as u64, then numbers, all little-endian.
 
-use super::{Matrix, TaskRouter};
+use super::{Matrix, TaskRecognizer};
 
-impl TaskRouter {
-    /// What training gave the router. The random map is not among it: it is a function of the configuration.
+impl TaskRecognizer {
+    /// What training gave it. The random map is not among it: it is a function of the configuration.
     pub fn to_bytes(&self) -> Vec<u8> {
         let (inverse, weights) = (self.ridge.inverse(), self.ridge.weights());
         let counts = [inverse.rows(), self.samples.len()]
@@ -33,7 +33,7 @@ impl TaskRouter {
         bytes
     }
 
-    /// This router with the state that [`Self::to_bytes`] gave; none where the bytes are not of a router of this configuration.
+    /// This recognizer with the state that [`Self::to_bytes`] gave; none where the bytes are not of one of this configuration.
     pub fn read(mut self, bytes: &[u8]) -> Option<Self> {
         let mut reader = Reader(bytes);
         let features = reader.count()?;

@@ -30,7 +30,12 @@ impl Decoder {
     /// # Panics
     ///
     /// When the decoder has fewer layers.
-    pub fn trunk(&self, tokens: Tensor<2, Int>, real: Tensor<2, Bool>, layers: usize) -> Tensor<3> {
+    pub fn features(
+        &self,
+        tokens: Tensor<2, Int>,
+        real: Tensor<2, Bool>,
+        layers: usize,
+    ) -> Tensor<3> {
         let norm = self
             .layers
             .get(layers)
@@ -52,17 +57,17 @@ mod tests {
     use crate::generate::{Side, pad};
 
     #[test]
-    fn the_trunk_of_all_layers_is_the_whole_forward() {
+    fn the_features_of_all_layers_are_the_whole_forward() {
         let device = Device::flex();
         let model = Decoder::random(&tiny(), 1, &device);
         let (tokens, real) = pad(&[vec![3, 17, 5], vec![9]], 0, Side::Right, &device);
         let whole = model.forward(tokens.clone(), real.clone()).into_data();
-        let trunk = |layers| {
+        let features = |layers| {
             model
-                .trunk(tokens.clone(), real.clone(), layers)
+                .features(tokens.clone(), real.clone(), layers)
                 .into_data()
         };
-        assert_eq!(trunk(2), whole);
-        assert_ne!(trunk(1), whole);
+        assert_eq!(features(2), whole);
+        assert_ne!(features(1), whole);
     }
 }

@@ -1,4 +1,4 @@
-//! What the router sees of a text.
+//! What the recognizer sees of a text.
 
 use moe_core::{
     generate::{Side, pad},
@@ -30,7 +30,7 @@ pub fn pooled_features(base: &Decoder, fill: u32, layer: usize, texts: &[Vec<u32
     for batch in order.chunks(BATCH) {
         let rows: Vec<Vec<u32>> = batch.iter().map(|&index| texts[index].clone()).collect();
         let (tokens, real) = pad(&rows, fill, Side::Right, &base.device());
-        let hidden = base.trunk(tokens, real.clone(), layer); // [batch, seq, d_model]
+        let hidden = base.features(tokens, real.clone(), layer); // [batch, seq, d_model]
         let pooled = mean_of_tokens(hidden, real);
         let size = (pooled.clone() * pooled.clone()).mean_dim(1);
         let scaled = pooled / (size + EPSILON).sqrt();

@@ -30,7 +30,7 @@ const SAMPLES: usize = 64;
 
 /// Names the task of a text, or says that it is none of those learnt.
 #[derive(Clone, Debug, PartialEq)]
-pub struct TaskRouter {
+pub struct TaskRecognizer {
     layer: usize,
     accept: f64,
     expansion: RandomExpansion,
@@ -41,9 +41,9 @@ pub struct TaskRouter {
     threshold: f64,
 }
 
-/// What the router says of one text.
+/// What the recognizer says of one text.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Routed {
+pub struct Recognized {
     /// The task that scores best.
     pub task: usize,
     /// How sure the router is that the text belongs to a known task at all; more is surer.
@@ -52,8 +52,8 @@ pub struct Routed {
     pub known: bool,
 }
 
-impl TaskRouter {
-    /// A router that knows no task, for a base of that shape.
+impl TaskRecognizer {
+    /// One that knows no task, for a base of that shape.
     ///
     /// # Errors
     /// When the base has fewer layers than `router.layer`.
@@ -61,7 +61,7 @@ impl TaskRouter {
         let layers = base.num_layers;
         let layer = config.layer.unwrap_or(layers.div_ceil(8));
         if layer > layers {
-            return Err(Error::RouterLayer {
+            return Err(Error::RecognizerLayer {
                 asked: layer,
                 layers,
             });
@@ -104,8 +104,8 @@ impl TaskRouter {
     ///
     /// # Panics
     /// When no task has been learnt.
-    pub fn route(&self, pooled: &Matrix) -> Vec<Routed> {
-        assert!(self.tasks() > 0, "a router that has learnt a task");
+    pub fn recognize(&self, pooled: &Matrix) -> Vec<Recognized> {
+        assert!(self.tasks() > 0, "a recognizer that has learnt a task");
         let expanded = self.expansion.forward(pooled);
         let leverages = self.ridge.leverages(&expanded);
         let scores = self.ridge.predict(&expanded);
@@ -114,7 +114,7 @@ impl TaskRouter {
             .zip(leverages)
             .map(|(scores, leverage)| {
                 let (task, confidence) = best(scores, leverage);
-                Routed {
+                Recognized {
                     task,
                     confidence,
                     known: confidence >= self.threshold,
@@ -186,12 +186,12 @@ mod tests {
         ModelConfig::from_json(&config.to_string(), Path::new("tiny")).unwrap()
     }
 
-    fn router() -> TaskRouter {
+    fn router() -> TaskRecognizer {
         let config = RouterConfig {
             features: 64,
             ..RouterConfig::default()
         };
-        TaskRouter::new(&config, &base()).unwrap()
+        TaskRecognizer::new(&config, &base()).unwrap()
     }
 
     /// Texts around the corner `task` of a cube.
@@ -208,7 +208,7 @@ mod tests {
         Matrix::new(count, D_MODEL, values.map(f64::from).collect())
     }
 
-    fn taught(tasks: usize) -> TaskRouter {
+    fn taught(tasks: usize) -> TaskRecognizer {
         let mut router = router();
         (0..tasks).for_each(|task| router.learn(&texts(task, 300, 0)));
         router
@@ -218,18 +218,18 @@ mod tests {
     fn tasks_far_apart_are_told_apart_and_strangers_are_refused() {
         let router = taught(3);
         for task in 0..3 {
-            let routed = router.route(&texts(task, 50, 1));
+            let routed = router.recognize(&texts(task, 50, 1));
             assert!(routed.iter().all(|routed| routed.task == task));
             assert!(routed.iter().filter(|routed| routed.known).count() > 40);
         }
-        let strangers = router.route(&texts(3, 50, 1));
+        let strangers = router.recognize(&texts(3, 50, 1));
         assert!(strangers.iter().filter(|routed| routed.known).count() < 10);
     }
 
     #[test]
     fn the_threshold_accepts_the_asked_share_of_unseen_texts() {
         let router = taught(2);
-        let routed = router.route(&texts(1, 400, 2));
+        let routed = router.recognize(&texts(1, 400, 2));
         let share = routed.iter().filter(|routed| routed.known).count() as f64 / 400.0;
         assert!((share - 0.95).abs() < 0.06, "{share}");
     }
@@ -252,7 +252,9 @@ mod tests {
             layer: Some(3),
             ..RouterConfig::default()
         };
-        let error = TaskRouter::new(&config, &base()).unwrap_err().to_string();
+        let error = TaskRecognizer::new(&config, &base())
+            .unwrap_err()
+            .to_string();
         assert!(
             error.contains("router.layer") && error.contains('2'),
             "{error}"

@@ -1,0 +1,60 @@
+//! The directory of a model: everything that it is made of, and nothing that lies elsewhere but the base and the training texts.
+//!
+//! ```text
+//! config.toml                     settings of the run, spelt out
+//! checkpoints/step-NNNNNNNN/      a manifest of parts (state.json) and its hash
+//! parts/<sha256>                  experts, gates, heads, what the recognizer and the method remember, texts that are scored
+//! events.jsonl, result.json       what happened
+//! lock                            who writes
+//! ```
+//!
+//! A part is named by the hash of its content and written once, so that a stream of tasks costs a part per task and not a copy of
+//! everything per task. Readers take no lock and write nothing.
+
+mod checkpoints;
+mod lock;
+mod parts;
+mod state;
+
+pub use checkpoints::{Checkpoints, Saved, newest};
+pub use lock::Lock;
+pub use parts::{Part, Parts};
+pub(crate) use state::FORMAT;
+pub use state::{
+    BaseRecord, HeadForm, KeptRows, Layout, Learnt, Progress, Stage, State, Stored,
+    StoredFeatures, TaskSettings, TaskState, TrainingData,
+};
+
+use std::path::{Path, PathBuf};
+
+use crate::error::{Error, Result};
+
+/// Name of the settings' file.
+pub(crate) const CONFIG: &str = "config.toml";
+
+/// Where the checkpoints of a run are.
+pub(crate) fn checkpoints_of(run: &Path) -> PathBuf {
+    run.join("checkpoints")
+}
+
+/// The run that `path` belongs to: itself, or the one that a checkpoint is in.
+///
+/// # Errors
+/// When it is neither a run's directory nor a checkpoint inside one.
+pub fn run_of(path: &Path) -> Result<PathBuf> {
+    let run = match path.join(state::STATE).is_file() {
+        true => {
+            let whole = path.canonicalize().map_err(|source| Error::File {
+                path: path.into(),
+                source,
+            })?;
+            whole.parent().and_then(Path::parent).map(Path::to_path_buf)
+        }
+        false => Some(path.to_path_buf()),
+    };
+    let there = |run: &PathBuf| run.join(CONFIG).is_file();
+    run.filter(there).ok_or_else(|| Error::RunDirectory {
+        path: path.into(),
+        problem: "is neither a run directory (with config.toml) nor a checkpoint inside one".into(),
+    })
+}
