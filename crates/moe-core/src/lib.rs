@@ -12,8 +12,6 @@ pub mod device;
 pub mod error;
 pub mod generate;
 pub mod model;
-#[cfg(feature = "hub")]
-pub mod source;
 pub mod tokenizer;
 
 pub use error::{Error, Result};
