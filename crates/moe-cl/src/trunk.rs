@@ -15,7 +15,7 @@ use std::{
 };
 
 use burn::tensor::{Bool, DType, Device, Int, Tensor, TensorData};
-use moe_core::{model::Decoder, source::hex};
+use moe_core::model::Decoder;
 use moe_lora::States;
 use rayon::prelude::*;
 use sha2::{Digest, Sha256};
@@ -84,7 +84,7 @@ impl TrunkCache {
         tokens
             .iter()
             .for_each(|token| hash.update(token.to_le_bytes()));
-        self.folder.join(hex(&hash.finalize()))
+        self.folder.join(hex::encode(hash.finalize()))
     }
 
     /// The file's numbers; none where there is no whole file of that many.
@@ -190,7 +190,7 @@ fn fingerprint(decoder: &Decoder, layers: usize) -> String {
     for number in rows.iter::<f32>().chain(computed(decoder, &probe, layers)) {
         hash.update(number.to_le_bytes());
     }
-    hex(&hash.finalize())
+    hex::encode(hash.finalize())
 }
 
 /// Removes folders below `root` other than `own`, those first that were used longest ago, until all take at most `budget`.

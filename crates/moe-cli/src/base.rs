@@ -8,7 +8,7 @@ use moe_cl::Base;
 use moe_cl::config::Experiment;
 use moe_core::device::DeviceChoice;
 use moe_core::model::BaseDtype;
-use moe_core::source::{BaseSource, Cache, fetch_default, smollm2};
+use moe_hub::{BaseSource, Cache, fetch_default, smollm2};
 
 use crate::download::DownloadDisplay;
 

@@ -4,7 +4,7 @@ use std::io::{self, IsTerminal};
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
-use moe_core::source::Progress;
+use moe_hub::Progress;
 
 const BETWEEN_LINES: Duration = Duration::from_secs(5);
 

@@ -4,7 +4,7 @@ use std::error::Error;
 use std::fmt::{self, Write};
 use std::io;
 
-use moe_core::source::SourceError;
+use moe_hub::SourceError;
 
 /// An error of the command itself, with the way out.
 #[derive(Debug)]

@@ -2,11 +2,9 @@
 
 mod base;
 mod commands;
-mod demo_data;
 mod download;
 mod failure;
 mod progress;
-mod suites;
 
 use std::io::{self, IsTerminal};
 use std::process::ExitCode;

@@ -62,14 +62,6 @@ pub enum Error {
         /// What was asked for.
         name: String,
     },
-    /// A base model cannot be found or fetched by its name.
-    #[error("base model `{name}`: {message}")]
-    Source {
-        /// The name as it was given.
-        name: String,
-        /// What is wrong and what to do.
-        message: String,
-    },
 }
 
 impl Error {

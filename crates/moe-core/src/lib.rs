@@ -13,8 +13,6 @@ pub mod error;
 pub mod generate;
 pub mod model;
 pub mod parameters;
-#[cfg(feature = "hub")]
-pub mod source;
 pub mod tokenizer;
 
 pub use error::{Error, Result};

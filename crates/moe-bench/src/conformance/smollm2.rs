@@ -8,8 +8,8 @@ use burn::tensor::{Int, Tensor};
 use moe_core::checkpoint::Checkpoint;
 use moe_core::generate::{Sampling, generate};
 use moe_core::model::Decoder;
-use moe_core::source::{BaseSource, Cache};
 use moe_core::tokenizer::Tokenizer;
+use moe_hub::{BaseSource, Cache};
 use serde_json::Value;
 
 use super::base_gradients;

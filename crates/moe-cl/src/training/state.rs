@@ -12,7 +12,6 @@ use burn::{
     store::{ModuleRecord, RecordError},
     tensor::Bytes,
 };
-use moe_core::source::hex;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -278,7 +277,7 @@ fn listed(directory: &Path) -> Result<Vec<PathBuf>> {
 }
 
 fn sha256(bytes: &[u8]) -> String {
-    hex(&Sha256::digest(bytes))
+    hex::encode(Sha256::digest(bytes))
 }
 
 #[cfg(test)]

@@ -7,13 +7,13 @@ use anyhow::{Result, bail};
 use clap::{Args, Subcommand};
 use moe_cl::data::DataReport;
 use moe_core::checkpoint::Checkpoint;
-use moe_core::source::{BaseSource, Cache, Web};
 use moe_core::tokenizer::Tokenizer;
+use moe_hub::data::suites::{self, Manifest, Origins, Standing};
+use moe_hub::{BaseSource, Cache, Web};
 
 use crate::base;
 use crate::download::DownloadDisplay;
 use crate::failure::{Failure, message};
-use crate::suites::{self, Manifest, Origins, Standing};
 
 /// What to do with data files.
 #[derive(Debug, Subcommand)]
@@ -81,7 +81,7 @@ fn fetch(arguments: &Fetch) -> Result<()> {
                 writeln!(stdout(), "{}/{made}", manifest.suite)?;
             }
             Err(error) => {
-                eprintln!("{}", message(&error));
+                eprintln!("{}", message(&error.into()));
                 failed.push(task.name.as_str());
             }
         }

@@ -9,11 +9,11 @@ use moe_cl::config::{Experiment, MethodConfig, Mode, MoeClConfig, SequentialConf
 use moe_cl::training::{RunOptions, learn};
 use moe_core::device::DeviceChoice;
 use moe_core::model::BaseDtype;
-use moe_core::source::{BaseSource, Cache, smollm2};
+use moe_hub::data::demo::{DemoData, prepare};
+use moe_hub::{BaseSource, Cache, smollm2};
 
 use super::report;
 use crate::base;
-use crate::demo_data::{self, DemoData};
 use crate::download::DownloadDisplay;
 use crate::progress::ProgressDisplay;
 
@@ -82,7 +82,7 @@ pub fn run(arguments: &Arguments, device: Option<DeviceChoice>) -> Result<()> {
         arguments.base_dtype,
         device,
     )?;
-    let data = prepare()?;
+    let data = fetch()?;
     writeln!(
         stdout(),
         "base: {}\ndata: {}/hutto\n{}",
@@ -109,9 +109,11 @@ pub fn run(arguments: &Arguments, device: Option<DeviceChoice>) -> Result<()> {
     report::write(&runs, &arguments.out.join("report.html"))
 }
 
-fn prepare() -> Result<DemoData> {
+fn fetch() -> Result<DemoData> {
     let mut display = DownloadDisplay::new();
-    demo_data::prepare(&Cache::open()?, &mut |progress| display.show(&progress))
+    Ok(prepare(&Cache::open()?, &mut |progress| {
+        display.show(&progress);
+    })?)
 }
 
 /// A line per task: how many texts each split has, and the share of positive ones, as nature has it.

@@ -10,7 +10,7 @@ use moe_cl::metrics::Inferred;
 use moe_cl::training::{Scores, Task, Trained};
 use moe_core::device::DeviceChoice;
 use moe_core::model::BaseDtype;
-use moe_core::source::BaseSource;
+use moe_hub::BaseSource;
 
 use crate::base;
 use crate::progress::ProgressDisplay;

@@ -12,7 +12,7 @@ use moe_cl::training::Trained;
 use moe_core::device::DeviceChoice;
 use moe_core::generate::{CausalLm, Sampling, generate_with};
 use moe_core::model::BaseDtype;
-use moe_core::source::BaseSource;
+use moe_hub::BaseSource;
 
 use crate::base;
 use crate::failure::Failure;

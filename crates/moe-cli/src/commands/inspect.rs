@@ -8,7 +8,7 @@ use clap::Args;
 use moe_core::checkpoint::Checkpoint;
 use moe_core::config::ModelConfig;
 use moe_core::model::BaseDtype;
-use moe_core::source::BaseSource;
+use moe_hub::BaseSource;
 
 use crate::base;
 

@@ -11,7 +11,7 @@ use moe_cl::recorders::Dashboard;
 use moe_cl::training::{RunOptions, learn, plan};
 use moe_core::device::DeviceChoice;
 use moe_core::model::BaseDtype;
-use moe_core::source::BaseSource;
+use moe_hub::BaseSource;
 
 use super::report;
 use crate::base;

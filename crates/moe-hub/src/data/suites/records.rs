@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use anyhow::{Context, Result, ensure};
 use serde_json::{Map, Value};
 
 use super::{
     manifest::{Format, Read, Task},
     origin::Files,
 };
+use crate::error::{Result, SourceError};
 
 /// A text with its label, as the line that stands for it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,14 +20,11 @@ pub struct Line {
 }
 
 impl Line {
-    fn new(text: String, label: &str) -> Result<Self> {
+    fn new(text: String, label: &str) -> Self {
         // With a space after colon and comma, as the files whose hashes are known have it.
-        let json = format!(
-            "{{\"text\": {}, \"label\": {}}}",
-            serde_json::to_string(&text)?,
-            serde_json::to_string(label)?
-        );
-        Ok(Self { text, json })
+        let (quoted, name) = (Value::from(text.as_str()), Value::from(label));
+        let json = format!("{{\"text\": {quoted}, \"label\": {name}}}");
+        Self { text, json }
     }
 }
 
@@ -40,8 +37,8 @@ pub fn read(task: &Task, files: &Files) -> Result<Vec<Line>> {
     for name in task.files.iter().filter(|name| !name.contains('*')) {
         let bytes = files
             .get(name)
-            .with_context(|| format!("the source has no {name}"))?;
-        let text = std::str::from_utf8(bytes).with_context(|| format!("{name} is not UTF-8"))?;
+            .ok_or_else(|| SourceError::new(format!("the source has no {name}")))?;
+        let text = utf8(name, bytes)?;
         let text = text.trim_start_matches('\u{feff}');
         let pairs = match task.read.format {
             Format::Json => json(name, text, &task.read),
@@ -51,30 +48,39 @@ pub fn read(task: &Task, files: &Files) -> Result<Vec<Line>> {
         let names = Names::of(task);
         for (text, label) in pairs {
             if let Some(label) = names.find(&label) {
-                lines.push(Line::new(text, label)?);
+                lines.push(Line::new(text, label));
             }
         }
     }
-    ensure!(
-        !lines.is_empty(),
-        "no text of {} has one of its labels: {}",
-        task.name,
-        task.labels.join(", ")
-    );
+    if lines.is_empty() {
+        return Err(SourceError::new(format!(
+            "no text of {} has one of its labels: {}",
+            task.name,
+            task.labels.join(", ")
+        )));
+    }
     Ok(lines)
+}
+
+fn utf8<'a>(name: &str, bytes: &'a [u8]) -> Result<&'a str> {
+    std::str::from_utf8(bytes)
+        .map_err(|error| SourceError::new(format!("{name} is not UTF-8: {error}")))
 }
 
 type Pair = (String, String);
 
 fn json(name: &str, text: &str, read: &Read) -> Result<Vec<Pair>> {
-    let rows: Vec<Map<String, Value>> =
-        serde_json::from_str(text).with_context(|| format!("{name} is no array of objects"))?;
+    let rows: Vec<Map<String, Value>> = serde_json::from_str(text)
+        .map_err(|error| SourceError::new(format!("{name} is no array of objects: {error}")))?;
     let field = |index: usize, row: &Map<String, Value>, key: &Option<String>| {
         let key = key.as_deref().unwrap_or_default();
         let value = row.get(key).and_then(Value::as_str);
-        value
-            .map(String::from)
-            .with_context(|| format!("{name}, record {}: no text under {key:?}", index + 1))
+        value.map(String::from).ok_or_else(|| {
+            SourceError::new(format!(
+                "{name}, record {}: no text under {key:?}",
+                index + 1
+            ))
+        })
     };
     let pair = |(index, row): (usize, &Map<String, Value>)| {
         Ok((
@@ -89,22 +95,23 @@ fn csv(name: &str, text: &str, read: &Read, files: &Files) -> Result<Vec<Pair>> 
     // Some files end their lines as Windows does, inside of quotes too.
     let text = text.replace("\r\n", "\n").replace('\r', "\n");
     let mut reader = csv::ReaderBuilder::new().from_reader(text.as_bytes());
-    let heads = reader.headers().with_context(|| name.to_string())?.clone();
+    let damaged = |error: csv::Error| SourceError::new(error.to_string()).within(name);
+    let heads = reader.headers().map_err(damaged)?.clone();
     let column = |head: &Option<String>| {
         let head = head.as_deref().unwrap_or_default();
-        heads
-            .iter()
-            .position(|other| other == head)
-            .with_context(|| {
-                let heads: Vec<&str> = heads.iter().collect();
-                format!("{name} has no column {head:?} but {}", heads.join(", "))
-            })
+        heads.iter().position(|other| other == head).ok_or_else(|| {
+            let heads: Vec<&str> = heads.iter().collect();
+            SourceError::new(format!(
+                "{name} has no column {head:?} but {}",
+                heads.join(", ")
+            ))
+        })
     };
     let label = column(&read.label)?;
     let own_text = read.text.as_ref().map(|_| column(&read.text)).transpose()?;
     let mut pairs = Vec::new();
     for row in reader.records() {
-        let row = row.with_context(|| name.to_string())?;
+        let row = row.map_err(damaged)?;
         let text = match (own_text, &read.text_file) {
             (Some(column), _) => row[column].to_string(),
             (None, template) => {
@@ -115,11 +122,10 @@ fn csv(name: &str, text: &str, read: &Read, files: &Files) -> Result<Vec<Pair>> 
                     .fold(template.to_string(), |path, (head, value)| {
                         path.replace(&format!("{{{head}}}"), value)
                     });
-                let bytes = files
-                    .get(&path)
-                    .with_context(|| format!("{name} speaks of {path}, which is not there"))?;
-                let text = String::from_utf8(bytes.clone());
-                text.with_context(|| format!("{path} is not UTF-8"))?
+                let bytes = files.get(&path).ok_or_else(|| {
+                    SourceError::new(format!("{name} speaks of {path}, which is not there"))
+                })?;
+                utf8(&path, bytes)?.to_string()
             }
         };
         pairs.push((text, row[label].to_string()));
@@ -132,9 +138,9 @@ fn tabbed(name: &str, text: &str) -> Result<Vec<Pair>> {
     lines
         .filter(|(_, line)| !line.is_empty())
         .map(|(index, line)| {
-            let (text, label) = line
-                .rsplit_once('\t')
-                .with_context(|| format!("{name}:{}: expected `text TAB label`", index + 1))?;
+            let (text, label) = line.rsplit_once('\t').ok_or_else(|| {
+                SourceError::new(format!("{name}:{}: expected `text TAB label`", index + 1))
+            })?;
             Ok((text.to_string(), label.to_string()))
         })
         .collect()

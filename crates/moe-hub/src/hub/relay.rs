@@ -4,7 +4,7 @@ use std::sync::mpsc::{Receiver, Sender};
 
 use hf_hub::progress::{DownloadEvent, ProgressEvent, ProgressHandler};
 
-use crate::source::Progress;
+use crate::progress::Progress;
 
 /// (bytes so far, bytes in all where known); the first message of a transfer has no bytes yet.
 pub(super) struct Relay(pub(super) Sender<(u64, Option<u64>)>);

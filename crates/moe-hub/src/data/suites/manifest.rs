@@ -2,24 +2,26 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::{Component, Path};
+use std::path::Path;
 
-use anyhow::{Context, Result, bail, ensure};
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 
-use crate::failure::Failure;
+use super::sha256;
+use crate::base::is_inside;
+use crate::error::{Result, SourceError};
 
 /// The manifests that come with the program: name, text, rows.
 const KNOWN: [(&str, &str, &str); 2] = [
     (
         "mtl5",
-        include_str!("../../../../datasets/mtl5.toml"),
-        include_str!("../../../../datasets/mtl5.rows.toml"),
+        include_str!("../../../../../datasets/mtl5.toml"),
+        include_str!("../../../../../datasets/mtl5.rows.toml"),
     ),
     (
         "moderation",
-        include_str!("../../../../datasets/moderation_en.toml"),
-        include_str!("../../../../datasets/moderation_en.rows.toml"),
+        include_str!("../../../../../datasets/moderation_en.toml"),
+        include_str!("../../../../../datasets/moderation_en.rows.toml"),
     ),
 ];
 
@@ -126,6 +128,13 @@ pub enum Format {
     Lines,
 }
 
+impl Split {
+    /// Whether a file with these bytes is the manifest's own.
+    pub(super) fn is(&self, bytes: &[u8]) -> bool {
+        self.sha256.as_ref() == Some(&sha256(bytes))
+    }
+}
+
 impl Task {
     /// Its splits with their names.
     pub fn splits(&self) -> [(&'static str, &Split); 3] {
@@ -144,31 +153,31 @@ impl Manifest {
     /// When there is no such suite or file, or it makes no sense.
     pub fn open(name: &str) -> Result<Self> {
         if let Some((_, text, rows)) = KNOWN.iter().find(|(known, ..)| *known == name) {
-            return Self::parse(text, |_| Ok((*rows).into())).with_context(|| name.to_string());
+            return Self::parse(text, |_| Ok((*rows).into())).map_err(|error| error.within(name));
         }
         let path = Path::new(name);
         if path.extension().is_none_or(|extension| extension != "toml") {
             let known: Vec<&str> = KNOWN.iter().map(|(known, ..)| *known).collect();
-            bail!(Failure::new(
-                format!("there is no suite {name:?}"),
-                format!(
+            return Err(
+                SourceError::new(format!("there is no suite {name:?}")).with_hint(format!(
                     "known are {}; a manifest of your own is a .toml file; `moe-cl demo` gets its data itself",
                     known.join(", ")
-                )
-            ));
+                )),
+            );
         }
         let read = |path: &Path| {
-            fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))
+            fs::read_to_string(path).map_err(|error| SourceError::io("read", path, &error))
         };
         let folder = path.parent().unwrap_or(Path::new(""));
         Self::parse(&read(path)?, |rows| read(&folder.join(rows)))
-            .with_context(|| path.display().to_string())
+            .map_err(|error| error.within(path.display()))
     }
 
     fn parse(text: &str, rows: impl Fn(&str) -> Result<String>) -> Result<Self> {
-        let mut manifest: Self = toml::from_str(text)?;
+        let mut manifest: Self = read_toml(text)?;
         if let Some(name) = &manifest.rows {
-            manifest.chosen = Some(toml::from_str(&rows(name)?).with_context(|| name.clone())?);
+            let chosen = read_toml(&rows(name)?).map_err(|error| error.within(name))?;
+            manifest.chosen = Some(chosen);
         }
         manifest.check()?;
         Ok(manifest)
@@ -176,49 +185,54 @@ impl Manifest {
 
     fn check(&self) -> Result<()> {
         for task in &self.tasks {
-            let name = &task.name;
-            let files = task.files.iter().map(|file| file.replace('*', "x"));
-            let made = task.splits().map(|(_, split)| split.file.clone());
-            for path in files.chain(made).chain([task.commit.clone()]) {
-                ensure!(
-                    is_inside(&path),
-                    "task {name}: {path:?} does not stay inside its folder"
-                );
-            }
-            let read = &task.read;
-            ensure!(
-                !task.files.is_empty() && !task.labels.is_empty(),
-                "task {name} has no files or no labels"
-            );
-            let named = match read.format {
-                Format::Lines => read.text.is_none() && read.label.is_none(),
-                Format::Json => read.text.is_some() && read.label.is_some(),
-                Format::Csv => {
-                    read.text.is_some() != read.text_file.is_some() && read.label.is_some()
-                }
-            };
-            ensure!(
-                named && (read.format == Format::Csv || read.text_file.is_none()),
-                "task {name}: `read` needs text and label (json), text or text_file and label (csv), or neither (lines)"
-            );
-            if let Some(label) = read
-                .labels
-                .values()
-                .find(|label| !task.labels.contains(label))
-            {
-                bail!("task {name}: `read.labels` stands for {label:?}, which is not in `labels`");
-            }
+            task.check()
+                .map_err(|error| error.within(format_args!("task {}", task.name)))?;
         }
         Ok(())
     }
 }
 
-/// Whether `path` stays inside the folder that it is joined to.
-fn is_inside(path: &str) -> bool {
-    let mut parts = Path::new(path).components().peekable();
-    parts.peek().is_some()
-        && !path.contains('\\')
-        && parts.all(|part| matches!(part, Component::Normal(_)))
+impl Task {
+    fn check(&self) -> Result<()> {
+        let task = self;
+        let files = task.files.iter().map(|file| file.replace('*', "x"));
+        let made = task.splits().map(|(_, split)| split.file.clone());
+        for path in files.chain(made).chain([task.commit.clone()]) {
+            if !is_inside(&path) {
+                return Err(SourceError::new(format!(
+                    "{path:?} does not stay inside its folder"
+                )));
+            }
+        }
+        let read = &task.read;
+        if task.files.is_empty() || task.labels.is_empty() {
+            return Err(SourceError::new("it has no files or no labels"));
+        }
+        let named = match read.format {
+            Format::Lines => read.text.is_none() && read.label.is_none(),
+            Format::Json => read.text.is_some() && read.label.is_some(),
+            Format::Csv => read.text.is_some() != read.text_file.is_some() && read.label.is_some(),
+        };
+        if !named || (read.format != Format::Csv && read.text_file.is_some()) {
+            return Err(SourceError::new(
+                "`read` needs text and label (json), text or text_file and label (csv), or neither (lines)",
+            ));
+        }
+        if let Some(label) = read
+            .labels
+            .values()
+            .find(|label| !task.labels.contains(label))
+        {
+            return Err(SourceError::new(format!(
+                "`read.labels` stands for {label:?}, which is not in `labels`"
+            )));
+        }
+        Ok(())
+    }
+}
+
+fn read_toml<T: DeserializeOwned>(text: &str) -> Result<T> {
+    toml::from_str(text).map_err(|error| SourceError::new(error.to_string()))
 }
 
 #[cfg(test)]
@@ -267,10 +281,7 @@ mod tests {
     #[test]
     fn a_name_of_no_suite_is_answered_with_those_that_there_are() {
         let error = Manifest::open("mtl6").unwrap_err();
-        let text = crate::failure::message(&error);
-        assert!(
-            text.contains("mtl6") && text.contains("mtl5, moderation"),
-            "{text}"
-        );
+        assert!(error.to_string().contains("mtl6"), "{error}");
+        assert!(error.hint().unwrap().contains("mtl5, moderation"));
     }
 }

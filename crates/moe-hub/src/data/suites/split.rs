@@ -2,11 +2,10 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use anyhow::{Context, Result, bail};
 use sha2::{Digest, Sha256};
 
-use super::{manifest::Task, records::Line};
-use crate::failure::Failure;
+use super::{manifest::Task, records::Line, sha256};
+use crate::error::{Result, SourceError};
 
 /// Digits of a line's hash that name it.
 const DIGITS: usize = 10;
@@ -23,9 +22,9 @@ pub fn by_rows(task: &Task, lines: &[Line], chosen: &BTreeMap<String, String>) -
     let known: HashMap<&str, &Line> = hashes.iter().map(String::as_str).zip(lines).collect();
     let mut contents = Contents::default();
     for ((name, _), content) in task.splits().into_iter().zip(&mut contents) {
-        let rows = chosen
-            .get(name)
-            .with_context(|| format!("no rows are named for {}/{name}", task.name))?;
+        let rows = chosen.get(name).ok_or_else(|| {
+            SourceError::new(format!("no rows are named for {}/{name}", task.name))
+        })?;
         let mut missing = 0;
         for row in rows.split_whitespace() {
             match known.get(row) {
@@ -35,13 +34,13 @@ pub fn by_rows(task: &Task, lines: &[Line], chosen: &BTreeMap<String, String>) -
         }
         if missing > 0 {
             let count = rows.split_whitespace().count();
-            bail!(Failure::new(
-                format!(
-                    "{missing} of the {count} rows of {}/{name} are not in its source, which is another than the suite was made of",
-                    task.name
-                ),
+            return Err(SourceError::new(format!(
+                "{missing} of the {count} rows of {}/{name} are not in its source, which is another than the suite was made of",
+                task.name
+            ))
+            .with_hint(
                 "check the files of the source; or take --resample, which splits what is there by a rule of its own: \
-                 the files are then not those that docs/RESULTS.md speaks of"
+                 the files are then not those that docs/RESULTS.md speaks of",
             ));
         }
     }
@@ -85,16 +84,10 @@ fn digits(line: &str) -> String {
     hash
 }
 
-/// SHA-256 in lower-case hexadecimal.
-pub fn sha256(bytes: &[u8]) -> String {
-    let digest = Sha256::digest(bytes);
-    digest.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
 #[cfg(test)]
 mod tests {
-    use super::super::manifest::Manifest;
     use super::*;
+    use crate::data::suites::Manifest;
 
     /// The suites' files, where they are at hand, are what the rows beside the manifests name.
     #[test]

@@ -1,7 +1,7 @@
 //! The Hub, played by a server on this machine.
 
-use super::super::loopback::{COMMIT, Fault, Server};
 use super::*;
+use crate::loopback::{COMMIT, Fault, Server};
 
 fn model() -> Server {
     let index = br#"{"metadata": {}, "weight_map": {"a": "model-1.safetensors", "b": "model-2.safetensors", "c": "model-2.safetensors"}}"#;

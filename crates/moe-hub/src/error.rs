@@ -1,5 +1,6 @@
-//! Why a base model could not be had, and what the user can do about it.
+//! Why a base or data could not be had, and what the user can do about it.
 
+use std::fmt::Display;
 use std::path::Path;
 
 /// A model or data file could not be fetched. `Display` is what happened; [`SourceError::hint`] is the way out.
@@ -10,7 +11,7 @@ pub struct SourceError {
     hint: Option<String>,
 }
 
-/// Result of everything in [`crate::source`].
+/// Result of everything in this crate.
 pub type Result<T> = std::result::Result<T, SourceError>;
 
 impl SourceError {
@@ -25,6 +26,12 @@ impl SourceError {
     /// A failed file operation: what was tried (`read`, `write`, …), on which path, and why it failed.
     pub fn io(action: &str, path: &Path, error: &std::io::Error) -> Self {
         Self::new(format!("cannot {action} {}: {error}", path.display()))
+    }
+
+    /// Says first where it happened: `place: message`.
+    pub fn within(mut self, place: impl Display) -> Self {
+        self.message = format!("{place}: {}", self.message);
+        self
     }
 
     /// Adds the way out.

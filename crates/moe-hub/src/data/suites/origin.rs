@@ -2,15 +2,17 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::Read as _;
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail, ensure};
 use flate2::read::GzDecoder;
-use moe_core::source::{Cache, Progress, SourceError, Web};
 use tar::Archive;
 
 use super::manifest::{Format, Task};
+use crate::cache::Cache;
+use crate::error::{Result, SourceError};
+use crate::progress::Progress;
+use crate::web::Web;
 
 /// A source with more than this in it is not one that a suite is made of.
 const MAX_BYTES: u64 = 512 << 20;
@@ -63,11 +65,11 @@ impl<'a> Place<'a> {
         let (hub, repo) = named
             .iter()
             .find_map(|(hub, start)| Some((*hub, task.source.strip_prefix(start)?)))
-            .with_context(|| {
-                format!(
+            .ok_or_else(|| {
+                SourceError::new(format!(
                     "task {}: the source {:?} is neither https://github.com/owner/repo nor hf:datasets/owner/name",
                     task.name, task.source
-                )
+                ))
             })?;
         let is_name = |part: &str| {
             !part.is_empty()
@@ -76,11 +78,12 @@ impl<'a> Place<'a> {
                     .chars()
                     .all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
         };
-        ensure!(
-            repo.split('/').count() == 2 && repo.split('/').all(is_name),
-            "task {}: {repo:?} is not of the form owner/name",
-            task.name
-        );
+        if repo.split('/').count() != 2 || !repo.split('/').all(is_name) {
+            return Err(SourceError::new(format!(
+                "task {}: {repo:?} is not of the form owner/name",
+                task.name
+            )));
+        }
         Ok(Self {
             hub,
             repo,
@@ -130,16 +133,17 @@ pub fn fetch(
     };
     let folder = place.folder(cache);
     if is_many(task) {
-        ensure!(
-            place.hub == "github",
-            "task {}: `*` and `text_file` are for sources on GitHub",
-            task.name
-        );
+        if place.hub != "github" {
+            return Err(SourceError::new(format!(
+                "task {}: `*` and `text_file` are for sources on GitHub",
+                task.name
+            )));
+        }
         let name = format!("{}.tar.gz", place.commit);
         let address = format!("{}/{}/archive/{name}", origins.github, place.repo);
         let archive = get(&address, folder.join(&name))?;
         return members(&archive, &task.files)
-            .with_context(|| format!("cannot read {}", archive.display()));
+            .map_err(|error| SourceError::io("read", &archive, &error));
     }
     let mut files = Files::new();
     for name in &task.files {
@@ -147,7 +151,7 @@ pub fn fetch(
             &place.file(origins, name),
             folder.join(place.commit).join(name),
         )?;
-        let bytes = fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        let bytes = fs::read(&path).map_err(|error| SourceError::io("read", &path, &error))?;
         files.insert(name.clone(), bytes);
     }
     Ok(files)
@@ -159,7 +163,7 @@ fn is_many(task: &Task) -> bool {
         || (task.read.format == Format::Csv && task.read.text_file.is_some())
 }
 
-fn unavailable(task: &Task, address: &str, path: &Path, error: &SourceError) -> anyhow::Error {
+fn unavailable(task: &Task, address: &str, path: &Path, error: &SourceError) -> SourceError {
     SourceError::new(format!("no source for {}: {error}", task.name))
         .with_hint(format!(
             "there are three ways out:\n\
@@ -168,11 +172,10 @@ fn unavailable(task: &Task, address: &str, path: &Path, error: &SourceError) -> 
              3. run the same command again later: what has arrived is kept",
             path.display()
         ))
-        .into()
 }
 
 /// The members of a `.tar.gz` of a repository that `wanted` names; a `*` stands for any text in the last part of a path.
-fn members(archive: &Path, wanted: &[String]) -> Result<Files> {
+fn members(archive: &Path, wanted: &[String]) -> io::Result<Files> {
     let file = File::open(archive)?;
     let mut files = Files::new();
     let mut left = MAX_BYTES;
@@ -194,7 +197,11 @@ fn members(archive: &Path, wanted: &[String]) -> Result<Files> {
         entry.take(left + 1).read_to_end(&mut bytes)?;
         left = match left.checked_sub(bytes.len() as u64) {
             Some(left) => left,
-            None => bail!("it holds more than {MAX_BYTES} bytes"),
+            None => {
+                return Err(io::Error::other(format!(
+                    "it holds more than {MAX_BYTES} bytes"
+                )));
+            }
         };
         files.insert(name, bytes);
     }
@@ -202,7 +209,7 @@ fn members(archive: &Path, wanted: &[String]) -> Result<Files> {
         .iter()
         .find(|pattern| !files.keys().any(|name| matches(pattern, name)))
     {
-        bail!("it holds no {missing}");
+        return Err(io::Error::other(format!("it holds no {missing}")));
     }
     Ok(files)
 }

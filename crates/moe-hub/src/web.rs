@@ -9,9 +9,9 @@ use reqwest::header::{CONTENT_RANGE, RANGE};
 use reqwest::{Client, Response, StatusCode};
 use tokio::runtime::Runtime;
 
-use super::Progress;
-use super::cache::make_parent;
-use super::error::{Result, SourceError};
+use crate::error::{Result, SourceError};
+use crate::file::make_parent;
+use crate::progress::Progress;
 
 /// How often a file is asked for whose transfer broke off.
 const ATTEMPTS: usize = 3;
@@ -211,8 +211,8 @@ pub(super) fn root_cause(error: &dyn std::error::Error) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::loopback::{Fault::*, Server};
     use super::*;
+    use crate::loopback::{Fault::*, Server};
 
     const PLACE: &str = "/owner/repo/raw/0123/data.csv";
 
