@@ -1,6 +1,8 @@
 //! What happens during a run, in the order in which it happens: the one stream that logs, progress bars, dashboards and reports read.
 
-use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::metrics::{Inferred, Summary};
 
@@ -8,7 +10,8 @@ use crate::metrics::{Inferred, Summary};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum Event {
-    /// The run begins, or goes on after a stop (`resumed_at` is then the last step of the checkpoint used).
+    /// The run begins, or goes on after a stop (`resumed_at` is then the last step of the checkpoint used), perhaps with more tasks
+    /// than before. What the last one says holds.
     RunStarted {
         /// Name of the experiment.
         name: String,
@@ -45,10 +48,14 @@ pub enum Event {
         /// Loss of the task alone.
         #[serde(deserialize_with = "nan_where_null")]
         loss: f64,
-        /// Cross-entropy of the task discriminator, where the method has one.
-        discriminator_loss: Option<f64>,
-        /// Share of the batch's pooled features whose task the discriminator names rightly, mean over layers.
-        discriminator_accuracy: Option<f64>,
+        /// What else the method has to say of the step, by name. A name has two parts, `discriminator/accuracy`: what is shown
+        /// together has the first in common.
+        #[serde(
+            default,
+            skip_serializing_if = "BTreeMap::is_empty",
+            deserialize_with = "named_nan_where_null"
+        )]
+        figures: BTreeMap<String, f64>,
         /// Learning rate used.
         learning_rate: f64,
         /// Norm of all gradients before clipping.
@@ -71,7 +78,8 @@ pub enum Event {
         /// Texts classified since `EvaluationStarted`.
         done: usize,
     },
-    /// A row of the accuracy matrix: the score on each task after `after` tasks.
+    /// A row of the accuracy matrix: the score on each task after `after` tasks. A task that arrives later is scored before its
+    /// first step, so that a row may come again: a score that is there takes its place in it, one that is not leaves it as it was.
     Evaluated {
         /// Number of tasks learnt so far (0: the untrained model, the baseline of FWT).
         after: usize,
@@ -87,12 +95,15 @@ pub enum Event {
         /// Accuracies, confusion and open-set figures.
         scores: Inferred,
     },
-    /// Mean weight that the gate gave to the shared expert, per adapted layer, on the task just learnt.
-    GateShare {
+    /// What the method has to say of each adapted layer on the task just learnt.
+    LayerFigures {
         /// Index of the task.
         task: usize,
-        /// Share of the shared expert per adapted layer, in [0, 1].
-        shared: Vec<f64>,
+        /// What it is, in two parts as in [`Event::Step`]: `gate/shared`.
+        name: String,
+        /// A value per adapted layer, from the input to the output.
+        #[serde(deserialize_with = "listed_nan_where_null")]
+        layers: Vec<f64>,
     },
     /// A checkpoint is on disk.
     CheckpointSaved {
@@ -116,8 +127,26 @@ pub enum Event {
 }
 
 /// JSON has no infinities and no NaN: serde_json writes them as null, and a log that holds one must stay readable.
-fn nan_where_null<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
+fn nan_where_null<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
     Ok(Option::deserialize(deserializer)?.unwrap_or(f64::NAN))
+}
+
+/// As [`nan_where_null`], for numbers by name.
+fn named_nan_where_null<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<BTreeMap<String, f64>, D::Error> {
+    let figures = BTreeMap::<String, Option<f64>>::deserialize(deserializer)?;
+    let number = |(name, value): (String, Option<f64>)| (name, value.unwrap_or(f64::NAN));
+    Ok(figures.into_iter().map(number).collect())
+}
+
+/// As [`nan_where_null`], for a list.
+fn listed_nan_where_null<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<f64>, D::Error> {
+    let values = Vec::<Option<f64>>::deserialize(deserializer)?;
+    Ok(values
+        .into_iter()
+        .map(|value| value.unwrap_or(f64::NAN))
+        .collect())
 }
 
 /// Something that takes note of events: a log, a progress bar, a dashboard.

@@ -240,7 +240,7 @@ impl Recorder for ProgressDisplay {
                     clock(Duration::from_secs_f64(*seconds))
                 ))
             }
-            Event::GateShare { .. } | Event::CheckpointSaved { .. } => Ok(()),
+            Event::LayerFigures { .. } | Event::CheckpointSaved { .. } => Ok(()),
         }
     }
 }
@@ -298,8 +298,7 @@ mod tests {
             task: 0,
             step,
             loss: 0.5,
-            discriminator_loss: None,
-            discriminator_accuracy: None,
+            figures: Default::default(),
             learning_rate: 1e-3,
             gradient_norm: 1.0,
             real_tokens: 100,

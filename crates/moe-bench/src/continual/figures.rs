@@ -67,7 +67,12 @@ pub const FIGURES: [Figure; 26] = [
         name: "FWT, alone",
         meaning: "mean of the accuracy right after learning a task, less that of `per_task` on the same order and seed",
         part: Part::Given,
-        value: |run, references| less(&run.when_learnt(), references.alone.as_ref()?),
+        value: |run, references| {
+            let apart = run
+                .matrix
+                .intransigence_per_task(references.alone.as_ref()?);
+            mean_of_all(&apart).map(|apart| -apart)
+        },
         format: change,
     },
     Figure {
@@ -88,7 +93,12 @@ pub const FIGURES: [Figure; 26] = [
         name: "Intransigence",
         meaning: "mean accuracy of `joint` on the same order and seed, less that right after learning each task (Chaudhry 2018)",
         part: Part::Given,
-        value: |run, references| less(references.joint.as_ref()?, &run.when_learnt()),
+        value: |run, references| {
+            mean_of_all(
+                &run.matrix
+                    .intransigence_per_task(references.joint.as_ref()?),
+            )
+        },
         format: change,
     },
     Figure {
@@ -125,7 +135,9 @@ pub const FIGURES: [Figure; 26] = [
         part: Part::Inferred,
         value: |run, _| {
             let last = run.inferred.last()?;
-            let texts: u64 = last.confusion.iter().flatten().sum();
+            let texts: u64 = (0..last.confusion.len())
+                .map(|task| last.texts_of(task))
+                .sum();
             (texts > 0).then(|| last.refused.iter().sum::<u64>() as f64 / texts as f64)
         },
         format: share,
@@ -234,14 +246,10 @@ fn ability(run: &Outcome) -> Option<&Abilities> {
     run.ability.as_ref()
 }
 
-/// Mean of `a − b` over the tasks; none where one is missing.
-fn less(a: &[Option<f64>], b: &[Option<f64>]) -> Option<f64> {
-    let differences: Vec<f64> = a
-        .iter()
-        .zip(b)
-        .map(|(a, b)| Some((*a)? - (*b)?))
-        .collect::<Option<_>>()?;
-    (!differences.is_empty()).then(|| differences.iter().sum::<f64>() / differences.len() as f64)
+/// Mean over the tasks; none where one is missing.
+fn mean_of_all(values: &[Option<f64>]) -> Option<f64> {
+    let values: Vec<f64> = values.iter().copied().collect::<Option<_>>()?;
+    (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64)
 }
 
 /// A share of 1 with three digits.

@@ -95,13 +95,6 @@ impl Outcome {
         })
     }
 
-    /// Accuracy of each task right after it was learnt.
-    pub fn when_learnt(&self) -> Vec<Option<f64>> {
-        (0..self.matrix.learnt())
-            .map(|task| self.matrix.get(task, task))
-            .collect()
-    }
-
     /// Accuracy of each task at the end.
     pub fn at_the_end(&self) -> Vec<Option<f64>> {
         self.matrix.rows.last().cloned().unwrap_or_default()

@@ -181,7 +181,7 @@ fn references(run: &Run, outcome: &Outcome, all: &[Run]) -> References {
     };
     References {
         joint: other("joint").map(Outcome::at_the_end),
-        alone: other("per_task").map(Outcome::when_learnt),
+        alone: other("per_task").map(|outcome| outcome.matrix.when_learnt()),
     }
 }
 

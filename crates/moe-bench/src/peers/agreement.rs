@@ -8,6 +8,8 @@ use burn::tensor::Tensor;
 use serde::Serialize;
 use serde_json::json;
 
+use moe_cl::methods::DISCRIMINATOR_LOSS;
+
 use crate::conformance::case::Case;
 use crate::conformance::moe_cl::{method, model::Model};
 use crate::conformance::tensors::Tensors;
@@ -85,7 +87,7 @@ pub fn compare(file: &Path, folder: &Path) -> anyhow::Result<Agreement> {
     };
     let model = Model::read(&case, &tensors)?;
     let loss = method::loss(&case, &tensors, &model, tasks)?;
-    let Some(adversary) = loss.adversary else {
+    let Some(auxiliary) = loss.figure(DISCRIMINATOR_LOSS) else {
         bail!("our step has no adversary");
     };
     let number = |loss: Tensor<1>| f64::from(loss.into_scalar::<f32>());
@@ -95,7 +97,7 @@ pub fn compare(file: &Path, folder: &Path) -> anyhow::Result<Agreement> {
     };
     let losses = [
         apart("loss.task", number(loss.task))?,
-        apart("loss.aux", number(adversary.loss))?,
+        apart("loss.aux", number(auxiliary))?,
     ];
     let gradients = loss.total.backward();
     let (mut all, mut worst) = (Difference::default(), (0.0, String::new()));

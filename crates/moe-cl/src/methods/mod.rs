@@ -40,7 +40,7 @@ pub use joint::Joint;
 pub use linear_probe::LinearProbe;
 pub use lwf::Lwf;
 pub use mocl::Mocl;
-pub use moe_cl::MoeCl;
+pub use moe_cl::{DISCRIMINATOR_LOSS, MoeCl};
 pub use o_lora::{OLora, overlap};
 pub use own::{Own, OwnForm};
 pub use per_task::PerTask;
@@ -138,8 +138,9 @@ pub struct Loss {
     pub total: Tensor<1>,
     /// Loss of the task alone, shape `[1]`, detached.
     pub task: Tensor<1>,
-    /// The discriminators' side, where the method has an adversary and there are tasks to tell apart.
-    pub adversary: Option<Adversary>,
+    /// What else the method has to say of the batch: figures by their names in [`Event::Step`](crate::events::Event::Step), shape
+    /// `[1]` each, detached.
+    pub figures: Vec<(&'static str, Tensor<1>)>,
 }
 
 impl Loss {
@@ -148,8 +149,14 @@ impl Loss {
         Self {
             task: loss.clone().detach(),
             total: loss,
-            adversary: None,
+            figures: Vec::new(),
         }
+    }
+
+    /// The figure called `name`, shape `[1]`; none where the method does not have it.
+    pub fn figure(&self, name: &str) -> Option<Tensor<1>> {
+        let named = |(called, _): &&(&str, Tensor<1>)| *called == name;
+        self.figures.iter().find(named).map(|(_, it)| it.clone())
     }
 
     /// With another term to minimise, shape `[1]`.
@@ -157,14 +164,6 @@ impl Loss {
         self.total = self.total + term;
         self
     }
-}
-
-/// How the discriminators did on one batch.
-pub struct Adversary {
-    /// Their mean cross-entropy, shape `[1]`, detached.
-    pub loss: Tensor<1>,
-    /// Share of the batch's pooled features, over all layers, whose task they named rightly, shape `[1]`.
-    pub accuracy: Tensor<1>,
 }
 
 /// A continual-learning method. What a method does not say for itself is done as plain fine-tuning does it: one adapter, which every

@@ -1,8 +1,10 @@
 //! What it costs not to be told the task.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
-use super::AccuracyMatrix;
+use super::{AccuracyMatrix, mean};
 
 /// Scores with the task of every text inferred, after some tasks of the stream.
 ///
@@ -11,8 +13,10 @@ use super::AccuracyMatrix;
 pub struct Inferred {
     /// Accuracy per task of the stream; none for those not learnt yet.
     pub accuracies: Vec<Option<f64>>,
-    /// `[learnt][learnt]`: how many texts of task `i` have `j` as their best-scoring task.
-    pub confusion: Vec<Vec<u64>>,
+    /// `[learnt]`: how many texts of task `i` have `j` as their best-scoring task, where there are any. Most pairs of tasks have
+    /// none, so that a table of all pairs at every stage would make logs grow with the cube of the number of tasks.
+    #[serde(with = "rows_of_pairs")]
+    pub confusion: Vec<BTreeMap<usize, u64>>,
     /// Per learnt task: how many of its texts were taken for no known task's.
     pub refused: Vec<u64>,
     /// Area under the ROC curve of "belongs to a known task": texts of learnt tasks against those of tasks still to come.
@@ -23,9 +27,20 @@ pub struct Inferred {
 impl Inferred {
     /// Share of task `i`'s texts whose best-scoring task is `i`; none without texts.
     pub fn routing_accuracy_of(&self, task: usize) -> Option<f64> {
-        let row = self.confusion.get(task)?;
-        let texts: u64 = row.iter().sum();
-        (texts > 0).then(|| *row.get(task).unwrap_or(&0) as f64 / texts as f64)
+        let texts = self.texts_of(task);
+        (texts > 0).then(|| self.sent(task, task) as f64 / texts as f64)
+    }
+
+    /// How many texts of task `task` have `other` as their best-scoring task.
+    pub fn sent(&self, task: usize, other: usize) -> u64 {
+        let row = self.confusion.get(task);
+        row.and_then(|row| row.get(&other)).copied().unwrap_or(0)
+    }
+
+    /// Texts of task `task`.
+    pub fn texts_of(&self, task: usize) -> u64 {
+        let row = self.confusion.get(task);
+        row.map_or(0, |row| row.values().sum())
     }
 
     /// Mean of [`Self::routing_accuracy_of`] over the learnt tasks that have texts.
@@ -59,9 +74,30 @@ pub fn mean_open_set_auroc<'a>(stages: impl IntoIterator<Item = &'a Inferred>) -
     mean(stages.into_iter().filter_map(|stage| stage.open_set_auroc))
 }
 
-fn mean(values: impl Iterator<Item = f64>) -> Option<f64> {
-    let (sum, count) = values.fold((0.0, 0), |(sum, count), value| (sum + value, count + 1));
-    (count > 0).then(|| sum / f64::from(count))
+/// Rows as `[task, count]` pairs: a JSON object has texts for keys, which an event of a log could not read back as numbers.
+mod rows_of_pairs {
+    use std::collections::BTreeMap;
+
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    pub fn serialize<S: Serializer>(
+        rows: &[BTreeMap<usize, u64>],
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        let pairs = |row: &BTreeMap<usize, u64>| row.clone().into_iter().collect();
+        let rows: Vec<Vec<(usize, u64)>> = rows.iter().map(pairs).collect();
+        rows.serialize(serializer)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Vec<BTreeMap<usize, u64>>, D::Error> {
+        let rows = Vec::<Vec<(usize, u64)>>::deserialize(deserializer)?;
+        Ok(rows
+            .into_iter()
+            .map(|row| row.into_iter().collect())
+            .collect())
+    }
 }
 
 #[cfg(test)]
@@ -72,10 +108,12 @@ mod tests {
     fn a_hand_worked_confusion() {
         let inferred = Inferred {
             accuracies: vec![Some(0.5), Some(0.7), None],
-            confusion: vec![vec![3, 1], vec![0, 2]],
+            confusion: vec![BTreeMap::from([(0, 3), (1, 1)]), BTreeMap::from([(1, 2)])],
             refused: vec![1, 0],
             open_set_auroc: Some(0.9),
         };
+        assert_eq!(inferred.texts_of(0), 4);
+        assert_eq!((inferred.sent(0, 1), inferred.sent(1, 0)), (1, 0));
         assert_eq!(inferred.routing_accuracy_of(0), Some(0.75));
         assert_eq!(inferred.routing_accuracy(), Some(0.875));
         assert_eq!(inferred.avg_acc(), Some(0.6));

@@ -1,6 +1,9 @@
 //! The run on burn-train's dashboard: events in, calls of its renderer traits out.
 
-use std::io::{self, IsTerminal};
+use std::{
+    collections::BTreeMap,
+    io::{self, IsTerminal},
+};
 
 use burn_train::{
     Interrupter,
@@ -11,17 +14,21 @@ use burn_train::{
 use super::scalar::{Reading, Scalar};
 use crate::events::{Event, Recorder};
 
-/// Shows a run on any [`MetricsRenderer`] of burn-train: loss, learning rate, tokens per second and discriminator
-/// accuracy as training metrics, accuracy and gate share per task as test metrics, and the progress of both.
+/// Shows a run on any [`MetricsRenderer`] of burn-train: loss, learning rate, tokens per second and the method's own figures as
+/// training metrics, accuracy per task and what the method says of the layers (mean over them) as test metrics, and the
+/// progress of both.
 ///
 /// The renderer counts in epochs of equal size, which tasks are not: the whole stream is shown as one epoch whose items
 /// are optimiser steps, so that progress and ETA stay right, and the task at hand is named in the label.
 pub struct Dashboard {
     renderer: Box<dyn MetricsRenderer>,
     interrupter: Interrupter,
-    training: [Shown; 4],
+    training: [Shown; 3],
     accuracy: Shown,
-    gate_share: Shown,
+    /// The method's figures of steps, by name.
+    figures: BTreeMap<String, Shown>,
+    /// Its figures of layers, by name.
+    layer_figures: BTreeMap<String, Shown>,
     method: String,
     tasks: Vec<String>,
     total_steps: usize,
@@ -56,21 +63,17 @@ impl Dashboard {
 
     /// Shows the run on `renderer`; the run stops when `interrupter` says so.
     pub fn new(renderer: Box<dyn MetricsRenderer>, interrupter: Interrupter) -> Self {
-        let shown = |name, unit, higher_is_better, precision| Shown {
-            scalar: Scalar::new(name, unit, higher_is_better, precision),
-            registered: false,
-        };
         Self {
             renderer,
             interrupter,
             training: [
-                shown("Loss", None, false, 3),
-                shown("Discriminator accuracy", None, false, 3),
-                shown("Learning rate", None, false, 2),
-                shown("Tokens per second", Some("tokens/s"), true, 0),
+                Shown::new("Loss", None, false, 3),
+                Shown::new("Learning rate", None, false, 2),
+                Shown::new("Tokens per second", Some("tokens/s"), true, 0),
             ],
-            accuracy: shown("Accuracy", None, true, 3),
-            gate_share: shown("Gate share of the shared expert", None, true, 3),
+            accuracy: Shown::new("Accuracy", None, true, 3),
+            figures: BTreeMap::new(),
+            layer_figures: BTreeMap::new(),
             method: String::new(),
             tasks: Vec::new(),
             total_steps: 0,
@@ -103,31 +106,25 @@ impl Recorder for Dashboard {
                 );
                 renderer.start(1, 1, Some(self.total_steps), Some(&place));
                 renderer.start_split("train", self.total_steps);
-                self.training
-                    .iter_mut()
-                    .for_each(|shown| shown.scalar.clear());
+                let training = self.training.iter_mut().chain(self.figures.values_mut());
+                training.for_each(|shown| shown.scalar.clear());
             }
             Event::Step {
                 step,
                 loss,
-                discriminator_accuracy,
+                figures,
                 learning_rate,
                 real_tokens,
                 seconds,
                 ..
             } => {
                 let rate = (*seconds > 0.0).then(|| *real_tokens as f64 / seconds);
-                let values = [
-                    Some(*loss),
-                    *discriminator_accuracy,
-                    Some(*learning_rate),
-                    rate,
-                ];
+                let values = [Some(*loss), Some(*learning_rate), rate];
                 for (shown, value) in self.training.iter_mut().zip(values) {
-                    if let Some(value) = value.filter(|value| value.is_finite()) {
-                        shown.introduce(renderer);
-                        renderer.update_train(shown.scalar.shown(Reading { value, count: 1 }));
-                    }
+                    shown.train(renderer, value);
+                }
+                for (name, value) in figures {
+                    Shown::called(&mut self.figures, name).train(renderer, Some(*value));
                 }
                 renderer.update_split(*step);
                 return self.stop_if_asked();
@@ -147,10 +144,10 @@ impl Recorder for Dashboard {
                 }
                 renderer.end_test();
             }
-            Event::GateShare { task, shared } => {
-                if let (Some(task), false) = (self.tasks.get(*task), shared.is_empty()) {
-                    let mean = shared.iter().sum::<f64>() / shared.len() as f64;
-                    self.gate_share.test(renderer, task, mean);
+            Event::LayerFigures { task, name, layers } => {
+                if let (Some(task), false) = (self.tasks.get(*task), layers.is_empty()) {
+                    let mean = layers.iter().sum::<f64>() / layers.len() as f64;
+                    Shown::called(&mut self.layer_figures, name).test(renderer, task, mean);
                 }
             }
             Event::Inferred { .. } => {}
@@ -180,6 +177,29 @@ impl Dashboard {
 }
 
 impl Shown {
+    fn new(name: &str, unit: Option<&str>, higher_is_better: bool, precision: usize) -> Self {
+        Self {
+            scalar: Scalar::new(name, unit, higher_is_better, precision),
+            registered: false,
+        }
+    }
+
+    /// The one of `name`, which is new where no event has named it yet. The renderer asks which direction is better, and of the
+    /// figure of a method nobody knows: it makes no difference to what is drawn.
+    fn called<'a>(shown: &'a mut BTreeMap<String, Self>, name: &str) -> &'a mut Self {
+        shown
+            .entry(name.to_owned())
+            .or_insert_with(|| Self::new(name, None, false, 3))
+    }
+
+    /// A value of a training step, where there is a finite one.
+    fn train(&mut self, renderer: &mut dyn MetricsRenderer, value: Option<f64>) {
+        if let Some(value) = value.filter(|value| value.is_finite()) {
+            self.introduce(renderer);
+            renderer.update_train(self.scalar.shown(Reading { value, count: 1 }));
+        }
+    }
+
     fn introduce(&mut self, renderer: &mut dyn MetricsRenderer) {
         if !self.registered {
             renderer.register_metric(self.scalar.definition());
@@ -292,8 +312,7 @@ mod tests {
             task: 0,
             step,
             loss: 0.5,
-            discriminator_loss: None,
-            discriminator_accuracy: None,
+            figures: [("adversary/accuracy".to_owned(), 0.25)].into(),
             learning_rate: 0.25,
             gradient_norm: 1.0,
             real_tokens: 10,
@@ -317,6 +336,7 @@ mod tests {
             "\"Loss\" } 0.5",
             "\"Learning rate\" } 0.25",
             "\"Tokens per second\" } 20",
+            "\"adversary/accuracy\" } 0.25",
             "step 3",
             "amazon MetricId { id: \"Accuracy\" } 0.75",
         ] {
@@ -326,7 +346,7 @@ mod tests {
                 notebook.0.lock().unwrap()
             );
         }
-        assert!(!notebook.saw("Discriminator") && !notebook.saw("yelp"));
+        assert!(!notebook.saw("yelp"));
     }
 
     #[test]

@@ -2,15 +2,21 @@
 
 use std::{
     fs::{self, File, OpenOptions},
-    io::{self, Write},
+    io::{self, Read, Seek, SeekFrom, Write},
     path::Path,
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use moe_core::atomic;
 use serde::{Deserialize, Serialize};
 
 use crate::events::{Event, Recorder};
+
+/// What to do about a line that cannot be read.
+const NO_EVENT: &str =
+    "not an event of this program's version; move the log away to begin a new one";
+
+/// Bytes that are read at least at a time from the end of a log.
+const BLOCK: u64 = 1 << 16;
 
 /// A line of the log.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -41,25 +47,26 @@ impl JsonLog {
 
     /// Goes on with the log of a run that is resumed from the checkpoint of `last_step`.
     ///
-    /// What was logged after that checkpoint will happen again and is dropped, so that no step is there twice: every
+    /// What was logged after that checkpoint will happen again and is cut off, so that no step is there twice: every
     /// line after the last `checkpoint_saved` of that step, or, where the run was killed between saving and noting
-    /// it, from the first step beyond it on. The file is replaced in one piece; a torn last line is dropped too. A log
-    /// that is missing is begun.
+    /// it, from the first step beyond it on. A torn last line is cut off too. Only the lines to be cut are read, since
+    /// a model's log grows for as long as it lives. A log that is missing is begun.
     ///
     /// # Errors
-    /// When the file cannot be read or written, or a line other than the last is not an event.
+    /// When the file cannot be read or written, or a line on the way back to the checkpoint is not an event.
     pub fn resume(path: &Path, last_step: usize) -> io::Result<Self> {
         if !path.exists() {
             return Self::create(path);
         }
-        let lines = read_log(path)?;
-        let mut kept = Vec::new();
-        for line in &lines[..lines_before(&lines, last_step)] {
-            write_line(&mut kept, line)?;
-        }
-        atomic::write_file(path, &kept).map_err(|error| named(path, &error))?;
-        let file = OpenOptions::new().append(true).open(path);
-        file.map(|file| Self { file })
+        let open = || {
+            let mut file = OpenOptions::new().read(true).write(true).open(path)?;
+            let end = end_of_past(&mut file, last_step)?;
+            file.set_len(end)?;
+            file.seek(SeekFrom::Start(end))?;
+            Ok(file)
+        };
+        open()
+            .map(|file| Self { file })
             .map_err(|error| named(path, &error))
     }
 }
@@ -95,11 +102,9 @@ pub fn read_log(path: &Path) -> io::Result<Vec<Logged>> {
         }
         let event = serde_json::from_slice(whole).map_err(|error| {
             let place = format!("{}:{}", path.display(), index + 1);
-            let advice =
-                "not an event of this program's version; move the log away to begin a new one";
             io::Error::new(
                 io::ErrorKind::InvalidData,
-                format!("{place}: {error}: {advice}"),
+                format!("{place}: {error}: {NO_EVENT}"),
             )
         })?;
         events.push(event);
@@ -107,14 +112,82 @@ pub fn read_log(path: &Path) -> io::Result<Vec<Logged>> {
     Ok(events)
 }
 
-/// How many lines of a log belong to the past of the checkpoint of `last_step`.
-fn lines_before(lines: &[Logged], last_step: usize) -> usize {
-    let noted =
-        |line: &Logged| matches!(line.event, Event::CheckpointSaved { step } if step == last_step);
-    let beyond = |line: &Logged| matches!(line.event, Event::Step { step, .. } | Event::CheckpointSaved { step } if step > last_step);
-    match lines.iter().rposition(noted) {
-        Some(checkpoint) => checkpoint + 1,
-        None => lines.iter().position(beyond).unwrap_or(lines.len()),
+/// How many bytes of a log belong to the past of the checkpoint of `last_step`.
+fn end_of_past(file: &mut File, last_step: usize) -> io::Result<u64> {
+    let mut lines = LinesBackwards::new(file)?;
+    let mut end = lines.begin;
+    while let Some(line) = lines.next()? {
+        if line.trim_ascii().is_empty() {
+            continue;
+        }
+        let Logged { event, .. } = serde_json::from_slice(&line).map_err(|error| {
+            let problem = format!("byte {}: {error}: {NO_EVENT}", lines.begin);
+            io::Error::new(io::ErrorKind::InvalidData, problem)
+        })?;
+        let after = lines.begin + line.len() as u64 + 1;
+        match event {
+            Event::CheckpointSaved { step } if step == last_step => return Ok(after),
+            Event::Step { step, .. } | Event::CheckpointSaved { step } if step > last_step => {
+                end = lines.begin;
+            }
+            // Whatever comes before it is older still.
+            Event::Step { .. } => break,
+            _ => {}
+        }
+    }
+    Ok(end)
+}
+
+/// The whole lines of a file from the last to the first, read in blocks.
+struct LinesBackwards<'a> {
+    file: &'a mut File,
+    /// Where the line that was given last begins; at first, where the last whole line ends.
+    begin: u64,
+    /// What has been read of the bytes before `begin`.
+    read: Vec<u8>,
+}
+
+impl<'a> LinesBackwards<'a> {
+    fn new(file: &'a mut File) -> io::Result<Self> {
+        let begin = file.seek(SeekFrom::End(0))?;
+        let mut lines = Self {
+            file,
+            begin,
+            read: Vec::new(),
+        };
+        // A line is whole only with its end: what follows the last one is torn.
+        let torn = lines.last_line()?.len();
+        lines.begin -= torn as u64;
+        lines.read.truncate(lines.read.len() - torn);
+        Ok(lines)
+    }
+
+    /// The next line towards the beginning, without its end.
+    fn next(&mut self) -> io::Result<Option<Vec<u8>>> {
+        if self.begin == 0 {
+            return Ok(None);
+        }
+        self.read.pop();
+        self.begin -= 1;
+        let line = self.last_line()?.to_vec();
+        self.begin -= line.len() as u64;
+        self.read.truncate(self.read.len() - line.len());
+        Ok(Some(line))
+    }
+
+    /// What stands before `begin` and after the line end before that.
+    fn last_line(&mut self) -> io::Result<&[u8]> {
+        let unread = |lines: &Self| lines.begin - lines.read.len() as u64;
+        while !self.read.contains(&b'\n') && unread(self) > 0 {
+            let block = unread(self).min((self.read.len() as u64).max(BLOCK));
+            self.file.seek(SeekFrom::Start(unread(self) - block))?;
+            let mut bytes = vec![0; block as usize];
+            self.file.read_exact(&mut bytes)?;
+            bytes.append(&mut self.read);
+            self.read = bytes;
+        }
+        let end_before = self.read.iter().rposition(|byte| *byte == b'\n');
+        Ok(&self.read[end_before.map_or(0, |end| end + 1)..])
     }
 }
 
@@ -143,8 +216,7 @@ mod tests {
             task: 0,
             step,
             loss: 0.5,
-            discriminator_loss: None,
-            discriminator_accuracy: Some(0.25),
+            figures: [("adversary/accuracy".to_owned(), 0.25)].into(),
             learning_rate: 1e-3,
             gradient_norm: 1.5,
             real_tokens: 100,
@@ -203,6 +275,21 @@ mod tests {
     }
 
     #[test]
+    fn lines_come_backwards_whole_whatever_the_blocks() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("lines");
+        let long = "x".repeat(BLOCK as usize * 3 + 7);
+        fs::write(&path, format!("first\n{long}\n\nlast\ntorn")).unwrap();
+        let mut file = File::open(&path).unwrap();
+        let mut lines = LinesBackwards::new(&mut file).unwrap();
+        for want in ["last", "", &long, "first"] {
+            let line = lines.next().unwrap().unwrap();
+            assert!(line == want.as_bytes(), "{} bytes", line.len());
+        }
+        assert_eq!((lines.next().unwrap(), lines.begin), (None, 0));
+    }
+
+    #[test]
     fn a_torn_last_line_is_dropped() {
         let expected = [step(1), step(2)];
         assert_eq!(
@@ -229,13 +316,52 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("events.jsonl");
         let mut event = step(1);
-        if let Event::Step { gradient_norm, .. } = &mut event {
+        if let Event::Step {
+            gradient_norm,
+            figures,
+            ..
+        } = &mut event
+        {
             *gradient_norm = f64::INFINITY;
+            figures.insert("adversary/loss".into(), f64::NAN);
         }
-        JsonLog::create(&path).unwrap().record(&event).unwrap();
-        let Event::Step { gradient_norm, .. } = read_log(&path).unwrap()[0].event else {
+        let layers = Event::LayerFigures {
+            task: 0,
+            name: "gate/own".into(),
+            layers: vec![0.5, f64::NAN],
+        };
+        let mut log = JsonLog::create(&path).unwrap();
+        log.record(&event).unwrap();
+        log.record(&layers).unwrap();
+        let read = read_log(&path).unwrap();
+        let Event::Step {
+            gradient_norm,
+            figures,
+            ..
+        } = &read[0].event
+        else {
             panic!("a step was logged")
         };
-        assert!(gradient_norm.is_nan());
+        assert!(gradient_norm.is_nan() && figures["adversary/loss"].is_nan());
+        assert_eq!(figures["adversary/accuracy"], 0.25);
+        let Event::LayerFigures { layers, .. } = &read[1].event else {
+            panic!("figures of layers were logged")
+        };
+        assert!(layers[0] == 0.5 && layers[1].is_nan());
+    }
+
+    #[test]
+    fn what_was_inferred_survives_the_log() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("events.jsonl");
+        let scores = crate::metrics::Inferred {
+            accuracies: vec![Some(0.5), None],
+            confusion: vec![[(0, 3), (1, 2)].into(), [(1, 4)].into()],
+            refused: vec![1, 0],
+            open_set_auroc: None,
+        };
+        let event = Event::Inferred { after: 2, scores };
+        JsonLog::create(&path).unwrap().record(&event).unwrap();
+        assert_eq!(read_log(&path).unwrap()[0].event, event);
     }
 }

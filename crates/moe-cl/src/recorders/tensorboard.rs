@@ -11,17 +11,21 @@ use std::{
 };
 
 use super::json_log::now;
-use crate::events::{Event, Recorder};
+use crate::{
+    events::{Event, Recorder},
+    metrics::AccuracyMatrix,
+};
 
 /// Writes the scalars of a run as `events.out.tfevents.*` for TensorBoard.
 ///
-/// Tags: `train/loss`, `train/learning_rate`, `train/gradient_norm`, `train/tokens_per_second`, `discriminator/loss`,
-/// `discriminator/accuracy`, `eval/<task>`, `eval/average`, `inferred/…` (no task given) and `gate/layer_NN` (share of the shared expert in the
-/// NN-th adapted layer), all over optimiser steps.
+/// Tags: `train/loss`, `train/learning_rate`, `train/gradient_norm`, `train/tokens_per_second`, the method's own figures by their
+/// names, `eval/<task>`, `eval/average`, `inferred/…` (no task given) and `<name>/layer_NN` for what the method says of the NN-th adapted
+/// layer, all over optimiser steps.
 #[derive(Debug)]
 pub struct TensorBoard {
     file: File,
     tasks: Vec<String>,
+    matrix: AccuracyMatrix,
     step: usize,
 }
 
@@ -60,6 +64,7 @@ impl TensorBoard {
         let mut board = Self {
             file,
             tasks: Vec::new(),
+            matrix: AccuracyMatrix::default(),
             step: last_step,
         };
         let mut version = Vec::new();
@@ -97,8 +102,7 @@ impl Recorder for TensorBoard {
             Event::Step {
                 step,
                 loss,
-                discriminator_loss,
-                discriminator_accuracy,
+                figures,
                 learning_rate,
                 gradient_norm,
                 real_tokens,
@@ -112,17 +116,18 @@ impl Recorder for TensorBoard {
                     ("train/learning_rate", Some(*learning_rate)),
                     ("train/gradient_norm", Some(*gradient_norm)),
                     ("train/tokens_per_second", rate),
-                    ("discriminator/loss", *discriminator_loss),
-                    ("discriminator/accuracy", *discriminator_accuracy),
                 ];
+                let figures = figures.iter().map(|(name, value)| (name.as_str(), *value));
                 self.scalars(
                     values
                         .into_iter()
-                        .filter_map(|(tag, value)| Some((tag, value?))),
+                        .filter_map(|(tag, value)| Some((tag, value?)))
+                        .chain(figures),
                 )
             }
-            Event::Evaluated { scores, .. } => {
-                let named = self.tasks.iter().zip(scores);
+            Event::Evaluated { after, scores, .. } => {
+                self.matrix.merge(*after, scores);
+                let named = self.tasks.iter().zip(self.matrix.after(*after));
                 let mut values: Vec<(String, f64)> = named
                     .filter_map(|(task, score)| Some((format!("eval/{task}"), (*score)?)))
                     .collect();
@@ -144,10 +149,10 @@ impl Recorder for TensorBoard {
                         .filter_map(|(tag, value)| Some((tag, value?))),
                 )
             }
-            Event::GateShare { shared, .. } => {
-                let layers = shared.iter().enumerate();
+            Event::LayerFigures { name, layers, .. } => {
+                let layers = layers.iter().enumerate();
                 let values: Vec<(String, f64)> = layers
-                    .map(|(layer, share)| (format!("gate/layer_{layer:02}"), *share))
+                    .map(|(layer, value)| (format!("{name}/layer_{layer:02}"), *value))
                     .collect();
                 self.scalars(values.iter().map(|(tag, value)| (tag.as_str(), *value)))
             }
@@ -307,8 +312,7 @@ mod tests {
             task: 0,
             step: 300,
             loss: 0.5,
-            discriminator_loss: None,
-            discriminator_accuracy: Some(0.75),
+            figures: [("adversary/accuracy".to_owned(), 0.75)].into(),
             learning_rate: 0.25,
             gradient_norm: 2.0,
             real_tokens: 64,
@@ -320,9 +324,10 @@ mod tests {
             scores,
             examples_per_second: 1.0,
         };
-        let gates = Event::GateShare {
+        let gates = Event::LayerFigures {
             task: 0,
-            shared: vec![0.25, 0.75],
+            name: "gate/own".into(),
+            layers: vec![0.25, 0.75],
         };
         for event in [started, step, evaluated, gates] {
             board.record(&event).unwrap();
@@ -357,11 +362,11 @@ mod tests {
             ("train/learning_rate", 0.25),
             ("train/gradient_norm", 2.0),
             ("train/tokens_per_second", 128.0),
-            ("discriminator/accuracy", 0.75),
+            ("adversary/accuracy", 0.75),
             ("eval/amazon", 0.5),
             ("eval/average", 0.5),
-            ("gate/layer_00", 0.25),
-            ("gate/layer_01", 0.75),
+            ("gate/own/layer_00", 0.25),
+            ("gate/own/layer_01", 0.75),
         ];
         assert_eq!(
             scalars,

@@ -86,10 +86,18 @@ fn run(method: &str, fade: f64, seed: u64) -> RunData {
                         + (0.9 - 0.2 * fade) * (-(4.0 + fade) * far).exp()
                         + 0.12 * wave)
                         .abs(),
-                    discriminator_loss: adversarial.then_some(1.0),
-                    discriminator_accuracy: adversarial.then(|| {
-                        (1.0 / (task + 1) as f64 + 0.3 * fade + 0.08 * wave).clamp(0.0, 1.0)
-                    }),
+                    figures: adversarial
+                        .then(|| {
+                            let chance = 1.0 / (task + 1) as f64;
+                            let accuracy = (chance + 0.3 * fade + 0.08 * wave).clamp(0.0, 1.0);
+                            [
+                                ("discriminator/accuracy".to_owned(), accuracy),
+                                ("discriminator/loss".to_owned(), 1.0),
+                            ]
+                        })
+                        .into_iter()
+                        .flatten()
+                        .collect(),
                     learning_rate: 1e-3,
                     gradient_norm: 1.0,
                     real_tokens: 400,
@@ -101,7 +109,7 @@ fn run(method: &str, fade: f64, seed: u64) -> RunData {
         put(time, scores(task + 1));
         let row = |own: usize| {
             let sent = |other: usize| if own == other { 55 } else { 2 };
-            (0..=task).map(sent).collect()
+            (0..=task).map(|other| (other, sent(other))).collect()
         };
         put(
             time,
@@ -124,9 +132,10 @@ fn run(method: &str, fade: f64, seed: u64) -> RunData {
             };
             put(
                 time,
-                Event::GateShare {
+                Event::LayerFigures {
                     task,
-                    shared: (0..30).map(share).collect(),
+                    name: "gate/shared".into(),
+                    layers: (0..30).map(share).collect(),
                 },
             );
         }

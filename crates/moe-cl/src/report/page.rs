@@ -27,8 +27,8 @@ pub fn html(runs: &[RunData], front: &str) -> String {
         sections::forgetting(&groups),
         sections::routing(&groups),
         sections::losses(&groups),
-        sections::gates(&groups),
-        sections::discriminators(&groups),
+        sections::layer_figures(&groups),
+        sections::step_figures(&groups),
         sections::warnings(runs),
         sections::settings(&groups),
     ];
@@ -272,7 +272,7 @@ mod tests {
         run.steps.clear();
         run.spans.clear();
         run.matrix = Default::default();
-        run.gate_shares.clear();
+        run.layer_figures.clear();
         run.finished = false;
         let page = html(&[run], "");
         assert!(page.contains("is not finished: step 0 of "));

@@ -19,7 +19,7 @@ pub struct RunData {
     pub seed: u64,
     /// Task names in the order in which they arrive.
     pub tasks: Vec<String>,
-    /// Optimiser steps of the whole run.
+    /// Optimiser steps of the whole run, as far as it is known: more where the run goes on with further tasks.
     pub total_steps: usize,
     /// Training of each task begun so far, in order.
     pub spans: Vec<TaskSpan>,
@@ -29,8 +29,8 @@ pub struct RunData {
     pub matrix: AccuracyMatrix,
     /// Scores with the task inferred, by index of the task after which they were measured.
     pub inferred: BTreeMap<usize, Inferred>,
-    /// Share of the shared expert per adapted layer, by index of the task after which it was measured.
-    pub gate_shares: BTreeMap<usize, Vec<f64>>,
+    /// Figures of the adapted layers by name, then by index of the task after which they were measured.
+    pub layer_figures: BTreeMap<String, BTreeMap<usize, Vec<f64>>>,
     /// Warnings in the order in which they came, each text once.
     pub warnings: Vec<String>,
     /// Whether the run came to its end.
@@ -63,7 +63,7 @@ pub struct StepPoint {
     pub task: usize,
     pub step: usize,
     pub loss: f64,
-    pub discriminator_accuracy: Option<f64>,
+    pub figures: BTreeMap<String, f64>,
     pub real_tokens: usize,
     pub seconds: f64,
 }
@@ -152,7 +152,7 @@ impl RunData {
                 task,
                 step,
                 loss,
-                discriminator_accuracy,
+                figures,
                 real_tokens,
                 seconds,
                 ..
@@ -161,26 +161,19 @@ impl RunData {
                     task: *task,
                     step: *step,
                     loss: *loss,
-                    discriminator_accuracy: *discriminator_accuracy,
+                    figures: figures.clone(),
                     real_tokens: *real_tokens,
                     seconds: *seconds,
                 });
             }
-            Event::Evaluated { after, scores, .. } => match after.checked_sub(1) {
-                None => self.matrix.baseline.clone_from(scores),
-                Some(row) => {
-                    let missing = vec![None; self.tasks.len()];
-                    let rows = self.matrix.rows.len().max(row + 1);
-                    self.matrix.rows.resize(rows, missing);
-                    self.matrix.rows[row].clone_from(scores);
-                }
-            },
+            Event::Evaluated { after, scores, .. } => self.matrix.merge(*after, scores),
             Event::Inferred { after, scores } => {
                 self.inferred
                     .insert(after.saturating_sub(1), scores.clone());
             }
-            Event::GateShare { task, shared } => {
-                self.gate_shares.insert(*task, shared.clone());
+            Event::LayerFigures { task, name, layers } => {
+                let of_tasks = self.layer_figures.entry(name.clone()).or_default();
+                of_tasks.insert(*task, layers.clone());
             }
             Event::Warning { message } => {
                 if !self.warnings.contains(message) {
@@ -199,10 +192,7 @@ impl RunData {
 
     /// Accuracy on `task` after `after` tasks, 0 being the untrained model.
     pub fn score(&self, after: usize, task: usize) -> Option<f64> {
-        match after.checked_sub(1) {
-            None => *self.matrix.baseline.get(task)?,
-            Some(row) => self.matrix.get(row, task),
-        }
+        *self.matrix.after(after).get(task)?
     }
 
     /// Scores with the task inferred after the last task learnt; none where they were not measured.

@@ -96,10 +96,10 @@ impl Inference<'_> {
         };
         let mut all_right = Vec::with_capacity(learnt);
         for (index, task) in self.tasks.iter().enumerate().take(learnt) {
-            let mut row = vec![0; learnt];
-            routed[index]
-                .iter()
-                .for_each(|routed| row[routed.task] += 1);
+            let mut row = BTreeMap::new();
+            for routed in &routed[index] {
+                *row.entry(routed.task).or_insert(0) += 1;
+            }
             let refused = routed[index].iter().filter(|routed| !routed.known).count();
             inferred.confusion.push(row);
             inferred.refused.push(refused as u64);

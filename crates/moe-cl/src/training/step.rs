@@ -1,6 +1,6 @@
 //! One optimiser step: micro-batches forward and backward, clipping, AdamW.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 
 use burn::{
     module::{Module, ParamId, list_param_ids},
@@ -44,10 +44,8 @@ pub struct StepInput<'a> {
 pub struct StepFigures {
     /// Loss of the task alone.
     pub loss: f64,
-    /// Cross-entropy of the discriminators.
-    pub discriminator_loss: Option<f64>,
-    /// Share of pooled features whose task the discriminators named rightly.
-    pub discriminator_accuracy: Option<f64>,
+    /// What else the method said of its batches, by name ([`Loss::figures`](crate::methods::Loss::figures)).
+    pub figures: BTreeMap<String, f64>,
     /// Norm of all gradients before clipping.
     pub gradient_norm: f64,
     /// Tokens that are not padding.
@@ -80,7 +78,7 @@ pub fn optimizer_step(
 
     let mut accumulated = GradientsAccumulator::new();
     let (mut loss, mut real_tokens) = (0.0, 0);
-    let (mut discriminator_loss, mut discriminator_accuracy) = (None, None);
+    let mut named = BTreeMap::new();
     for (part, examples) in micro_batches.iter().enumerate() {
         let batch = collate.batch(examples, &device);
         let losses = method.loss(Step {
@@ -103,11 +101,9 @@ pub fn optimizer_step(
 
         real_tokens += batch.real_tokens;
         loss += share * f64::from(losses.task.into_scalar::<f32>());
-        if let Some(adversary) = losses.adversary {
-            *discriminator_loss.get_or_insert(0.0) +=
-                share * f64::from(adversary.loss.into_scalar::<f32>());
-            *discriminator_accuracy.get_or_insert(0.0) +=
-                share * f64::from(adversary.accuracy.into_scalar::<f32>());
+        for (name, figure) in losses.figures {
+            *named.entry(name.to_owned()).or_insert(0.0) +=
+                share * f64::from(figure.into_scalar::<f32>());
         }
     }
 
@@ -127,8 +123,7 @@ pub fn optimizer_step(
     let learner = optimizer.step(learning_rate, learner, gradients);
     let figures = StepFigures {
         loss,
-        discriminator_loss,
-        discriminator_accuracy,
+        figures: named,
         gradient_norm,
         real_tokens,
         with_gradient,

@@ -146,11 +146,12 @@ fn routing(tasks: &[Task], inferred: &Inferred, given: &[Option<f64>]) -> String
         .map(|head| format!("  {head}"))
         .collect::<String>();
     text.push('\n');
-    for (index, row) in inferred.confusion.iter().enumerate() {
-        let cells = row
-            .iter()
-            .chain([&inferred.refused[index]])
-            .map(u64::to_string)
+    let learnt = inferred.confusion.len();
+    for (index, refused) in inferred.refused.iter().enumerate() {
+        let cells = (0..learnt)
+            .map(|other| inferred.sent(index, other))
+            .chain([*refused])
+            .map(|count| count.to_string())
             .chain([share(inferred.routing_accuracy_of(index))]);
         text += &format!("{:width$}", tasks[index].name);
         for (cell, head) in cells.zip(&heads) {

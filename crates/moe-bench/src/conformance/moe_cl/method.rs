@@ -4,7 +4,7 @@ use burn::tensor::Tensor;
 use moe_cl::Learner;
 use moe_cl::config::{DiscriminatorLoss, Mode, MoeClConfig, Objective};
 use moe_cl::data::{Batch, Collate};
-use moe_cl::methods::{Loss, Method, MoeCl, Step};
+use moe_cl::methods::{DISCRIMINATOR_LOSS, Loss, Method, MoeCl, Step};
 use moe_lora::Texts;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
@@ -75,17 +75,18 @@ pub fn compare(
     let number = |loss: Tensor<1>| f64::from(loss.into_scalar::<f32>());
     let losses = case.tolerance("losses")?;
     let wanted = |name: &str| Ok::<f64, anyhow::Error>(tensors.f64(name)?[0]);
+    let auxiliary = loss.figure(DISCRIMINATOR_LOSS);
     check.scalar(
         "MoeCl::loss task",
         number(loss.task),
         wanted("loss.task")?,
         losses,
     );
-    match loss.adversary {
-        Some(adversary) => {
+    match auxiliary {
+        Some(auxiliary) => {
             check.scalar(
                 "MoeCl::loss aux",
-                number(adversary.loss),
+                number(auxiliary),
                 wanted("loss.aux")?,
                 losses,
             );

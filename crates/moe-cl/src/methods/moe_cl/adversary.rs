@@ -5,10 +5,15 @@ use moe_gan::reverse_gradient;
 use rand_chacha::ChaCha8Rng;
 
 use super::MoeCl;
-use crate::{
-    learner::Learner,
-    methods::{Adversary, Own},
-};
+use crate::{learner::Learner, methods::Own};
+
+/// How the discriminators did on one batch.
+pub(super) struct Adversary {
+    /// Their mean cross-entropy, shape `[1]`.
+    pub loss: Tensor<1>,
+    /// Share of the batch's pooled features, over all layers, whose task they named rightly, shape `[1]`, detached.
+    pub accuracy: Tensor<1>,
+}
 
 impl MoeCl {
     /// Mean cross-entropy over layers × (batch + stand-ins) of discriminators that minimise it,

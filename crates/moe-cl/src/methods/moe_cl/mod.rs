@@ -25,6 +25,9 @@ const BATCHES_TO_REMEMBER: usize = 8;
 /// Begins the name of what is remembered of a task's features.
 const FEATURES: &str = "features/";
 
+/// Name of the figure that the discriminators minimise: their mean cross-entropy.
+pub const DISCRIMINATOR_LOSS: &str = "discriminator/loss";
+
 /// The method, in the paper's form or the improved one, as its options say.
 pub struct MoeCl {
     options: MoeClConfig,
@@ -256,13 +259,15 @@ impl Method for MoeCl {
         if !adversarial {
             return Loss::of_task(task_loss);
         }
-        let mut adversary = self.adversary(learner, forward.pooled, task, &mut rng);
+        let adversary = self.adversary(learner, forward.pooled, task, &mut rng);
         let total = task_loss.clone() + adversary.loss.clone() * self.options.adversarial_weight;
-        adversary.loss = adversary.loss.detach();
         Loss {
             total,
             task: task_loss.detach(),
-            adversary: Some(adversary),
+            figures: vec![
+                (DISCRIMINATOR_LOSS, adversary.loss.detach()),
+                ("discriminator/accuracy", adversary.accuracy),
+            ],
         }
     }
 

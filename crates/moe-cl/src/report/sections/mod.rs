@@ -1,16 +1,18 @@
 //! The parts of the page below its head. Each is empty where no run has what it shows.
 
 mod accuracy;
-mod gates;
+mod captions;
+mod courses;
+mod layers;
 mod notes;
 mod routing;
 mod training;
 
 pub use accuracy::{forgetting, matrices};
-pub use gates::gates;
+pub use layers::layer_figures;
 pub use notes::{settings, warnings};
 pub use routing::routing;
-pub use training::{discriminators, losses};
+pub use training::{losses, step_figures};
 
 use super::{colours::method_class, svg::escape};
 

@@ -40,13 +40,13 @@ fn confusion<'a>(group: &'a Group<'_>) -> Option<HeatMap<'a>> {
     let share = |row: usize, column: usize| {
         group.spread(|run| {
             let inferred = run.last_inferred()?;
-            let texts: u64 = inferred.confusion.get(row)?.iter().sum();
+            let texts = inferred.texts_of(row);
             let count = if column < known {
-                inferred.confusion[row].get(column)
+                inferred.sent(row, column)
             } else {
-                inferred.refused.get(row)
+                *inferred.refused.get(row)?
             };
-            (texts > 0).then_some(*count? as f64 / texts as f64)
+            (texts > 0).then_some(count as f64 / texts as f64)
         })
     };
     let cell = |row: usize, column: usize| {

@@ -206,10 +206,7 @@ impl<'a> Run<'a> {
             after,
             self.recorder,
         )?;
-        match after {
-            0 => self.progress.matrix.baseline = scores.accuracies.clone(),
-            _ => self.progress.matrix.rows.push(scores.accuracies.clone()),
-        }
+        self.progress.matrix.merge(after, &scores.accuracies);
         if let Some(message) = self.base.trunk.as_ref().and_then(TrunkCache::failure) {
             let message = message.to_owned();
             self.record(Event::Warning { message })?;
@@ -231,9 +228,10 @@ impl<'a> Run<'a> {
                 learnt,
             )
         {
-            self.record(Event::GateShare {
+            self.record(Event::LayerFigures {
                 task: learnt,
-                shared,
+                name: "gate/shared".into(),
+                layers: shared,
             })?;
         }
         Ok(())

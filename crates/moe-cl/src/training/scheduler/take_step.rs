@@ -7,6 +7,7 @@ use crate::{
     data::Example,
     error::{Error, Result},
     events::Event,
+    methods::DISCRIMINATOR_LOSS,
     training::{
         step::{StepFigures, StepInput, discriminators, optimizer_step, trained_parameters},
         stream::StageStep,
@@ -65,8 +66,7 @@ impl Run<'_> {
             task: self.progress.task,
             step,
             loss: figures.loss,
-            discriminator_loss: figures.discriminator_loss,
-            discriminator_accuracy: figures.discriminator_accuracy,
+            figures: figures.figures,
             learning_rate,
             gradient_norm: figures.gradient_norm,
             real_tokens: figures.real_tokens,
@@ -79,7 +79,7 @@ impl Run<'_> {
         let trained = self.method.trained(index);
         let objective = self.experiment.training.objective;
         let mut parts = trained_parameters(&self.learner, &trained, objective, index);
-        if figures.discriminator_loss.is_some() {
+        if figures.figures.contains_key(DISCRIMINATOR_LOSS) {
             parts.extend(discriminators(&self.learner));
         }
         let missing: Vec<String> = parts
