@@ -7,13 +7,16 @@ use moe_core::{
     chat::ChatTemplate,
     checkpoint::Checkpoint,
     model::{BaseDtype, Decoder},
+    parameters::to_bytes,
     tokenizer::Tokenizer,
 };
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
 use crate::{
     config::Experiment,
     data::Collate,
-    error::Result,
+    error::{Error, Result},
     trunk::{Trunk, TrunkCache},
 };
 
@@ -29,6 +32,44 @@ pub struct Base {
     pub chat: Option<ChatTemplate>,
     /// What is kept of its lower layers.
     pub trunk: Option<TrunkCache>,
+    /// What tells it from other bases.
+    pub identity: BaseIdentity,
+}
+
+/// What tells a base from others, wherever it lies.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BaseIdentity {
+    /// SHA-256 over its tensors: names, shapes, types and stored bytes ([`Checkpoint::fingerprint`]).
+    pub weights: String,
+    /// SHA-256 of its tokenizer.
+    pub tokenizer: String,
+    /// SHA-256 of its chat template, where it has one.
+    pub chat_template: Option<String>,
+}
+
+impl BaseIdentity {
+    /// In what `other` differs, for people; none where it is the same.
+    pub fn difference(&self, other: &Self) -> Option<String> {
+        let short = |hash: &str| hash.get(..12).unwrap_or(hash).to_owned();
+        let template = |it: &Self| it.chat_template.as_deref().map_or("none".into(), short);
+        let differs = |what: &str, was: String, is: String| {
+            (was != is).then(|| format!("another {what} ({was} there, {is} here)"))
+        };
+        let differences: Vec<String> = [
+            differs(
+                "fingerprint of the weights",
+                short(&self.weights),
+                short(&other.weights),
+            ),
+            differs("tokenizer", short(&self.tokenizer), short(&other.tokenizer)),
+            differs("chat template", template(self), template(other)),
+        ]
+        .into_iter()
+        .flatten()
+        .collect();
+        (!differences.is_empty()).then(|| differences.join(", "))
+    }
 }
 
 impl Base {
@@ -45,6 +86,19 @@ impl Base {
     /// # Errors
     /// As [`Self::load`], and when the device has no such numbers.
     pub fn load_as(path: &Path, dtype: BaseDtype, device: &Device) -> Result<Self> {
+        Self::load_known(path, dtype, device, Checkpoint::fingerprint)
+    }
+
+    /// As [`Self::load_as`], where the caller may know the fingerprint of the weights already.
+    ///
+    /// # Errors
+    /// As [`Self::load_as`].
+    pub fn load_known(
+        path: &Path,
+        dtype: BaseDtype,
+        device: &Device,
+        fingerprint: impl FnOnce(&Checkpoint) -> moe_core::Result<String>,
+    ) -> Result<Self> {
         let checkpoint = Checkpoint::open(path)?;
         let tokenizer = checkpoint.tokenizer()?;
         let config = checkpoint.config();
@@ -57,13 +111,52 @@ impl Base {
                 ChatTemplate::new(source, &bos, &eos)
             })
             .transpose()?;
+        let identity = BaseIdentity {
+            weights: fingerprint(&checkpoint)?,
+            tokenizer: tokenizer.hash(),
+            chat_template: checkpoint
+                .chat_template()
+                .map(|source| sha256(source.as_bytes())),
+        };
         Ok(Self {
             path: path.into(),
             decoder: Decoder::load_as(&checkpoint, dtype, device)?,
             tokenizer,
             chat,
             trunk: None,
+            identity,
         })
+    }
+
+    /// A base that was never in a file. Its identity is that of the numbers it holds.
+    pub fn in_memory(decoder: Decoder, tokenizer: Tokenizer, chat: Option<ChatTemplate>) -> Self {
+        let identity = BaseIdentity {
+            weights: sha256(&to_bytes(&decoder)),
+            tokenizer: tokenizer.hash(),
+            chat_template: None,
+        };
+        Self {
+            path: PathBuf::from("memory"),
+            decoder,
+            tokenizer,
+            chat,
+            trunk: None,
+            identity,
+        }
+    }
+
+    /// Refuses another base than `trained_on`.
+    ///
+    /// # Errors
+    /// When weights, tokenizer or chat template differ; the error says which.
+    pub fn check(&self, trained_on: &BaseIdentity) -> Result<()> {
+        match trained_on.difference(&self.identity) {
+            None => Ok(()),
+            Some(difference) => Err(Error::AnotherBase {
+                base: self.path.clone(),
+                difference,
+            }),
+        }
     }
 
     /// Keeps below `root` what the layers below the experiment's first expert make of its texts, as `base.trunk_cache_mb` allows;
@@ -111,4 +204,8 @@ impl Base {
             .or(config.eos_token_ids.first().copied())
             .unwrap_or(0)
     }
+}
+
+fn sha256(bytes: &[u8]) -> String {
+    hex::encode(Sha256::digest(bytes))
 }

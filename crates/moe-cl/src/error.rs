@@ -75,6 +75,35 @@ pub enum Error {
         /// What the base is in.
         loaded: moe_core::model::BaseDtype,
     },
+    /// The base is another one than the model was trained on.
+    #[error(
+        "{}: another base than the model was trained on: {difference}; name the right one with --base, or give --allow-other-base if you know that this one serves",
+        base.display()
+    )]
+    AnotherBase {
+        /// Where the base is.
+        base: PathBuf,
+        /// What differs.
+        difference: String,
+    },
+    /// Settings of a run that cannot change any more.
+    #[error("{}: {what}; {way_out}", run.display())]
+    AnotherSetting {
+        /// The run.
+        run: PathBuf,
+        /// Which, with both values.
+        what: String,
+        /// What to do.
+        way_out: String,
+    },
+    /// A task cannot be learnt into a model.
+    #[error("task '{task}': {problem}")]
+    CannotLearn {
+        /// Its name.
+        task: String,
+        /// Why, and what to do.
+        problem: String,
+    },
     /// The stream has no task of that name.
     #[error("no task '{name}' in this run; it has {known}")]
     UnknownTask {

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use std::time::{SystemTime, UNIX_EPOCH};
+
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::metrics::{Inferred, Summary};
@@ -164,4 +166,10 @@ impl Recorder for Vec<&mut dyn Recorder> {
         self.iter_mut()
             .try_for_each(|recorder| recorder.record(event))
     }
+}
+
+/// Seconds since 1970-01-01 UTC; 0 on a machine whose clock stands before that.
+pub fn now() -> f64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0.0, |duration| duration.as_secs_f64())
 }

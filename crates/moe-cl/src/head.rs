@@ -27,6 +27,11 @@ impl Head {
         }
     }
 
+    /// All zeros.
+    pub fn zeros(d_model: usize, classes: usize, pooling: Pooling, device: &Device) -> Self {
+        Self::new(Tensor::zeros([d_model, classes], device), pooling)
+    }
+
     /// Uniform in ±1/√`d_model`: PyTorch's default for a linear layer, which the MoE-CL authors use.
     pub fn random(
         d_model: usize,
@@ -41,6 +46,11 @@ impl Head {
             .collect();
         let values = TensorData::new(values, [d_model, classes]);
         Self::new(Tensor::from_data(values, device), pooling)
+    }
+
+    /// What of a text it reads.
+    pub fn pooling(&self) -> Pooling {
+        self.pooling
     }
 
     /// What it reads of the decoder's output after its last norm: `hidden [batch, seq, d_model]` → `[batch, d_model]`.

@@ -2,6 +2,7 @@
 
 pub mod config;
 pub mod data;
+pub mod directory;
 pub mod events;
 pub mod metrics;
 pub mod probes;
@@ -9,7 +10,6 @@ pub mod recognizer;
 pub mod recorders;
 pub mod report;
 
-mod answering;
 mod base;
 mod error;
 mod head;
@@ -18,17 +18,18 @@ pub mod methods;
 mod objective;
 mod predict;
 mod seeds;
+mod task_model;
 mod task_vectors;
 pub mod training;
 mod trunk;
 
-pub use answering::{Answerer, Answering};
-pub use base::Base;
+pub use base::{Base, BaseIdentity};
 pub use error::{Error, Result};
 pub use head::Head;
-pub use learner::Learner;
+pub use learner::{Learner, TaskExperts};
 pub use objective::{cross_entropy, task_loss};
 pub use predict::{class_scores, label_scores, predict};
 pub use seeds::{Purpose, Seeds};
+pub use task_model::{TaskChoice, TaskModel};
 pub use task_vectors::TaskVectors;
 pub use trunk::{Trunk, TrunkCache};

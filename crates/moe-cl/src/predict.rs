@@ -7,11 +7,11 @@ use moe_core::{
 };
 
 use crate::{
-    answering::{Answerer, Answering},
     base::Base,
     config::Objective,
     data::Example,
     learner::Learner,
+    task_model::{TaskChoice, TaskModel},
 };
 
 /// Index of the predicted label for each example. `learner` is off the autodiff device.
@@ -21,12 +21,12 @@ pub fn predict(
     objective: Objective,
     base: &Base,
     learner: &Learner,
-    answerer: Answerer<'_>,
+    choice: TaskChoice<'_>,
     examples: &[&Example],
     answers: &[Vec<u32>],
 ) -> Vec<usize> {
     argmax_rows(class_scores(
-        objective, base, learner, answerer, examples, answers,
+        objective, base, learner, choice, examples, answers,
     ))
 }
 
@@ -36,43 +36,43 @@ pub fn class_scores(
     objective: Objective,
     base: &Base,
     learner: &Learner,
-    answerer: Answerer<'_>,
+    choice: TaskChoice<'_>,
     examples: &[&Example],
     answers: &[Vec<u32>],
 ) -> Tensor<2> {
-    let decoder = learner.trunk(&base.decoder);
+    let decoder = learner.decoder(&base.decoder);
     match objective {
         Objective::Heads => {
-            let head = &learner.heads[answerer.task];
-            head.score(text_features(base, learner, answerer, examples))
+            let head = &learner.heads[choice.task];
+            head.score(text_features(base, learner, choice, examples))
         }
         Objective::Instruction => {
             let prompts: Vec<Vec<u32>> = examples
                 .iter()
                 .map(|example| example.tokens[..example.answer.start].to_vec())
                 .collect();
-            let model = Answering::new(decoder, learner, answerer);
+            let model = TaskModel::new(decoder, learner, choice);
             label_scores(&model, &prompts, answers, base.pad())
         }
     }
 }
 
 /// What the task's head reads of each text, `[examples, d_model]`, with the
-/// experts of the answerer. Arguments as for [`predict`].
+/// experts of the choice. Arguments as for [`predict`].
 pub(crate) fn text_features(
     base: &Base,
     learner: &Learner,
-    answerer: Answerer<'_>,
+    choice: TaskChoice<'_>,
     examples: &[&Example],
 ) -> Tensor<2> {
-    let decoder = learner.trunk(&base.decoder);
+    let decoder = learner.decoder(&base.decoder);
     let collate = learner.collate(base.collate());
     let batch = collate.batch(examples, &decoder.device());
-    let mix = answerer.mix(decoder, learner, &batch.texts);
+    let mix = choice.mix(decoder, learner, &batch.texts);
     let hidden = learner
-        .adapters
+        .catalogue
         .forward_mixed(decoder, &batch.texts, &mix, None);
-    learner.heads[answerer.task].features(hidden, &batch)
+    learner.heads[choice.task].features(hidden, &batch)
 }
 
 /// Log-probability of each whole answer after each prompt, `[prompts, answers]`.

@@ -27,6 +27,8 @@ pub enum Purpose {
     Rehearsal = 7,
     /// Order of the steps of a stage that learns several tasks (`index` = stage, `part` = epoch).
     Stage = 8,
+    /// First weights of a task's classification head (`index` = task).
+    Head = 9,
 }
 
 /// The configured seed of a run.

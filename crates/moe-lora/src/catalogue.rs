@@ -90,6 +90,13 @@ impl Catalogue {
         self.next
     }
 
+    /// Whether all that `routing` names is there.
+    pub fn has(&self, routing: &Routing) -> bool {
+        let expert = |id: &ExpertId| self.experts.binary_search_by_key(id, Expert::id).is_ok();
+        let gate = |id: GateId| self.gates.binary_search_by_key(&id, Gate::id).is_ok();
+        routing.experts().iter().all(expert) && routing.gate().is_none_or(gate)
+    }
+
     /// The expert of that id.
     ///
     /// # Panics

@@ -30,7 +30,9 @@ pub(super) fn first_nonsense(experiment: &Experiment) -> Option<(String, String)
         ("training.batch_size", Some(training.batch_size)),
         ("training.accumulation", Some(training.accumulation)),
         ("training.checkpoint_every", Some(training.checkpoint_every)),
+        ("training.keep", Some(training.keep)),
         ("evaluation.batch_size", Some(evaluation.batch_size)),
+        ("evaluation.every", Some(evaluation.every)),
     ];
     if let Some((key, _)) = counts.iter().find(|(_, count)| *count == Some(0)) {
         return Some(((*key).into(), "must be at least 1".into()));

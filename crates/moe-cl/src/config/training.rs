@@ -65,6 +65,8 @@ pub struct TrainingConfig {
     pub weight_decay: f64,
     /// Optimiser steps between two checkpoints.
     pub checkpoint_every: usize,
+    /// Checkpoints after a task that are kept, the newest so many: to those the model can be rolled back.
+    pub keep: usize,
 }
 
 impl Default for TrainingConfig {
@@ -81,6 +83,7 @@ impl Default for TrainingConfig {
             clip_norm: None,
             weight_decay: 0.01,
             checkpoint_every: 50,
+            keep: 16,
         }
     }
 }
@@ -93,6 +96,11 @@ pub struct EvaluationConfig {
     pub batch_size: usize,
     /// The part of each task's data that is scored.
     pub split: Split,
+    /// All tasks are scored after every so many of them, and after the last; in between the one just learnt alone.
+    pub every: usize,
+    /// Most tasks that are scored after a task, besides the one just learnt: those first whose last score is the oldest. Absent: all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tasks: Option<usize>,
 }
 
 impl Default for EvaluationConfig {
@@ -100,6 +108,8 @@ impl Default for EvaluationConfig {
         Self {
             batch_size: 32,
             split: Split::Test,
+            every: 1,
+            tasks: None,
         }
     }
 }

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::question::{ANSWER, Question};
 use super::{DataError, Record, Records, Role, TaskData};
-use crate::config::{Experiment, Objective};
+use crate::{config::Objective, directory::TaskSettings};
 
 /// A record as tokens.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -38,10 +38,10 @@ pub struct Encoder<'a> {
 }
 
 impl<'a> Encoder<'a> {
-    /// An encoder for the experiment. `end` is the token that ends an answer; instructions are rendered by the chat
+    /// An encoder for a task of these settings. `end` is the token that ends an answer; instructions are rendered by the chat
     /// template, or without one as `question / Text: … / Options: a, b / Answer:`.
     pub fn new(
-        experiment: &Experiment,
+        settings: &TaskSettings,
         tokenizer: &'a Tokenizer,
         chat: Option<&'a ChatTemplate>,
         end: u32,
@@ -50,8 +50,8 @@ impl<'a> Encoder<'a> {
             tokenizer,
             chat,
             end,
-            objective: experiment.training.objective,
-            max_tokens: experiment.data.max_tokens,
+            objective: settings.training.objective,
+            max_tokens: settings.data.max_tokens,
             warnings: Vec::new(),
         }
     }
@@ -287,6 +287,7 @@ fn refuse(task: &TaskData, message: String) -> DataError {
 
 #[cfg(test)]
 mod tests {
+    use crate::config::Experiment;
     use burn_dataset::{InMemDataset, transform::SelectionDataset};
 
     use super::*;
@@ -364,7 +365,12 @@ mod tests {
     #[test]
     fn a_head_reads_the_start_of_a_text_that_is_too_long_and_cuts_are_counted() {
         let (tokenizer, task) = (tokenizer(), task(&["no", "yes"]));
-        let mut encoder = Encoder::new(&experiment("heads", 2), &tokenizer, None, END);
+        let mut encoder = Encoder::new(
+            &TaskSettings::of(&experiment("heads", 2)),
+            &tokenizer,
+            None,
+            END,
+        );
         let examples = encoder
             .encode_all(
                 &records(&[("one two three", "yes"), ("two one", "no")]),
@@ -391,7 +397,12 @@ mod tests {
     #[test]
     fn an_instruction_is_question_text_options_and_answer() {
         let (tokenizer, task) = (tokenizer(), task(&["yes", "no"]));
-        let mut encoder = Encoder::new(&experiment("instruction", 20), &tokenizer, None, END);
+        let mut encoder = Encoder::new(
+            &TaskSettings::of(&experiment("instruction", 20)),
+            &tokenizer,
+            None,
+            END,
+        );
         let examples = encoder
             .encode_all(&records(&[("one two", "no")]), &task)
             .unwrap();
@@ -423,8 +434,12 @@ mod tests {
             task(&["yes", "no"]),
             ChatTemplate::new(source, "", "").unwrap(),
         );
-        let mut encoder =
-            Encoder::new(&experiment("instruction", 20), &tokenizer, Some(&chat), END);
+        let mut encoder = Encoder::new(
+            &TaskSettings::of(&experiment("instruction", 20)),
+            &tokenizer,
+            Some(&chat),
+            END,
+        );
         let examples = encoder
             .encode_all(&records(&[("one", "yes")]), &task)
             .unwrap();
@@ -440,7 +455,12 @@ mod tests {
         let chat = ChatTemplate::new(source, "", "").unwrap();
         let (tokenizer, task) = (tokenizer(), task(&["yes", "no"]));
         for chat in [None, Some(&chat)] {
-            let mut encoder = Encoder::new(&experiment("instruction", 20), &tokenizer, chat, END);
+            let mut encoder = Encoder::new(
+                &TaskSettings::of(&experiment("instruction", 20)),
+                &tokenizer,
+                chat,
+                END,
+            );
             let learnt = encoder
                 .encode_all(&records(&[("one", "yes")]), &task)
                 .unwrap();
@@ -454,7 +474,12 @@ mod tests {
     fn only_the_text_is_cut_and_all_answers_have_room_for_the_same_prompt() {
         let (tokenizer, task) = (tokenizer(), task(&["yes", "no very"]));
         let rows = records(&[("one two three", "yes"), ("one two three", "no very")]);
-        let mut encoder = Encoder::new(&experiment("instruction", 13), &tokenizer, None, END);
+        let mut encoder = Encoder::new(
+            &TaskSettings::of(&experiment("instruction", 13)),
+            &tokenizer,
+            None,
+            END,
+        );
         let examples = encoder.encode_all(&rows, &task).unwrap();
         let prompts: Vec<String> = examples
             .iter()
@@ -465,7 +490,12 @@ mod tests {
             "Which Text: one two three Options: yes, no very Answer:"
         );
         assert_eq!(prompts[0], prompts[1]);
-        let mut encoder = Encoder::new(&experiment("instruction", 11), &tokenizer, None, END);
+        let mut encoder = Encoder::new(
+            &TaskSettings::of(&experiment("instruction", 11)),
+            &tokenizer,
+            None,
+            END,
+        );
         let examples = encoder.encode_all(&rows, &task).unwrap();
         assert!(
             written(&examples[0].tokens).starts_with("Which Text: one Options:"),
@@ -479,7 +509,12 @@ mod tests {
     #[test]
     fn a_question_that_fits_not_even_without_text_is_refused() {
         let (tokenizer, task) = (tokenizer(), task(&["yes", "no"]));
-        let mut encoder = Encoder::new(&experiment("instruction", 7), &tokenizer, None, END);
+        let mut encoder = Encoder::new(
+            &TaskSettings::of(&experiment("instruction", 7)),
+            &tokenizer,
+            None,
+            END,
+        );
         let message = encoder
             .encode_all(&records(&[("one", "yes")]), &task)
             .err()

@@ -1,9 +1,11 @@
 //! One record of a data file, in any of the formats that users of this field have.
 
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 /// Something to learn from or to be asked about.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Record {
     /// A text with one of the task's labels.
     Classification {
@@ -32,7 +34,7 @@ impl Record {
 }
 
 /// One turn of a conversation.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Turn {
     /// Who speaks.
     pub role: Role,
@@ -41,7 +43,8 @@ pub struct Turn {
 }
 
 /// Who speaks in a conversation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Role {
     /// The rules of the conversation.
     System,

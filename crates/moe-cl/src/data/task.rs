@@ -2,15 +2,17 @@
 
 use std::{
     collections::{BTreeSet, HashSet},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
-use burn_dataset::{InMemDataset, transform::SelectionDataset};
+use burn_dataset::{Dataset, InMemDataset, transform::SelectionDataset};
 use rand::seq::SliceRandom;
+use sha2::{Digest, Sha256};
 
 use super::{DataError, Record, Row, jsonl::check_labels, read};
 use crate::{
-    config::{Experiment, Objective},
+    config::{Experiment, Objective, TaskConfig},
+    directory::TaskSettings,
     seeds::{Purpose, Seeds},
 };
 
@@ -31,6 +33,8 @@ pub struct TaskData {
     pub dev: Records,
     /// Records to report on: all, or the first `data.test_examples`; empty where the task names no file.
     pub test: Records,
+    /// The training file, as it was named.
+    pub train_file: PathBuf,
     /// What the user should know and that does not stop the run.
     pub warnings: Vec<String>,
 }
@@ -47,7 +51,21 @@ impl TaskData {
     /// # Panics
     /// When the experiment has no task `index`.
     pub fn load(experiment: &Experiment, index: usize) -> Result<Self, DataError> {
-        let (config, data) = (&experiment.tasks[index], &experiment.data);
+        let settings = TaskSettings::of(experiment);
+        Self::load_task(&experiment.tasks[index], &settings, experiment.seed, index)
+    }
+
+    /// As [`Self::load`], for a task of its own settings that is the `index`-th to be learnt in a run of that `seed`.
+    ///
+    /// # Errors
+    /// As [`Self::load`].
+    pub fn load_task(
+        config: &TaskConfig,
+        settings: &TaskSettings,
+        seed: u64,
+        index: usize,
+    ) -> Result<Self, DataError> {
+        let (data, objective) = (&settings.data, settings.training.objective);
         let train_path = data.root.join(&config.train);
         let train = read(&train_path, config.labels.as_deref())?;
         let labels = config
@@ -61,9 +79,10 @@ impl TaskData {
             train: select(Vec::new(), Vec::new()),
             dev: select(Vec::new(), Vec::new()),
             test: select(Vec::new(), Vec::new()),
+            train_file: train_path.clone(),
             warnings: Vec::new(),
         };
-        task.check(&train_path, &train, experiment.training.objective)?;
+        task.check(&train_path, &train, objective)?;
 
         let trained_on: HashSet<Record> = train.iter().map(|row| row.record.clone()).collect();
         for (name, file, limit) in [
@@ -73,7 +92,7 @@ impl TaskData {
             let Some(file) = file else { continue };
             let path = data.root.join(file);
             let rows = read(&path, None)?;
-            task.check(&path, &rows, experiment.training.objective)?;
+            task.check(&path, &rows, objective)?;
             let count = task.limit(name, rows.len(), limit);
             let known = rows[..count]
                 .iter()
@@ -93,7 +112,7 @@ impl TaskData {
         }
 
         let mut order: Vec<usize> = (0..train.len()).collect();
-        order.shuffle(&mut Seeds(experiment.seed).rng(Purpose::Selection, index, 0));
+        order.shuffle(&mut Seeds(seed).rng(Purpose::Selection, index, 0));
         order.truncate(task.limit("training", train.len(), data.train_examples));
         let used: HashSet<&str> = order.iter().map(|&i| train[i].record.answer()).collect();
         for label in task
@@ -109,6 +128,40 @@ impl TaskData {
         }
         task.train = select(train, order);
         Ok(task)
+    }
+
+    /// A task that was learnt before: its questions, and the rows that are scored.
+    pub fn kept(
+        config: &TaskConfig,
+        labels: Vec<String>,
+        dev: Vec<Record>,
+        test: Vec<Record>,
+    ) -> Self {
+        let all = |records: Vec<Record>| {
+            let order = (0..records.len()).collect();
+            SelectionDataset::from_indices_checked(InMemDataset::new(records), order)
+        };
+        Self {
+            name: config.name.clone(),
+            labels,
+            instruction: config.instruction.clone(),
+            train: all(Vec::new()),
+            dev: all(dev),
+            test: all(test),
+            train_file: config.train.clone(),
+            warnings: Vec::new(),
+        }
+    }
+
+    /// SHA-256 of what is learnt from: the training records in their order, the question and the labels.
+    pub fn hash(&self) -> String {
+        let mut hash = Sha256::new();
+        let mut add = |value: serde_json::Value| hash.update(value.to_string() + "\n");
+        add(serde_json::json!([self.instruction, self.labels]));
+        for record in self.train.iter().flatten() {
+            add(serde_json::json!(record));
+        }
+        hex::encode(hash.finalize())
     }
 
     fn warn(&mut self, message: String) {

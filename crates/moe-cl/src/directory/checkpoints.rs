@@ -1,7 +1,7 @@
 //! Checkpoints: manifests that are written aside, synced and renamed, and that prove their own integrity.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashSet},
     fs, io,
     path::{Path, PathBuf},
 };
@@ -10,7 +10,7 @@ use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
 use super::{
-    Part, Parts, State, checkpoints_of,
+    Part, Parts, State, TaskState, checkpoints_of,
     state::{FORMAT, STATE},
 };
 use crate::error::{Error, Result};
@@ -127,12 +127,11 @@ impl Checkpoints {
     }
 
     /// Writes a checkpoint and returns its path. It appears whole or not at all. Then removes what is no longer kept: of those in the
-    /// middle of a task all but the newest two, of those between tasks all but the newest `keep` where that is given; never
-    /// this one.
+    /// middle of a task all but the newest two, of those between tasks all but the newest `keep`; never this one.
     ///
     /// # Errors
     /// When the disk refuses.
-    pub fn save(&mut self, state: &State, keep: Option<usize>) -> Result<PathBuf> {
+    pub fn save(&mut self, state: &State, keep: usize) -> Result<PathBuf> {
         let path = self.folder.join(format!("step-{:08}", state.progress.step));
         let refused = |reason: String| Error::Checkpoint {
             path: path.clone(),
@@ -150,6 +149,21 @@ impl Checkpoints {
         }
         self.prune(&path, keep)?;
         Ok(path)
+    }
+
+    /// Removes the parts that no checkpoint and none of `tasks` names: what a process has left that was killed between a part and its
+    /// manifest. Where a checkpoint cannot be read, nothing is removed, since it may name any of them.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub fn sweep<'a>(&self, tasks: impl Iterator<Item = &'a TaskState>) -> Result<()> {
+        if listed(&self.folder)?.len() != self.kept.len() {
+            return Ok(());
+        }
+        let tasks: Vec<&Part> = tasks.flat_map(TaskState::parts).collect();
+        let named = self.named.keys().chain(tasks.iter().copied());
+        let named: HashSet<&str> = named.map(Part::sha256).collect();
+        self.parts.keep_only(|name| named.contains(name))
     }
 
     /// Removes every checkpoint after `path`, the newest first, so that whatever is left was once the whole.
@@ -172,16 +186,14 @@ impl Checkpoints {
         for part in &parts {
             *self.named.entry(part.clone()).or_insert(0) += 1;
         }
-        let replaced = self
-            .kept
-            .insert(path, (state.is_between_tasks(), parts));
+        let replaced = self.kept.insert(path, (state.is_between_tasks(), parts));
         match replaced {
             Some((_, parts)) => self.forget(&parts),
             None => Vec::new(),
         }
     }
 
-    fn prune(&mut self, written: &Path, keep: Option<usize>) -> Result<()> {
+    fn prune(&mut self, written: &Path, keep: usize) -> Result<()> {
         let of_kind = |between: bool| -> Vec<PathBuf> {
             let all = self.kept.iter().filter(|(_, (is, _))| *is == between);
             all.map(|(path, _)| path.clone()).collect()
@@ -191,9 +203,7 @@ impl Checkpoints {
             paths
         };
         let mut remove = surplus(of_kind(false), NEWEST_KEPT);
-        if let Some(keep) = keep {
-            remove.extend(surplus(of_kind(true), keep));
-        }
+        remove.extend(surplus(of_kind(true), keep));
         for path in remove {
             if path != written {
                 self.remove(&path)?;
@@ -263,7 +273,8 @@ pub fn newest<T>(
         None => Ok((None, warnings)),
         Some(last) => Err(Error::RunDirectory {
             path: run.into(),
-            problem: format!("has no whole checkpoint: {last}").replace("; the one before it is used", ""),
+            problem: format!("has no whole checkpoint: {last}")
+                .replace("; the one before it is used", ""),
         }),
     }
 }

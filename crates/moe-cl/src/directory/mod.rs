@@ -21,8 +21,8 @@ pub use lock::Lock;
 pub use parts::{Part, Parts};
 pub(crate) use state::FORMAT;
 pub use state::{
-    BaseRecord, HeadForm, KeptRows, Layout, Learnt, Progress, Stage, State, Stored,
-    StoredFeatures, TaskSettings, TaskState, TrainingData,
+    BaseRecord, HeadForm, KeptRows, Layout, Learnt, Progress, Stage, State, Stored, StoredFeatures,
+    TaskSettings, TaskState, TrainingData,
 };
 
 use std::path::{Path, PathBuf};

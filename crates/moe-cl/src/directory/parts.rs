@@ -107,7 +107,9 @@ impl Parts {
         let bytes = fs::read(&path).map_err(|error| damaged(error.to_string()))?;
         match Part::of(&bytes) == *part {
             true => Ok(bytes),
-            false => Err(damaged("the content does not match its recorded hash".into())),
+            false => Err(damaged(
+                "the content does not match its recorded hash".into(),
+            )),
         }
     }
 
@@ -138,6 +140,29 @@ impl Parts {
             }
             _ => Ok(()),
         }
+    }
+
+    /// Removes every file whose name is not wanted, temporary ones of a killed process included.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub fn keep_only(&self, wanted: impl Fn(&str) -> bool) -> Result<()> {
+        let refused = |source| Error::File {
+            path: self.folder.clone(),
+            source,
+        };
+        let entries = match fs::read_dir(&self.folder) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(source) => return Err(refused(source)),
+        };
+        for entry in entries {
+            let entry = entry.map_err(refused)?;
+            if !entry.file_name().to_str().is_some_and(&wanted) {
+                fs::remove_file(entry.path()).map_err(refused)?;
+            }
+        }
+        Ok(())
     }
 
     fn path(&self, part: &Part) -> PathBuf {

@@ -8,9 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::Part;
 use crate::{
     base::BaseIdentity,
-    config::{
-        AdaptersConfig, DataConfig, Experiment, Pooling, Split, TaskConfig, TrainingConfig,
-    },
+    config::{AdaptersConfig, DataConfig, Experiment, Pooling, Split, TaskConfig, TrainingConfig},
     learner::TaskExperts,
     methods::OwnForm,
     metrics::Inferred,
@@ -230,6 +228,17 @@ pub struct Stage {
     pub inferred: Option<Inferred>,
 }
 
+impl TaskState {
+    /// Every part that it names.
+    pub fn parts(&self) -> impl Iterator<Item = &Part> {
+        let rows = [&self.dev, &self.test].into_iter();
+        rows.filter_map(|rows| rows.part.as_ref())
+            .chain(self.features.iter().map(|it| &it.part))
+            .chain(self.head.iter().map(|it| &it.part))
+            .chain(&self.answers)
+    }
+}
+
 impl State {
     /// Every part that it names.
     pub fn parts(&self) -> impl Iterator<Item = &Part> {
@@ -250,13 +259,7 @@ impl State {
             .chain(memory.iter().map(|it| &it.part))
             .chain(recognizer)
             .chain(optimizer);
-        let tasks = self.tasks.iter().flat_map(|task| {
-            let rows = [&task.dev, &task.test].into_iter();
-            rows.filter_map(|rows| rows.part.as_ref())
-                .chain(task.features.iter().map(|it| &it.part))
-                .chain(task.head.iter().map(|it| &it.part))
-                .chain(&task.answers)
-        });
+        let tasks = self.tasks.iter().flat_map(TaskState::parts);
         layout.chain(tasks).chain(&self.stages)
     }
 

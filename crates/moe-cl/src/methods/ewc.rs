@@ -151,6 +151,7 @@ impl Method for Ewc {
             .map(|(index, anchor)| Piece {
                 name: format!("{ANCHOR}{index}"),
                 bytes: anchor.to_bytes(),
+                settled: self.options.mode == EwcMode::Separate,
             });
         Ok(pieces.collect())
     }

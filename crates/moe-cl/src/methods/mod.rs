@@ -187,6 +187,11 @@ pub trait Method {
         with_one_expert(learner, new)
     }
 
+    /// Whether what the method trains besides experts and heads ([`Learner::own`]) moves while `task` is learnt.
+    fn trains_own(&self, _task: usize) -> bool {
+        true
+    }
+
     /// Which experts answer for a text that belongs to no known task, `task` being the nearest: those that all tasks share.
     /// None where there are none; the nearest task then answers.
     fn fallback(&self, _learner: &Learner, _task: usize) -> Option<Mix> {
@@ -252,6 +257,8 @@ pub struct Piece {
     pub name: String,
     /// Its content.
     pub bytes: Vec<u8>,
+    /// Whether a piece of this name never changes again.
+    pub settled: bool,
 }
 
 impl Piece {
@@ -260,6 +267,7 @@ impl Piece {
         Ok(Self {
             name: name.into(),
             bytes: serde_json::to_vec(value)?,
+            settled: false,
         })
     }
 

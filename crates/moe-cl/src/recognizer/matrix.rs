@@ -11,6 +11,24 @@ pub struct Matrix {
 }
 
 impl Matrix {
+    /// Its values as little-endian f32, row after row: exact where they came as f32.
+    pub fn to_f32_bytes(&self) -> Vec<u8> {
+        let values = self.values.iter();
+        values
+            .flat_map(|&value| (value as f32).to_le_bytes())
+            .collect()
+    }
+
+    /// From what [`Self::to_f32_bytes`] gave; none where that is of another size.
+    pub fn from_f32_bytes(rows: usize, columns: usize, bytes: &[u8]) -> Option<Self> {
+        let (words, rest) = bytes.as_chunks();
+        if !rest.is_empty() || rows.checked_mul(columns)? != words.len() {
+            return None;
+        }
+        let values = words.iter().map(|word| f32::from_le_bytes(*word).into());
+        Some(Self::new(rows, columns, values.collect()))
+    }
+
     /// From its values, row after row.
     ///
     /// # Panics

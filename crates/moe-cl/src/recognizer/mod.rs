@@ -237,13 +237,13 @@ mod tests {
     #[test]
     fn a_router_written_and_read_back_is_the_same_and_goes_on_the_same() {
         let mut router = taught(2);
-        let mut read = self::router().read(&router.to_bytes()).unwrap();
+        let mut read = self::router().read(&router.to_parts()).unwrap();
         assert_eq!(read, router);
         for router in [&mut router, &mut read] {
             router.learn(&texts(2, 30, 0));
         }
         assert_eq!(read, router);
-        assert!(self::router().read(&router.to_bytes()[1..]).is_none());
+        assert!(self::router().read(&router.to_parts()[..1]).is_none());
     }
 
     #[test]

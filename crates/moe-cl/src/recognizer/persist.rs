@@ -3,15 +3,11 @@
 use super::{Matrix, TaskRecognizer};
 
 impl TaskRecognizer {
-    /// What training gave it. The random map is not among it: it is a function of the configuration.
-    pub fn to_bytes(&self) -> Vec<u8> {
+    /// What training gave it, in parts: the regression, then for each task the samples that the threshold is set on, which never
+    /// change again. The random map is not among it: it is a function of the configuration.
+    pub fn to_parts(&self) -> Vec<Vec<u8>> {
         let (inverse, weights) = (self.ridge.inverse(), self.ridge.weights());
-        let counts = [inverse.rows(), self.samples.len()]
-            .into_iter()
-            .chain(self.samples.iter().map(Matrix::rows));
-        let mut bytes: Vec<u8> = counts
-            .flat_map(|count| (count as u64).to_le_bytes())
-            .collect();
+        let mut bytes = (inverse.rows() as u64).to_le_bytes().to_vec();
         let mut put = |value: f64| bytes.extend(value.to_le_bytes());
         put(self.threshold);
         // R is symmetric: one half says it all.
@@ -21,29 +17,19 @@ impl TaskRecognizer {
                 .for_each(|&value| put(value));
         }
         weights.values().iter().for_each(|&value| put(value));
-        for samples in &self.samples {
-            // They came as f32.
-            bytes.extend(
-                samples
-                    .values()
-                    .iter()
-                    .flat_map(|&value| (value as f32).to_le_bytes()),
-            );
-        }
-        bytes
+        // They came as f32.
+        let samples = self.samples.iter().map(Matrix::to_f32_bytes);
+        std::iter::once(bytes).chain(samples).collect()
     }
 
-    /// This recognizer with the state that [`Self::to_bytes`] gave; none where the bytes are not of one of this configuration.
-    pub fn read(mut self, bytes: &[u8]) -> Option<Self> {
-        let mut reader = Reader(bytes);
-        let features = reader.count()?;
+    /// This recognizer with the state that [`Self::to_parts`] gave; none where the parts are not of one of this configuration.
+    pub fn read(mut self, parts: &[Vec<u8>]) -> Option<Self> {
+        let (regression, samples) = parts.split_first()?;
+        let mut reader = Reader(regression);
+        let features = usize::try_from(reader.u64()?).ok()?;
         if features != self.ridge.inverse().rows() {
             return None;
         }
-        let tasks = reader.count().filter(|&tasks| tasks <= bytes.len())?;
-        let rows = (0..tasks)
-            .map(|_| reader.count())
-            .collect::<Option<Vec<_>>>()?;
         self.threshold = reader.f64()?;
         let mut inverse = Matrix::zeros(features, features);
         for row in 0..features {
@@ -54,12 +40,14 @@ impl TaskRecognizer {
             }
         }
         self.ridge.inverse = inverse;
-        self.ridge.weights = reader.matrix(features, tasks, Reader::f64)?;
+        let weights = (0..features * samples.len()).map(|_| reader.f64());
+        self.ridge.weights = Matrix::new(features, samples.len(), weights.collect::<Option<_>>()?);
         let d_model = self.expansion.inputs();
-        self.samples = rows
-            .into_iter()
-            .map(|rows| reader.matrix(rows, d_model, Reader::f32))
-            .collect::<Option<_>>()?;
+        let samples = samples.iter().map(|bytes| {
+            let rows = bytes.len() / (d_model * size_of::<f32>());
+            Matrix::from_f32_bytes(rows, d_model, bytes)
+        });
+        self.samples = samples.collect::<Option<_>>()?;
         reader.0.is_empty().then_some(self)
     }
 }
@@ -74,27 +62,11 @@ impl Reader<'_> {
         Some(*head)
     }
 
-    fn count(&mut self) -> Option<usize> {
-        usize::try_from(u64::from_le_bytes(self.take()?)).ok()
+    fn u64(&mut self) -> Option<u64> {
+        Some(u64::from_le_bytes(self.take()?))
     }
 
     fn f64(&mut self) -> Option<f64> {
         Some(f64::from_le_bytes(self.take()?))
-    }
-
-    fn f32(&mut self) -> Option<f64> {
-        Some(f32::from_le_bytes(self.take()?).into())
-    }
-
-    fn matrix(
-        &mut self,
-        rows: usize,
-        columns: usize,
-        number: impl Fn(&mut Self) -> Option<f64>,
-    ) -> Option<Matrix> {
-        // A damaged count must not ask for more memory than there are bytes.
-        let count = rows.checked_mul(columns).filter(|n| *n <= self.0.len())?;
-        let values = (0..count).map(|_| number(self)).collect::<Option<_>>()?;
-        Some(Matrix::new(rows, columns, values))
     }
 }

@@ -4,12 +4,11 @@ use std::{
     fs::{self, File, OpenOptions},
     io::{self, Read, Seek, SeekFrom, Write},
     path::Path,
-    time::{SystemTime, UNIX_EPOCH},
 };
 
 use serde::{Deserialize, Serialize};
 
-use crate::events::{Event, Recorder};
+use crate::events::{Event, Recorder, now};
 
 /// What to do about a line that cannot be read.
 const NO_EVENT: &str =
@@ -199,12 +198,6 @@ fn write_line(bytes: &mut Vec<u8>, line: &Logged) -> io::Result<()> {
 
 fn named(path: &Path, error: &io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("{}: {error}", path.display()))
-}
-
-/// Seconds since 1970-01-01 UTC; 0 on a machine whose clock stands before that.
-pub(super) fn now() -> f64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    since.map_or(0.0, |duration| duration.as_secs_f64())
 }
 
 #[cfg(test)]

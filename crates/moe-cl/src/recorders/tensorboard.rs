@@ -10,7 +10,7 @@ use std::{
     path::Path,
 };
 
-use super::json_log::now;
+use crate::events::now;
 use crate::{
     events::{Event, Recorder},
     metrics::AccuracyMatrix,

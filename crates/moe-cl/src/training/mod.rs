@@ -1,26 +1,34 @@
 //! The continual-learning scheduler: tasks arrive one after another, each is learnt, then all are evaluated.
 
 mod evaluate;
+mod guard;
 mod infer;
+mod learn;
 pub mod optimizer;
 mod plan;
 mod prepare;
+mod read;
 mod result;
+mod rollback;
 mod run;
 mod schedule;
 mod scheduler;
-mod state;
+mod session;
+mod settings;
 mod step;
 mod stream;
 mod trained;
 
-pub use evaluate::{Scores, evaluate};
-pub use infer::{Answers, Inference, evaluation_features};
+pub use evaluate::{Evaluation, Scores};
+pub use guard::Refusal;
+pub use infer::RightAnswers;
+pub use learn::{LearnOptions, Outcome, learn};
 pub use plan::{Plan, TaskPlan, plan};
-pub use prepare::{fresh_optimizer, prepare, untrained};
+pub use prepare::{TaskForm, fresh_optimizer, prepare, untrained};
 pub use result::{RunResult, peak_memory};
-pub use run::{RunOptions, learn};
+pub use rollback::Rollback;
+pub use run::{RunOptions, train};
 pub use schedule::Schedule;
 pub use step::{Part, StepFigures, StepInput, optimizer_step, trained_parameters};
 pub use stream::{StageStep, Task, stage_steps};
-pub use trained::Trained;
+pub use trained::{Trained, checkpoint_of};

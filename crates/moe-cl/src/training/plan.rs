@@ -11,7 +11,7 @@ use super::{
     stream::{self, Task},
 };
 use crate::{
-    answering::Answerer, base::Base, config::Experiment, data::Example, error::Result,
+    answering::TaskChoice, base::Base, config::Experiment, data::Example, error::Result,
     methods::method, predict::predict,
 };
 
@@ -54,22 +54,27 @@ pub struct TaskPlan {
 /// # Errors
 /// When data or configuration are refused, exactly as the run would refuse them.
 pub fn plan(experiment: &Experiment, base: &Base) -> Result<Plan> {
-    let (tasks, warnings) = stream::load(experiment, base, 0..experiment.tasks.len())?;
+    let (mut warnings, settings) = (Vec::new(), TaskSettings::of(experiment));
+    let (seed, split) = (experiment.seed, experiment.evaluation.split);
+    let load =
+        |(index, config)| Task::load(config, &settings, split, (seed, index), base, &mut warnings);
+    let tasks = experiment.tasks.iter().enumerate().map(load);
+    let tasks = tasks.collect::<Result<Vec<Task>>>()?;
     let method = method(&experiment.method, tasks.len());
-    let mut learner = untrained(experiment, base, tasks.iter().map(|task| task.labels.len()))?;
+    let mut learner = untrained(experiment, &base.decoder)?;
     let mut plans = Vec::new();
     let mut seconds_per_token = 0.0;
     for (index, task) in tasks.iter().enumerate() {
         let before = learner.num_params();
-        learner = prepare(method.as_ref(), experiment, &base.decoder, learner, index);
         let learnt = method.stage(index, tasks.len());
-        let steps = stream::stage_steps(experiment, &tasks, index, learnt);
-        let parts = trained_parameters(
-            &learner,
-            &method.trained(index),
-            experiment.training.objective,
-            index,
-        );
+        while learner.tasks.len() < learnt.end.max(index + 1) {
+            let next = learner.tasks.len();
+            let form = tasks[next].form(next);
+            learner = prepare(method.as_ref(), seed, &base.decoder, learner, form);
+        }
+        let steps = stream::stage_steps(seed, &tasks, index, learnt);
+        let objective = settings.training.objective;
+        let parts = trained_parameters(method.as_ref(), &learner, objective, index);
         plans.push(TaskPlan {
             name: task.name.clone(),
             examples: task.train.len(),
@@ -85,7 +90,8 @@ pub fn plan(experiment: &Experiment, base: &Base) -> Result<Plan> {
                 .map(|batch| batch.iter().map(|&i| &tasks[first.task].train[i]).collect())
                 .collect();
             let input = StepInput {
-                experiment,
+                settings: &settings,
+                seed,
                 base: &base.decoder,
                 method: method.as_ref(),
                 task: first.task,
@@ -95,8 +101,11 @@ pub fn plan(experiment: &Experiment, base: &Base) -> Result<Plan> {
                 collate: base.collate(),
             };
             let start = Instant::now();
-            let (_, figures) =
-                optimizer_step(&input, learner.clone(), &mut fresh_optimizer(experiment));
+            let (_, figures) = optimizer_step(
+                &input,
+                learner.clone(),
+                &mut fresh_optimizer(&settings.training),
+            );
             seconds_per_token = start.elapsed().as_secs_f64() / figures.real_tokens as f64;
         }
     }
@@ -146,7 +155,7 @@ fn time_evaluation(
         objective,
         base,
         learner,
-        Answerer::of(method, 0),
+        TaskChoice::of(method, 0),
         &examples,
         &task.answers,
     );

@@ -1,62 +1,81 @@
 //! A learner before its first task, and what a task adds to it.
 
 use burn::optim::ModuleOptimizer;
-use moe_core::model::Decoder;
-use moe_lora::Adapters;
+use moe_core::{model::Decoder, parameters::identify};
+use moe_lora::Catalogue;
 
 use super::optimizer::adamw;
 use crate::{
-    base::Base,
-    config::{Experiment, Objective},
+    config::{Experiment, Objective, TrainingConfig},
+    directory::TaskSettings,
     error::Result,
     head::Head,
     learner::Learner,
-    methods::Method,
+    methods::{Method, NewTask},
     seeds::{Purpose, Seeds},
 };
 
-/// Index of the draws for all heads, out of the way of the tasks' own draws.
-const HEADS: usize = usize::MAX;
-
-/// A learner without experts; with classification heads it has one for each task, of the given numbers of classes.
+/// A learner without experts and tasks.
 ///
 /// # Errors
 /// When the adapters' targets or layers match nothing in the base.
-pub fn untrained(
-    experiment: &Experiment,
-    base: &Base,
-    classes: impl Iterator<Item = usize>,
-) -> Result<Learner> {
-    let device = base.decoder.device().autodiff();
-    let config = base.decoder.config();
-    let mut rng = Seeds(experiment.seed).rng(Purpose::Weights, HEADS, 0);
-    let pooling = experiment.training.pooling;
-    let heads = match experiment.training.objective {
-        Objective::Heads => classes
-            .map(|classes| Head::random(config.d_model, classes, pooling, &mut rng, &device))
-            .collect(),
-        Objective::Instruction => Vec::new(),
-    };
-    let adapters = Adapters::new(&(&experiment.adapters).into(), config)?;
-    Ok(Learner {
-        heads,
-        ..Learner::new(adapters)
-    })
+pub fn untrained(experiment: &Experiment, base: &Decoder) -> Result<Learner> {
+    let catalogue = Catalogue::new(&(&experiment.adapters).into(), base.config())?;
+    Ok(Learner::new(catalogue))
 }
 
-/// Adds what `task` needs. The new weights are a function of the seed and the task alone.
+/// What is to be known of a task to make room for it.
+#[derive(Clone, Copy, Debug)]
+pub struct TaskForm<'a> {
+    /// Its place in the order in which tasks are learnt.
+    pub task: usize,
+    /// Its name.
+    pub name: &'a str,
+    /// Number of its labels.
+    pub classes: usize,
+    /// Its settings.
+    pub settings: &'a TaskSettings,
+}
+
+/// Adds what a task needs. The new weights are a function of the seed and the task alone, whether the task was known from the
+/// start or came later.
 pub fn prepare(
     method: &dyn Method,
-    experiment: &Experiment,
+    seed: u64,
     base: &Decoder,
-    learner: Learner,
-    task: usize,
+    mut learner: Learner,
+    form: TaskForm<'_>,
 ) -> Learner {
-    let mut rng = Seeds(experiment.seed).rng(Purpose::Weights, task, 0);
-    method.prepare(base, learner, task, &mut rng, &base.device().autodiff())
+    let TaskForm {
+        task,
+        name,
+        classes,
+        settings,
+    } = form;
+    let (seeds, device) = (Seeds(seed), base.device().autodiff());
+    if settings.training.objective == Objective::Heads {
+        let (d_model, pooling) = (base.config().d_model, settings.training.pooling);
+        let mut rng = seeds.rng(Purpose::Head, task, 0);
+        let head = Head::random(d_model, classes, pooling, &mut rng, &device);
+        learner.heads.push(identified(head, task));
+    }
+    let new = NewTask {
+        base,
+        task,
+        name,
+        lora: &settings.lora(),
+        rng: seeds.rng(Purpose::Weights, task, 0),
+        device,
+    };
+    method.prepare(learner, new)
+}
+
+/// The head of a task, with an id that is the same in every process.
+pub(super) fn identified(head: Head, task: usize) -> Head {
+    identify(head, &format!("head.{task}"))
 }
 
 /// AdamW without state: each task starts with one, as the MoE-CL authors do.
-pub fn fresh_optimizer(experiment: &Experiment) -> ModuleOptimizer {
-    adamw((0.9, 0.999), 1e-8, experiment.training.weight_decay)
+pub fn fresh_optimizer(training: &TrainingConfig) -> ModuleOptimizer {
+    adamw((0.9, 0.999), 1e-8, training.weight_decay)
 }

@@ -5,13 +5,22 @@ use std::{
     time::Instant,
 };
 
-use super::{result::RunResult, scheduler::Run, state, stream};
+use super::{
+    read::{arrived, kept_task},
+    result::{RunResult, read_result},
+    scheduler::Run,
+    session::{Session, conclude, read_back},
+    settings::{differences, task_differences},
+    stream::Task,
+};
 use crate::{
     base::Base,
     config::Experiment,
+    data::DataError,
+    directory::{CONFIG, Lock, Parts, Saved, State, TaskSettings, TaskState, newest},
     error::{Error, Result},
-    events::{Event, Recorder},
-    recorders::{JsonLog, TensorBoard},
+    events::Recorder,
+    methods::method,
 };
 
 /// Where a run writes, and whether it goes on.
@@ -21,17 +30,22 @@ pub struct RunOptions {
     pub out: PathBuf,
     /// Go on from the newest whole checkpoint in `out`, if there is one.
     pub resume: bool,
+    /// Go on although the base is another one than the run began with.
+    #[new(default)]
+    pub allow_other_base: bool,
 }
 
 /// Learns the experiment's tasks one after another on top of the frozen `base`.
 ///
-/// Writes `config.toml`, `events.jsonl`, `tensorboard/`, `checkpoints/` and `result.json` below `options.out`.
-/// A run that was killed and is resumed ends with the same weights, bit for bit on the CPU, as one that was not.
+/// Writes `config.toml`, `events.jsonl`, `checkpoints/`, `parts/` and `result.json` below `options.out`.
+/// A run that was killed and is resumed ends with the same weights, bit for bit on the CPU, as one that was not. Of a run that is
+/// finished, nothing is changed.
 ///
 /// # Errors
-/// When data, configuration or disk refuse, when `out` already holds a run and `resume` is not set,
-/// when a trained parameter has no gradient, or when the loss is no longer finite.
-pub fn learn(
+/// When data, configuration or disk refuse, when another process writes into `out`, when `out` already holds a run and `resume` is not
+/// set, or holds one of another base, other data or other settings, when a trained parameter has no gradient, or when the loss
+/// is no longer finite.
+pub fn train(
     experiment: &Experiment,
     base: &Base,
     options: &RunOptions,
@@ -39,58 +53,52 @@ pub fn learn(
 ) -> Result<RunResult> {
     let started = Instant::now();
     let out = &options.out;
-    let checkpoints = out.join("checkpoints");
-    check_base(experiment, base)?;
-    claim(out, experiment, options.resume)?;
-    let (saved, damaged) = state::latest(&checkpoints)?;
-
-    let resumed_at = saved.as_ref().map(|saved| saved.progress.step);
-    let (log, board) = (out.join("events.jsonl"), out.join("tensorboard"));
-    let (json_log, tensor_board) = match resumed_at {
-        Some(step) => (
-            JsonLog::resume(&log, step),
-            TensorBoard::resume(&board, step),
-        ),
-        None => (JsonLog::create(&log), TensorBoard::create(&board)),
+    check_dtype(experiment, base)?;
+    let _lock = Lock::take(out)?;
+    let claimed = out.join(CONFIG).is_file();
+    let problem = |problem: &str| Error::RunDirectory {
+        path: out.clone(),
+        problem: problem.into(),
     };
-    let mut json_log = json_log.map_err(|source| file_error(&log, source))?;
-    let mut tensor_board = tensor_board.map_err(|source| file_error(&board, source))?;
-    let mut all: Vec<&mut dyn Recorder> = vec![&mut json_log, &mut tensor_board, recorder];
-
-    let (tasks, warnings) = stream::load(experiment, base, 0..experiment.tasks.len())?;
-    let mut run = Run::new(experiment, base, &tasks, checkpoints, &mut all)?;
-    run.record(Event::RunStarted {
-        name: experiment.name.clone(),
-        method: run.method_name(),
-        seed: experiment.seed,
-        tasks: tasks.iter().map(|task| task.name.clone()).collect(),
-        total_steps: run.total_steps(),
-        resumed_at,
-    })?;
-    for message in damaged.into_iter().chain(warnings) {
-        run.record(Event::Warning { message })?;
+    if claimed && !options.resume {
+        return Err(problem(
+            "already holds a run: go on with --resume, or name another directory with --out",
+        ));
     }
-
-    match saved {
-        Some(saved) => run.restore(&saved)?,
-        None => run.measure_untrained()?,
+    let read = |saved: &Saved| read_back(saved, base, options.allow_other_base);
+    let (found, mut warnings) = newest(out, |_| true, read)?;
+    let Some(found) = found else {
+        let parts = Parts::of_run(out);
+        let tasks = load_new_tasks(experiment, base, 0, &parts, &mut warnings)?;
+        write_config(out, experiment)?;
+        let session = Session::new(experiment, base, out);
+        return session.run(tasks, None, warnings, recorder, |run| {
+            run.measure_untrained()?;
+            finish(run, out, started)
+        });
+    };
+    if !claimed {
+        return Err(problem(
+            "has checkpoints but no config.toml, so that nobody can tell whether they are of this experiment: put the file back, or name another directory with --out",
+        ));
     }
-    while !run.is_complete() {
-        run.learn_task()?;
+    let state = &found.saved.state;
+    check_settings(out, state, experiment)?;
+    let tasks = load_tasks(experiment, base, &found.saved, &mut warnings)?;
+    let first_new = state.tasks.len();
+    let is_finished = state.progress.task == tasks.len();
+    if is_finished && let Some(result) = read_result(out)? {
+        return Ok(result);
     }
-
-    let result = run.result(started.elapsed().as_secs_f64());
-    run.record(Event::RunFinished {
-        summary: result.summary.clone(),
-        seconds: result.seconds,
-        peak_memory: result.peak_memory,
-    })?;
-    write_result(&out.join("result.json"), &result)?;
-    Ok(result)
+    let session = Session::new(experiment, base, out);
+    session.run(tasks, Some(found), warnings, recorder, |run| {
+        run.measure_arrived(first_new)?;
+        finish(run, out, started)
+    })
 }
 
 /// The base has to be in the format that the run's settings will be read back with.
-fn check_base(experiment: &Experiment, base: &Base) -> Result<()> {
+pub(super) fn check_dtype(experiment: &Experiment, base: &Base) -> Result<()> {
     let (asked, loaded) = (experiment.base.dtype, base.decoder.dtype());
     match asked == loaded {
         true => Ok(()),
@@ -98,54 +106,158 @@ fn check_base(experiment: &Experiment, base: &Base) -> Result<()> {
     }
 }
 
-/// Makes `out` the directory of this experiment, or checks that it already is.
-fn claim(out: &Path, experiment: &Experiment, resume: bool) -> Result<()> {
-    let config = out.join("config.toml");
-    let resolved = experiment.to_toml();
-    let problem = |problem: String| Error::RunDirectory {
-        path: out.into(),
-        problem,
+/// Refuses settings with which the run would learn something else.
+fn check_settings(out: &Path, state: &State, experiment: &Experiment) -> Result<()> {
+    let refused = |what: String| Error::AnotherSetting {
+        run: out.into(),
+        what,
+        way_out: "give the value that the run was begun with, or start it elsewhere with --out"
+            .into(),
     };
-    match std::fs::read_to_string(&config) {
-        Ok(_) if !resume => Err(problem(
-            "already holds a run: go on with --resume, or name another directory with --out".into(),
-        )),
-        Ok(existing) if existing != resolved => Err(problem(format!(
-            "holds a run with other settings ({}): start it elsewhere with --out",
-            first_difference(&existing, &resolved)
-        ))),
-        Ok(_) => Ok(()),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            std::fs::create_dir_all(out).map_err(|source| file_error(out, source))?;
-            moe_core::atomic::write_file(&config, resolved.as_bytes())
-                .map_err(|source| file_error(&config, source))
+    if let Some(difference) = differences(&state.experiment, experiment).first() {
+        return Err(refused(format!("the setting {difference}")));
+    }
+    for (was, is) in state.tasks.iter().zip(&experiment.tasks) {
+        let name = &was.config.name;
+        if *name != is.name {
+            let what = format!("the task {name:?} is there where now {:?} is", is.name);
+            return Err(refused(what));
         }
-        Err(source) => Err(file_error(&config, source)),
+        if was.config.instruction != is.instruction {
+            return Err(refused(format!(
+                "the instruction of task {name:?} is another"
+            )));
+        }
+        // One that came later has settings of its own.
+        let own = task_differences(&was.settings, &TaskSettings::of(experiment));
+        if let (Some(difference), None) = (own.first(), &was.learnt) {
+            return Err(refused(format!(
+                "of task {name:?}, the setting {difference}"
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// The tasks that are stored, and after them those that the experiment has and the run does not know yet.
+fn load_tasks(
+    experiment: &Experiment,
+    base: &Base,
+    saved: &Saved,
+    warnings: &mut Vec<String>,
+) -> Result<Vec<(Task, TaskState)>> {
+    let (stored, split) = (&saved.state.tasks, experiment.evaluation.split);
+    let mut tasks = Vec::with_capacity(stored.len());
+    for (index, state) in stored.iter().enumerate() {
+        // The files of a task that an experiment names may have moved; those of one that came later are where they were.
+        let named = experiment.tasks.get(index);
+        let mut task = kept_task(state, &saved.parts, split, base)?;
+        if let Some(config) = named {
+            check_labels(state, config.labels.as_deref())?;
+        }
+        let wanted = named.is_some() || state.learnt.is_none();
+        if wanted {
+            let config = named.unwrap_or(&state.config);
+            let place = (experiment.seed, index);
+            let loaded = Task::load(config, &state.settings, split, place, base, warnings);
+            match loaded {
+                Ok(loaded) => {
+                    check_data(state, &loaded)?;
+                    task.train = loaded.train;
+                    task.train_texts = loaded.train_texts;
+                    task.data.train = loaded.data.train;
+                }
+                // What is learnt is kept; its files may be gone.
+                Err(Error::Data(DataError::Unreadable { .. })) if state.learnt.is_some() => {}
+                Err(error) => return Err(error),
+            }
+        }
+        tasks.push((task, state.clone()));
+    }
+    let known = stored.len();
+    if let (Some(config), Some(reason)) = (
+        experiment.tasks.get(known),
+        method(&experiment.method, known).sealed(),
+    ) {
+        return Err(Error::CannotLearn {
+            task: config.name.clone(),
+            problem: format!("it cannot be added to this run: {reason}"),
+        });
+    }
+    tasks.extend(load_new_tasks(
+        experiment,
+        base,
+        known,
+        &saved.parts,
+        warnings,
+    )?);
+    Ok(tasks)
+}
+
+/// The experiment's tasks from the `first` on, which the run does not know yet.
+fn load_new_tasks(
+    experiment: &Experiment,
+    base: &Base,
+    first: usize,
+    parts: &Parts,
+    warnings: &mut Vec<String>,
+) -> Result<Vec<(Task, TaskState)>> {
+    let (settings, split) = (TaskSettings::of(experiment), experiment.evaluation.split);
+    let new = experiment.tasks.iter().enumerate().skip(first);
+    new.map(|(index, config)| {
+        let place = (experiment.seed, index);
+        let task = Task::load(config, &settings, split, place, base, warnings)?;
+        let state = arrived(&task, config, &settings, parts)?;
+        Ok((task, state))
+    })
+    .collect()
+}
+
+fn check_labels(state: &TaskState, labels: Option<&[String]>) -> Result<()> {
+    match labels {
+        Some(labels) if labels != state.labels => Err(Error::CannotLearn {
+            task: state.config.name.clone(),
+            problem: format!(
+                "its labels were {} when it was begun, now they are {}; a run goes on with the labels that it began with",
+                state.labels.join(", "),
+                labels.join(", ")
+            ),
+        }),
+        _ => Ok(()),
     }
 }
 
-/// The first line in which two texts differ, for people.
-fn first_difference(was: &str, is: &str) -> String {
-    let line = |line: Option<&str>| line.unwrap_or("nothing").to_owned();
-    was.lines()
-        .map(Some)
-        .chain(std::iter::repeat(None))
-        .zip(is.lines().map(Some).chain(std::iter::repeat(None)))
-        .take(was.lines().count().max(is.lines().count()))
-        .find(|(was, is)| was != is)
-        .map_or_else(String::new, |(was, is)| {
-            format!("there `{}`, now `{}`", line(was), line(is))
-        })
-}
-
-fn write_result(path: &Path, result: &RunResult) -> Result<()> {
-    let text = serde_json::to_vec_pretty(result).map_err(|error| file_error(path, error.into()))?;
-    moe_core::atomic::write_file(path, &text).map_err(|source| file_error(path, source))
-}
-
-fn file_error(path: &Path, source: std::io::Error) -> Error {
-    Error::File {
-        path: path.into(),
-        source,
+/// Refuses training data that are not those that the task was begun with.
+pub(super) fn check_data(state: &TaskState, task: &Task) -> Result<()> {
+    if state.labels != task.labels {
+        check_labels(state, Some(&task.labels))?;
     }
+    let (was, is) = (&state.training, task.training_data());
+    if was.sha256 == is.sha256 {
+        return Ok(());
+    }
+    Err(Error::CannotLearn {
+        task: state.config.name.clone(),
+        problem: format!(
+            "{} does not hold the {} training records any more that the task was begun with in {}; put them back, or learn the new ones as a task of another name",
+            is.file.display(),
+            was.rows,
+            was.file.display()
+        ),
+    })
+}
+
+fn write_config(out: &Path, experiment: &Experiment) -> Result<()> {
+    let path = out.join(CONFIG);
+    moe_core::atomic::write_file(&path, experiment.to_toml().as_bytes())
+        .map_err(|source| Error::File { path, source })
+}
+
+/// Learns what is left of the stream and writes the result.
+fn finish(run: &mut Run<'_>, out: &Path, started: Instant) -> Result<RunResult> {
+    while !run.is_complete() {
+        run.learn_task()?;
+        run.keep_task()?;
+    }
+    conclude(run, out, started)
 }

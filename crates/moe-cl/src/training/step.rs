@@ -7,22 +7,25 @@ use burn::{
     optim::{GradientsAccumulator, GradientsParams, ModuleOptimizer},
 };
 use moe_core::model::Decoder;
-use moe_lora::{LoraDropout, Routing};
+use moe_lora::LoraDropout;
 use rand::Rng;
 
 use crate::{
-    config::{Experiment, Objective},
+    config::Objective,
     data::{Collate, Example},
+    directory::TaskSettings,
     learner::Learner,
-    methods::{Method, Setting, Step},
+    methods::{AfterBackward, Method, Own, Step},
     seeds::{Purpose, Seeds},
     training::optimizer::{clip_by_global_norm, gradient_norm, with_gradient},
 };
 
 /// What one optimiser step reads besides the weights.
 pub struct StepInput<'a> {
-    /// Settings of the run.
-    pub experiment: &'a Experiment,
+    /// Settings of the task.
+    pub settings: &'a TaskSettings,
+    /// Seed of the run.
+    pub seed: u64,
     /// The frozen base.
     pub base: &'a Decoder,
     /// The continual method.
@@ -61,7 +64,8 @@ pub fn optimizer_step(
     optimizer: &mut ModuleOptimizer,
 ) -> (Learner, StepFigures) {
     let StepInput {
-        experiment,
+        settings,
+        seed,
         base,
         method,
         task,
@@ -71,8 +75,8 @@ pub fn optimizer_step(
         collate,
     } = *input;
     let collate = learner.collate(collate);
-    let training = &experiment.training;
-    let seeds = Seeds(experiment.seed);
+    let (training, dropout) = (&settings.training, settings.adapters.dropout);
+    let seeds = Seeds(seed);
     let share = 1.0 / micro_batches.len() as f64;
     let device = base.device();
 
@@ -82,17 +86,15 @@ pub fn optimizer_step(
     for (part, examples) in micro_batches.iter().enumerate() {
         let batch = collate.batch(examples, &device);
         let losses = method.loss(Step {
-            base: learner.trunk(base),
+            base: learner.decoder(base),
             learner: &learner,
             batch: &batch,
             task,
             objective: training.objective,
             collate,
-            dropout: (experiment.adapters.dropout > 0.0).then(|| {
-                LoraDropout::new(
-                    experiment.adapters.dropout,
-                    seeds.rng(Purpose::Dropout, step, part).next_u64(),
-                )
+            dropout: (dropout > 0.0).then(|| {
+                let seed = seeds.rng(Purpose::Dropout, step, part).next_u64();
+                LoraDropout::new(dropout, seed)
             }),
             rng: seeds.rng(Purpose::StandIns, step, part),
         });
@@ -107,14 +109,14 @@ pub fn optimizer_step(
         }
     }
 
-    let setting = Setting {
-        base: learner.trunk(base),
+    let after = AfterBackward {
+        base: learner.decoder(base),
         learner: &learner,
         objective: training.objective,
         collate,
         rng: seeds.rng(Purpose::Rehearsal, step, 0),
     };
-    let mut gradients = method.constrain(accumulated.grads(), setting);
+    let mut gradients = method.constrain(accumulated.grads(), after);
     let gradient_norm = gradient_norm(&learner, &gradients);
     let with_gradient = with_gradient(&learner, &gradients);
     if let Some(max_norm) = training.clip_norm {
@@ -151,51 +153,39 @@ impl Part {
     }
 }
 
-/// The discriminators, which train where there are tasks to tell apart.
-pub fn discriminators(learner: &Learner) -> Vec<Part> {
-    let of_layers = learner.discriminators.iter().enumerate();
-    of_layers
-        .map(|(layer, it)| Part::new(format!("discriminators.{layer}"), it))
-        .collect()
-}
-
-/// The parts that a task trains: the experts and the gate of `trained` ([`Method::trained`]), its head, and what else of the
-/// learner is trained with every task. Discriminators are not listed.
+/// The parts that a task trains: its experts and gate ([`Learner::trained`]), its head, and what the method trains besides, where
+/// it does so with this task ([`Method::trains_own`]).
 pub fn trained_parameters(
+    method: &dyn Method,
     learner: &Learner,
-    trained: &Routing,
     objective: Objective,
     task: usize,
 ) -> Vec<Part> {
+    let (catalogue, trained) = (&learner.catalogue, learner.trained(task));
     let mut parts = Vec::new();
-    if let Some(decoder) = &learner.decoder {
-        parts.push(Part::new("decoder.embedding".into(), &decoder.embedding));
-        parts.push(Part::new("decoder.layers".into(), &decoder.layers));
-        parts.push(Part::new("decoder.norm".into(), &decoder.norm));
-        // Heads take the place of the vocabulary projection.
-        if let (Objective::Instruction, Some(lm_head)) = (objective, &decoder.lm_head) {
-            parts.push(Part::new("decoder.lm_head".into(), lm_head));
+    match &learner.own {
+        Some(Own::Decoder(decoder)) => {
+            parts.push(Part::new("decoder.embedding".into(), &decoder.embedding));
+            parts.push(Part::new("decoder.layers".into(), &decoder.layers));
+            parts.push(Part::new("decoder.norm".into(), &decoder.norm));
+            // Heads take the place of the vocabulary projection.
+            if let (Objective::Instruction, Some(lm_head)) = (objective, &decoder.lm_head) {
+                parts.push(Part::new("decoder.lm_head".into(), lm_head));
+            }
         }
+        Some(own) if method.trains_own(task) => {
+            parts.push(Part::new("what the method has of its own".into(), own));
+        }
+        _ => {}
     }
-    if let Some(vectors) = &learner.task_vectors {
-        parts.push(Part::new("task_vectors".into(), vectors));
+    for &id in trained.experts() {
+        parts.push(Part::new(format!("expert {id}"), catalogue.expert(id)));
     }
-    for (layer, bank) in learner.adapters.banks.iter().enumerate() {
-        for &expert in trained.experts() {
-            parts.push(Part::new(
-                format!("banks.{layer}.experts.{expert}"),
-                &bank.experts[expert],
-            ));
-        }
-        if let Routing::Gated { gate, .. } = trained {
-            parts.push(Part::new(
-                format!("banks.{layer}.gates.{gate}"),
-                &bank.gates[*gate],
-            ));
-        }
+    if let Some(id) = trained.gate() {
+        parts.push(Part::new(format!("gate {id}"), catalogue.gate(id)));
     }
     if objective == Objective::Heads {
-        parts.push(Part::new(format!("heads.{task}"), &learner.heads[task]));
+        parts.push(Part::new(format!("head {task}"), &learner.heads[task]));
     }
     parts
 }

@@ -5,10 +5,12 @@ use std::ops::Range;
 use burn_dataset::Dataset;
 use rand::seq::SliceRandom;
 
+use super::prepare::TaskForm;
 use crate::{
     base::Base,
-    config::{Experiment, Split},
-    data::{Encoder, Example, Record, TaskData, epoch_batches},
+    config::{Split, TaskConfig},
+    data::{Encoder, Example, Record, Records, TaskData, epoch_batches},
+    directory::{TaskSettings, TrainingData},
     error::Result,
     seeds::{Purpose, Seeds},
 };
@@ -17,17 +19,19 @@ use crate::{
 pub struct Task {
     /// Its name.
     pub name: String,
+    /// Its settings.
+    pub settings: TaskSettings,
     /// Names of its labels; a label's index is its class.
     pub labels: Vec<String>,
-    /// Examples to train on.
+    /// Examples to train on; none of a task that was learnt before.
     pub train: Vec<Example>,
     /// Examples to evaluate on.
     pub evaluation: Vec<Example>,
     /// Tokens of each label as an answer; empty with classification heads.
     pub answers: Vec<Vec<u32>>,
-    /// The bare texts of [`Self::train`], which the router learns from.
+    /// The bare texts of [`Self::train`], which the recognizer learns from.
     pub train_texts: Vec<Vec<u32>>,
-    /// The bare texts of [`Self::evaluation`], which the router reads.
+    /// The bare texts of [`Self::evaluation`], which the recognizer reads.
     pub evaluation_texts: Vec<Vec<u32>>,
     /// The records of [`Self::evaluation`], to be asked about in another task's words.
     pub evaluation_records: Vec<Record>,
@@ -36,15 +40,83 @@ pub struct Task {
 }
 
 impl Task {
+    /// Reads and encodes the `index`-th task of a run of that `seed` from its files; `split` is evaluated on. What the user should
+    /// know goes to `warnings`.
+    ///
+    /// # Errors
+    /// When data cannot be read, a task has no examples, or a text does not fit.
+    pub fn load(
+        config: &TaskConfig,
+        settings: &TaskSettings,
+        split: Split,
+        (seed, index): (u64, usize),
+        base: &Base,
+        warnings: &mut Vec<String>,
+    ) -> Result<Self> {
+        let data = TaskData::load_task(config, settings, seed, index)?;
+        warnings.extend(data.warnings.iter().cloned());
+        Self::encode(data, settings, split, base, warnings)
+    }
+
+    /// Encodes a task's records.
+    ///
+    /// # Errors
+    /// When a text does not fit.
+    pub fn encode(
+        data: TaskData,
+        settings: &TaskSettings,
+        split: Split,
+        base: &Base,
+        warnings: &mut Vec<String>,
+    ) -> Result<Self> {
+        let mut encoder = encoder(settings, base);
+        let rows = rows(&data, split);
+        let task = Self {
+            train: encoder.encode_all(&data.train, &data)?,
+            evaluation: encoder.encode_all(rows, &data)?,
+            answers: encoder.answers(&data)?,
+            train_texts: encoder.bare_texts(&data.train, &data)?,
+            evaluation_texts: encoder.bare_texts(rows, &data)?,
+            // One that cannot be read was refused above.
+            evaluation_records: rows.iter().flatten().collect(),
+            name: data.name.clone(),
+            settings: settings.clone(),
+            labels: data.labels.clone(),
+            data,
+        };
+        warnings.extend(encoder.take_warnings());
+        Ok(task)
+    }
+
+    /// What has to be known of it to make room for it, as the `task`-th to be learnt.
+    pub fn form(&self, task: usize) -> TaskForm<'_> {
+        TaskForm {
+            task,
+            name: &self.name,
+            classes: self.labels.len(),
+            settings: &self.settings,
+        }
+    }
+
+    /// What it is learnt from.
+    pub fn training_data(&self) -> TrainingData {
+        let file = &self.data.train_file;
+        TrainingData {
+            file: file.canonicalize().unwrap_or_else(|_| file.clone()),
+            sha256: self.data.hash(),
+            rows: self.train.len(),
+        }
+    }
+
     /// Optimiser steps of one pass over the task: for each, its micro-batches of indices into [`Task::train`].
-    fn epoch(&self, experiment: &Experiment, index: usize, epoch: usize) -> Vec<Vec<Vec<usize>>> {
-        let training = &experiment.training;
+    fn epoch(&self, seed: u64, index: usize, epoch: usize) -> Vec<Vec<Vec<usize>>> {
+        let training = &self.settings.training;
         let lengths: Vec<usize> = self
             .train
             .iter()
             .map(|example| example.tokens.len())
             .collect();
-        epoch_batches(&lengths, training.batch_size, experiment.seed, index, epoch)
+        epoch_batches(&lengths, training.batch_size, seed, index, epoch)
             .chunks(training.accumulation)
             .map(<[_]>::to_vec)
             .collect()
@@ -67,6 +139,19 @@ impl Task {
     }
 }
 
+/// The encoder of a task of these settings.
+pub(super) fn encoder<'a>(settings: &TaskSettings, base: &'a Base) -> Encoder<'a> {
+    Encoder::new(settings, &base.tokenizer, base.chat.as_ref(), base.end())
+}
+
+/// The rows of a split.
+pub(super) fn rows(data: &TaskData, split: Split) -> &Records {
+    match split {
+        Split::Test => &data.test,
+        Split::Dev => &data.dev,
+    }
+}
+
 /// One optimiser step of a stage.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StageStep {
@@ -83,17 +168,18 @@ pub struct StageStep {
 ///
 /// [`Method::stage`]: crate::methods::Method::stage
 pub fn stage_steps(
-    experiment: &Experiment,
+    seed: u64,
     tasks: &[Task],
     index: usize,
     learnt: Range<usize>,
 ) -> Vec<StageStep> {
-    (0..experiment.training.epochs)
+    let epochs = tasks[index].settings.training.epochs;
+    (0..epochs)
         .flat_map(|epoch| {
             let mut steps: Vec<StageStep> = learnt
                 .clone()
                 .flat_map(|task| {
-                    let steps = tasks[task].epoch(experiment, task, epoch).into_iter();
+                    let steps = tasks[task].epoch(seed, task, epoch).into_iter();
                     steps.map(move |micro_batches| StageStep {
                         task,
                         micro_batches,
@@ -101,45 +187,9 @@ pub fn stage_steps(
                 })
                 .collect();
             if learnt.len() > 1 {
-                steps.shuffle(&mut Seeds(experiment.seed).rng(Purpose::Stage, index, epoch));
+                steps.shuffle(&mut Seeds(seed).rng(Purpose::Stage, index, epoch));
             }
             steps
         })
         .collect()
-}
-
-/// Reads and encodes the tasks `which` of the experiment, with what the user should know about them.
-///
-/// # Errors
-/// When data cannot be read, a task has no examples, or a text does not fit.
-pub fn load(
-    experiment: &Experiment,
-    base: &Base,
-    which: Range<usize>,
-) -> Result<(Vec<Task>, Vec<String>)> {
-    let mut encoder = Encoder::new(experiment, &base.tokenizer, base.chat.as_ref(), base.end());
-    let mut warnings = Vec::new();
-    let mut tasks = Vec::new();
-    for index in which {
-        let data = TaskData::load(experiment, index)?;
-        warnings.extend(data.warnings.iter().cloned());
-        let split = match experiment.evaluation.split {
-            Split::Test => &data.test,
-            Split::Dev => &data.dev,
-        };
-        tasks.push(Task {
-            train: encoder.encode_all(&data.train, &data)?,
-            evaluation: encoder.encode_all(split, &data)?,
-            answers: encoder.answers(&data)?,
-            train_texts: encoder.bare_texts(&data.train, &data)?,
-            evaluation_texts: encoder.bare_texts(split, &data)?,
-            // One that cannot be read was refused above.
-            evaluation_records: split.iter().filter_map(|record| record.ok()).collect(),
-            name: data.name.clone(),
-            labels: data.labels.clone(),
-            data,
-        });
-        warnings.extend(encoder.take_warnings());
-    }
-    Ok((tasks, warnings))
 }

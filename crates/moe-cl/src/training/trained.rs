@@ -1,4 +1,4 @@
-//! A learner read back from a run directory, for evaluation and generation.
+//! A model read from its directory, for evaluation and generation. Nothing is locked and nothing written.
 
 use std::path::Path;
 
@@ -6,114 +6,114 @@ use burn::{module::Module, tensor::activation::softmax};
 use moe_lora::Routing;
 
 use super::{
-    evaluate::{Scores, evaluate},
-    infer::{Inference, evaluation_features},
-    prepare::{prepare, untrained},
-    state::{self, Saved},
-    stream::{self, Task},
+    evaluate::{Evaluation, Scores},
+    infer::{Inference, Known, RightAnswers, evaluation_features},
+    prepare::prepare,
+    read::{kept_task, memory_of, model_of},
+    result::{RunResult, peak_memory},
+    stream::Task,
 };
 use crate::{
-    answering::{Answerer, Answering},
     base::Base,
     config::{Experiment, Split},
     data::Example,
+    directory::{Saved, Stage, State, newest, run_of},
     error::{Error, Result},
     events::Recorder,
     learner::Learner,
     methods::{Method, method},
-    metrics::Inferred,
+    metrics::{AccuracyMatrix, Inferred},
     predict::class_scores,
-    router::{Routed, TaskRouter, pooled_features},
+    recognizer::{Matrix, Recognized, TaskRecognizer, pooled_features},
+    task_model::{TaskChoice, TaskModel},
 };
 
 /// What a run has learnt so far.
 pub struct Trained<'a> {
-    /// Settings of the run.
+    /// Settings of the run, with its tasks.
     pub experiment: Experiment,
-    /// Number of tasks that were complete, the current one included where it was under way.
+    /// Number of tasks that are learnt, the current one included where it was under way.
     pub learnt: usize,
-    /// Names of each task's labels, by class.
-    pub labels: Vec<Vec<String>>,
+    /// The checkpoint that it was read from.
+    pub saved: Saved,
     base: &'a Base,
     method: Box<dyn Method>,
     learner: Learner,
-    router: TaskRouter,
+    recognizer: TaskRecognizer,
+}
+
+/// The checkpoint that `path` stands for: itself, or of a run's directory the newest between two tasks. What is under way is not yet
+/// what the model is.
+///
+/// # Errors
+/// When there is none.
+pub fn checkpoint_of(path: &Path) -> Result<Saved> {
+    let run = run_of(path)?;
+    if run != path && path.join("state.json").is_file() {
+        return Saved::open(path);
+    }
+    let (saved, _) = newest(&run, State::is_between_tasks, |saved| Ok(saved.clone()))?;
+    saved.ok_or_else(|| Error::RunDirectory {
+        path: path.into(),
+        problem: "has no whole checkpoint yet".into(),
+    })
 }
 
 impl<'a> Trained<'a> {
-    /// Settings of the run that `path` belongs to: a run directory, or one of its checkpoints.
+    /// Reads the model of a run's directory, or of one of its checkpoints ([`checkpoint_of`]).
     ///
     /// # Errors
-    /// When there is no `config.toml`, or it is refused.
-    pub fn experiment(path: &Path) -> Result<Experiment> {
-        let run = if path.join("state.json").is_file() {
-            path.parent().and_then(Path::parent).unwrap_or(path)
-        } else {
-            path
-        };
-        let config = run.join("config.toml");
-        if !config.is_file() {
-            return Err(Error::RunDirectory {
-                path: path.into(),
-                problem:
-                    "is neither a run directory (with config.toml) nor a checkpoint inside one"
-                        .into(),
-            });
-        }
-        Ok(Experiment::load(&config, &[])?)
+    /// When there is none, it is damaged, or it is another base's and that is not allowed.
+    pub fn open(path: &Path, base: &'a Base) -> Result<Self> {
+        let saved = checkpoint_of(path)?;
+        base.check(&saved.state.base.identity)?;
+        Self::on_base(saved, base)
     }
 
-    /// Reads the newest whole checkpoint of a run directory, or the checkpoint directory itself.
+    /// The model of a checkpoint, on a base that the caller knows to serve.
     ///
     /// # Errors
-    /// When there is none, or it does not fit the base.
-    pub fn open(path: &Path, base: &'a Base) -> Result<Self> {
-        let experiment = Self::experiment(path)?;
-        let saved = if path.join("state.json").is_file() {
-            Saved::open(path)?
-        } else {
-            state::latest(&path.join("checkpoints"))?
-                .0
-                .ok_or_else(|| Error::RunDirectory {
-                    path: path.into(),
-                    problem: "has no whole checkpoint yet".into(),
-                })?
-        };
-        let mut method = method(&experiment.method, experiment.tasks.len());
-        let learnt = saved.progress.task + usize::from(saved.progress.step_in_task > 0);
-        let learner = untrained(
-            &experiment,
-            base,
-            saved.progress.labels.iter().map(Vec::len),
-        )?;
-        let prepare =
-            |learner, task| prepare(method.as_ref(), &experiment, &base.decoder, learner, task);
-        let learner = saved.learner((0..learnt).fold(learner, prepare))?;
-        let learner = (learnt..experiment.tasks.len())
-            .fold(learner, prepare)
-            .valid();
+    /// When a part is damaged or does not fit.
+    pub fn on_base(saved: Saved, base: &'a Base) -> Result<Self> {
+        let state = &saved.state;
+        let experiment = state.whole_experiment();
+        let mut method = method(&experiment.method, state.tasks.len());
+        let model = model_of(&saved, base)?;
+        let first_ahead = model.learner.tasks.len();
+        let ahead = state.tasks.iter().enumerate().skip(first_ahead);
+        let learner = ahead.fold(model.learner, |learner, (index, task)| {
+            let form = super::prepare::TaskForm {
+                task: index,
+                name: &task.config.name,
+                classes: task.labels.len(),
+                settings: &task.settings,
+            };
+            prepare(
+                method.as_ref(),
+                experiment.seed,
+                &base.decoder,
+                learner,
+                form,
+            )
+        });
         method
-            .restore(&saved.memory)
-            .map_err(|error| Error::Checkpoint {
-                path: saved.path.clone(),
-                reason: format!("method memory: {error}"),
-            })?;
-        let router = TaskRouter::new(&experiment.router, base.decoder.config())?;
+            .restore(&memory_of(&saved)?)
+            .map_err(|error| saved.damaged(format!("method memory: {error}")))?;
         Ok(Self {
-            router: saved.router(router)?,
-            labels: saved.progress.labels,
+            learnt: state.progress.task + usize::from(state.progress.step_in_task > 0),
+            recognizer: model.recognizer,
+            learner: learner.valid(),
             experiment,
-            learnt,
             base,
             method,
-            learner,
+            saved,
         })
     }
 
     /// Index of a task by its name.
     ///
     /// # Errors
-    /// When the stream has no such task; the error lists those that it has.
+    /// When the model has no such task; the error lists those that it has.
     pub fn task(&self, name: &str) -> Result<usize> {
         let names: Vec<&str> = self
             .experiment
@@ -130,53 +130,65 @@ impl<'a> Trained<'a> {
             })
     }
 
-    /// The trained parts, off the autodiff device and prepared for every task of the stream.
+    /// Names of a task's labels, by class.
+    pub fn labels(&self, task: usize) -> &[String] {
+        &self.saved.state.tasks[task].labels
+    }
+
+    /// The trained parts, off the autodiff device and prepared for every task that is known.
     pub fn learner(&self) -> &Learner {
         &self.learner
     }
 
     /// Which experts answer for a task.
     pub fn routing(&self, task: usize) -> Routing {
-        self.method.routing(task)
+        self.learner.answering(task).clone()
     }
 
     /// Whether the method has experts for a text that belongs to no known task, `task` being the nearest.
     pub fn has_fallback(&self, task: usize) -> bool {
-        self.method.fallback(task).is_some()
+        self.method.fallback(&self.learner, task).is_some()
     }
 
-    /// The task of a bare text, as the router sees it; none before the first task is learnt.
+    /// The task of a bare text, as the recognizer sees it; none before the first task is learnt.
     ///
     /// # Errors
     /// When the tokenizer refuses the text.
-    pub fn infer(&self, text: &str) -> Result<Option<Routed>> {
+    pub fn infer(&self, text: &str) -> Result<Option<Recognized>> {
         let mut tokens = self.base.tokenizer.encode_text(text, true)?;
         tokens.truncate(self.experiment.data.max_tokens);
-        if tokens.is_empty() || self.router.tasks() == 0 {
+        if tokens.is_empty() || self.recognizer.tasks() == 0 {
             return Ok(None);
         }
-        let layer = self.router.layer();
+        let layer = self.recognizer.layer();
         let features = pooled_features(&self.base.decoder, self.base.pad(), layer, &[tokens]);
-        Ok(self.router.route(&features).pop())
+        Ok(self.recognizer.recognize(&features).pop())
+    }
+
+    /// A task with the rows of a split that are kept with the model.
+    fn kept(&self, task: usize, split: Split) -> Result<Task> {
+        kept_task(
+            &self.saved.state.tasks[task],
+            &self.saved.parts,
+            split,
+            self.base,
+        )
     }
 
     /// For every text of one split of a task that has a label: the distribution over the task's labels, with the task given, and the class that is true.
     ///
     /// # Errors
-    /// When data are refused.
+    /// When the kept rows are damaged.
     pub fn distributions(&self, task: usize, split: Split) -> Result<Vec<(Vec<f64>, usize)>> {
-        let mut experiment = self.experiment.clone();
-        experiment.evaluation.split = split;
-        let (tasks, _warnings) = stream::load(&experiment, self.base, task..task + 1)?;
-        let stream = &tasks[0];
+        let stream = self.kept(task, split)?;
         let mut distributions = Vec::with_capacity(stream.evaluation.len());
-        for batch in stream.evaluation_batches(experiment.evaluation.batch_size) {
+        for batch in stream.evaluation_batches(self.experiment.evaluation.batch_size) {
             let examples: Vec<&Example> = batch.iter().map(|&i| &stream.evaluation[i]).collect();
             let scores = class_scores(
-                experiment.training.objective,
+                self.experiment.training.objective,
                 self.base,
                 &self.learner,
-                Answerer::of(self.method.as_ref(), task),
+                TaskChoice::of(self.method.as_ref(), task),
                 &examples,
                 &stream.answers,
             );
@@ -193,65 +205,119 @@ impl<'a> Trained<'a> {
         Ok(distributions)
     }
 
-    /// Scores on the learnt tasks with the task of every text inferred, next to those `given` on the same texts; none before the first task is learnt.
-    ///
-    /// # Errors
-    /// When a text cannot be put in another task's words.
-    pub fn evaluate_inferred(&self, tasks: &[Task], given: &Scores) -> Result<Option<Inferred>> {
-        if self.router.tasks() == 0 {
-            return Ok(None);
-        }
-        let inference = Inference {
-            experiment: &self.experiment,
-            base: self.base,
-            method: self.method.as_ref(),
-            learner: &self.learner,
-            tasks,
-            router: &self.router,
-            features: &evaluation_features(self.base, &self.router, tasks),
-        };
-        Ok(Some(inference.evaluate(given)?.0))
-    }
-
     /// The base with the experts that answer for a task, or with `unknown` for a text of no known task near it, for generation.
-    pub fn model(&self, task: usize, unknown: bool) -> Answering<'_> {
-        let answerer = Answerer {
+    pub fn model(&self, task: usize, unknown: bool) -> TaskModel<'_> {
+        let choice = TaskChoice {
             method: self.method.as_ref(),
             task,
             unknown,
         };
-        Answering::new(&self.base.decoder, &self.learner, answerer)
+        TaskModel::new(&self.base.decoder, &self.learner, choice)
     }
 
-    /// Scores on every task of the stream, or on one `only`, with the task given.
+    /// Scores on every task that is known, or on one `only`, with the task given, on the rows that are kept with the model.
     ///
     /// # Errors
-    /// When data are refused or an event cannot be recorded.
+    /// When these are damaged or an event cannot be recorded.
     pub fn evaluate(
         &self,
         only: Option<usize>,
         recorder: &mut dyn Recorder,
     ) -> Result<(Vec<Task>, Scores)> {
-        let (mut tasks, _warnings) =
-            stream::load(&self.experiment, self.base, 0..self.experiment.tasks.len())?;
-        if let Some(only) = only {
-            for (_, task) in tasks
-                .iter_mut()
-                .enumerate()
-                .filter(|(index, _)| *index != only)
-            {
-                task.evaluation.clear();
-            }
-        }
-        let scores = evaluate(
-            &self.experiment,
-            self.base,
-            self.method.as_ref(),
-            &self.learner,
-            &tasks,
-            self.learnt,
-            recorder,
-        )?;
+        let all = 0..self.experiment.tasks.len();
+        let split = self.experiment.evaluation.split;
+        let tasks = all.clone().map(|task| self.kept(task, split));
+        let tasks = tasks.collect::<Result<Vec<Task>>>()?;
+        let which: Vec<usize> = all
+            .filter(|&it| only.is_none_or(|only| only == it))
+            .collect();
+        let scores = self
+            .evaluation(&tasks)
+            .given(&which, self.learnt, recorder)?;
         Ok((tasks, scores))
     }
+
+    /// Scores on the learnt tasks with the task of every text inferred, next to those `given` on the same texts; none before the first
+    /// task is learnt.
+    ///
+    /// # Errors
+    /// When a text cannot be put in another task's words.
+    pub fn evaluate_inferred(&self, tasks: &[Task], given: &Scores) -> Result<Option<Inferred>> {
+        if self.recognizer.tasks() == 0 {
+            return Ok(None);
+        }
+        let features: Vec<Matrix> = tasks
+            .iter()
+            .map(|task| evaluation_features(self.base, &self.recognizer, task))
+            .collect();
+        let inference = Inference {
+            evaluation: self.evaluation(tasks),
+            recognizer: &self.recognizer,
+            features: &features,
+        };
+        Ok(Some(inference.evaluate(&given.right, &[], &[])?.scores))
+    }
+
+    fn evaluation<'b>(&'b self, tasks: &'b [Task]) -> Evaluation<'b> {
+        Evaluation {
+            objective: self.experiment.training.objective,
+            batch_size: self.experiment.evaluation.batch_size,
+            base: self.base,
+            method: self.method.as_ref(),
+            learner: &self.learner,
+            tasks,
+        }
+    }
+}
+
+/// The outcome that a checkpoint tells of.
+///
+/// # Errors
+/// When a part is damaged.
+pub(super) fn result_from(saved: &Saved) -> Result<RunResult> {
+    let Saved { state, parts, .. } = saved;
+    let read = |part| -> Result<Stage> {
+        serde_json::from_slice(&parts.get(part)?).map_err(|error| saved.damaged(error.to_string()))
+    };
+    let stages = state
+        .stages
+        .iter()
+        .map(read)
+        .collect::<Result<Vec<Stage>>>()?;
+    let mut scores = stages.iter().map(|stage| stage.scores.clone());
+    let matrix = AccuracyMatrix {
+        baseline: scores.next().unwrap_or_default(),
+        rows: scores.collect(),
+    };
+    let answers = state.tasks.iter().take(state.progress.task).map(|task| {
+        let Some(part) = &task.answers else {
+            return Ok(RightAnswers::default());
+        };
+        let known: Known = serde_json::from_slice(&parts.get(part)?)
+            .map_err(|error| saved.damaged(error.to_string()))?;
+        Ok(known.right)
+    });
+    Ok(RunResult {
+        name: state.experiment.name.clone(),
+        method: method(&state.experiment.method, state.tasks.len()).name(),
+        seed: state.experiment.seed,
+        tasks: state
+            .tasks
+            .iter()
+            .map(|task| task.config.name.clone())
+            .collect(),
+        summary: matrix.summary(),
+        matrix,
+        inferred: stages
+            .into_iter()
+            .filter_map(|stage| stage.inferred)
+            .collect(),
+        answers: answers.collect::<Result<_>>()?,
+        steps: state.progress.step,
+        real_tokens: state.progress.real_tokens,
+        training_seconds: state.progress.training_seconds,
+        seconds: 0.0,
+        peak_memory: peak_memory(),
+        method_memory: state.layout.memory.iter().map(|it| it.part.bytes).sum(),
+    })
 }

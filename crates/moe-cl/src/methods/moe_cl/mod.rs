@@ -215,6 +215,11 @@ impl Method for MoeCl {
         learner
     }
 
+    /// With a single class there is nothing to tell apart.
+    fn trains_own(&self, task: usize) -> bool {
+        self.has_adversary() && self.discriminator_width(task) > 1
+    }
+
     fn fallback(&self, learner: &Learner, task: usize) -> Option<Mix> {
         let shared = self.shared(learner, task);
         match self.options.experts {
@@ -238,8 +243,7 @@ impl Method for MoeCl {
             mut rng,
             ..
         } = step;
-        // With a single class there is nothing to tell apart.
-        let adversarial = self.has_adversary() && self.discriminator_width(task) > 1;
+        let adversarial = self.trains_own(task);
         let observe = Observe {
             expert: self.shared(learner, task),
             detach_upstream: self.options.detach_upstream,
@@ -314,6 +318,7 @@ impl Method for MoeCl {
             Piece {
                 name: format!("{FEATURES}{task}"),
                 bytes,
+                settled: true,
             }
         };
         Ok((0..tasks).map(piece).collect())

@@ -1,79 +1,102 @@
-//! The loop over the stream: prepare a task, take its steps, let the method remember, evaluate everything, save.
+//! The loop over the stream: prepare a task, take its steps, let the method remember, score, save.
 
 mod persist;
+mod score;
 mod take_step;
 
-use std::{collections::BTreeMap, ops::Range, path::PathBuf};
+use std::{collections::BTreeMap, ops::Range};
 
 use burn::optim::ModuleOptimizer;
+use moe_lora::Routing;
 
+use self::persist::StoredParts;
 use super::{
-    evaluate::{Scores, evaluate, gate_share},
-    infer::{Answers, Inference, evaluation_features},
+    evaluate::share,
+    infer::{Known, RightAnswers},
     prepare::{fresh_optimizer, prepare, untrained},
     result::{RunResult, peak_memory},
-    state::Progress,
     step::trained_parameters,
     stream::{StageStep, Task, stage_steps},
 };
 use crate::{
     base::Base,
     config::Experiment,
+    directory::{Checkpoints, Learnt, Progress, Stage, TaskState},
     error::Result,
-    events::{Event, Recorder},
+    events::{Event, Recorder, now},
     learner::Learner,
-    methods::{Finished, Method, method},
-    router::{Matrix, TaskRouter, pooled_features},
+    methods::{LearntTask, Method, method},
+    metrics::AccuracyMatrix,
+    recognizer::{Matrix, TaskRecognizer, pooled_features},
     seeds::{Purpose, Seeds},
-    trunk::TrunkCache,
 };
+
+/// What a task has moved while it was learnt.
+#[derive(Default)]
+struct Moved {
+    /// The task; none where no step was taken.
+    task: Option<usize>,
+    /// The experts and gates that were trained, or changed when the task was finished.
+    experts: Vec<Routing>,
+}
 
 /// A run in progress.
 pub(in crate::training) struct Run<'a> {
-    experiment: &'a Experiment,
+    /// Settings of the run, without its tasks.
+    experiment: Experiment,
     base: &'a Base,
-    tasks: &'a [Task],
+    /// The tasks that are known.
+    tasks: Vec<Task>,
+    /// What is stored of each.
+    states: Vec<TaskState>,
     method: Box<dyn Method>,
     learner: Learner,
     optimizer: ModuleOptimizer,
-    router: TaskRouter,
-    /// What the router reads of the evaluation texts, once it was needed.
-    evaluation_features: Option<Vec<Matrix>>,
+    recognizer: TaskRecognizer,
+    /// What the recognizer reads of the texts that are scored, per task, once it was needed.
+    features: Vec<Matrix>,
     progress: Progress,
-    checkpoints: PathBuf,
-    /// Steps after which a task was complete: their checkpoints are kept.
-    task_ends: Vec<usize>,
-    /// Bytes of the method's memory in the last checkpoint.
-    method_memory: u64,
+    /// Scores so far, the untrained model's first.
+    stages: Vec<Stage>,
+    /// What is known of each task's texts.
+    known: Vec<Known>,
+    /// Which tasks' answers the task learnt last has left as they were.
+    still: Vec<bool>,
+    checkpoints: Checkpoints,
+    /// Where the parts are that have not moved since they were written.
+    stored: StoredParts,
     recorder: &'a mut dyn Recorder,
 }
 
 impl<'a> Run<'a> {
-    /// A run before its first task.
+    /// A run before its first task, for the settings of `experiment`.
     pub(in crate::training) fn new(
-        experiment: &'a Experiment,
+        experiment: &Experiment,
         base: &'a Base,
-        tasks: &'a [Task],
-        checkpoints: PathBuf,
+        tasks: Vec<(Task, TaskState)>,
+        checkpoints: Checkpoints,
         recorder: &'a mut dyn Recorder,
     ) -> Result<Self> {
+        let (tasks, states): (Vec<Task>, Vec<TaskState>) = tasks.into_iter().unzip();
         Ok(Self {
             method: method(&experiment.method, tasks.len()),
-            learner: untrained(experiment, base, tasks.iter().map(|task| task.labels.len()))?,
-            optimizer: fresh_optimizer(experiment),
-            router: TaskRouter::new(&experiment.router, base.decoder.config())?,
-            evaluation_features: None,
-            progress: Progress {
-                labels: tasks.iter().map(|task| task.labels.clone()).collect(),
-                ..Progress::default()
+            learner: untrained(experiment, &base.decoder)?,
+            optimizer: fresh_optimizer(&experiment.training),
+            recognizer: TaskRecognizer::new(&experiment.router, base.decoder.config())?,
+            features: Vec::new(),
+            progress: Progress::default(),
+            stages: Vec::new(),
+            known: vec![Known::default(); tasks.len()],
+            still: Vec::new(),
+            experiment: Experiment {
+                tasks: Vec::new(),
+                ..experiment.clone()
             },
-            experiment,
             base,
             tasks,
+            states,
             checkpoints,
-            // What there was before the first task is kept too.
-            task_ends: vec![0],
-            method_memory: 0,
+            stored: StoredParts::default(),
             recorder,
         })
     }
@@ -83,46 +106,70 @@ impl<'a> Run<'a> {
         self.method.name()
     }
 
+    /// Names of the tasks that are known.
+    pub(in crate::training) fn task_names(&self) -> Vec<String> {
+        self.tasks.iter().map(|task| task.name.clone()).collect()
+    }
+
     /// Whether every task has been learnt.
     pub(in crate::training) fn is_complete(&self) -> bool {
         self.progress.task == self.tasks.len()
     }
 
-    /// Optimiser steps of the whole run.
+    /// Where the run stands.
+    pub(in crate::training) fn progress(&self) -> &Progress {
+        &self.progress
+    }
+
+    /// Optimiser steps of the whole run, as far as its tasks are known.
     pub(in crate::training) fn total_steps(&self) -> usize {
-        (0..self.tasks.len())
-            .map(|index| self.steps(index).len())
-            .sum()
+        let done = self.states.iter().filter_map(|state| state.learnt.as_ref());
+        let ahead = (self.progress.task..self.tasks.len()).map(|index| self.steps(index).len());
+        done.map(|learnt| learnt.steps).sum::<usize>() + ahead.sum::<usize>()
     }
 
     pub(in crate::training) fn record(&mut self, event: Event) -> Result<()> {
         Ok(self.recorder.record(&event)?)
     }
 
-    fn prepare(&self, learner: Learner, task: usize) -> Learner {
+    fn prepare(&self, learner: Learner, index: usize) -> Learner {
         prepare(
             self.method.as_ref(),
-            self.experiment,
+            self.experiment.seed,
             &self.base.decoder,
             learner,
-            task,
+            self.tasks[index].form(index),
         )
     }
 
     /// Row 0 of the matrix: every task as its training would find it.
     pub(in crate::training) fn measure_untrained(&mut self) -> Result<()> {
-        self.evaluate_after(0)?;
+        self.score_all(0, &Moved::default())?;
         self.save()
     }
 
-    /// Learns the current task, or what is left of it, and evaluates.
+    /// Scores the tasks from `first` on, which have arrived since the last task was learnt, before their first step.
+    pub(in crate::training) fn measure_arrived(&mut self, first: usize) -> Result<()> {
+        let arrived: Vec<usize> = (first..self.tasks.len()).collect();
+        // In the middle of a task there is no row that they would belong to.
+        match arrived.is_empty() || self.progress.step_in_task > 0 {
+            true => Ok(()),
+            false => self.score(self.progress.task, &arrived),
+        }
+    }
+
+    /// Learns the current task, or what is left of it, and scores what there is. Nothing is on disk of the finished task yet
+    /// ([`Self::keep_task`]).
     pub(in crate::training) fn learn_task(&mut self) -> Result<()> {
         let index = self.progress.task;
         let steps = self.steps(index);
         let learnt = self.method.stage(index, self.tasks.len());
         if self.progress.step_in_task == 0 {
-            self.learner = self.prepare(self.learner.clone(), index);
-            self.optimizer = fresh_optimizer(self.experiment);
+            while self.learner.tasks.len() < learnt.end.max(index + 1) {
+                let next = self.learner.tasks.len();
+                self.learner = self.prepare(self.learner.clone(), next);
+            }
+            self.optimizer = fresh_optimizer(&self.tasks[index].settings.training);
         }
         self.record(Event::TaskStarted {
             task: index,
@@ -132,159 +179,123 @@ impl<'a> Run<'a> {
                 .map(|task| task.train.len())
                 .sum(),
             steps: steps.len(),
-            trainable: self.trainable(learnt),
+            trainable: self.trainable(learnt.clone()),
         })?;
 
         for position in self.progress.step_in_task..steps.len() {
             self.take_step(&steps[position], position, steps.len())?;
-            let every = self.experiment.training.checkpoint_every;
+            let every = self.tasks[index].settings.training.checkpoint_every;
             if every > 0
                 && self.progress.step_in_task.is_multiple_of(every)
                 && position + 1 < steps.len()
             {
+                self.stored.forget(&self.learner, learnt.clone());
                 self.save()?;
             }
         }
-        self.finish_task(index)
+        self.stored.forget(&self.learner, learnt);
+        self.finish_task(index, steps.len())
+    }
+
+    /// Puts the task that was just learnt on disk: from here on the model has it.
+    pub(in crate::training) fn keep_task(&mut self) -> Result<()> {
+        self.save()
     }
 
     /// Optimiser steps of a stage.
     fn steps(&self, index: usize) -> Vec<StageStep> {
         let learnt = self.method.stage(index, self.tasks.len());
-        stage_steps(self.experiment, self.tasks, index, learnt)
+        stage_steps(self.experiment.seed, &self.tasks, index, learnt)
     }
 
     /// Parameters that move while the tasks `learnt` are, each counted once.
     fn trainable(&self, learnt: Range<usize>) -> u64 {
         let objective = self.experiment.training.objective;
-        let parts = learnt.flat_map(|task| {
-            trained_parameters(&self.learner, &self.method.trained(task), objective, task)
+        let prepared = learnt.start..learnt.end.min(self.learner.tasks.len());
+        let parts = prepared.flat_map(|task| {
+            trained_parameters(self.method.as_ref(), &self.learner, objective, task)
         });
         let sizes: BTreeMap<String, u64> = parts.map(|part| (part.name, part.size)).collect();
         sizes.values().sum()
     }
 
-    /// The method takes what it needs, everything is evaluated, and the result is put on disk.
-    fn finish_task(&mut self, index: usize) -> Result<()> {
+    /// The method takes what it needs, and everything is scored.
+    fn finish_task(&mut self, index: usize, steps: usize) -> Result<()> {
+        let mut moved = Moved::default();
+        if steps > 0 {
+            moved.task = Some(index);
+            moved.experts.push(self.learner.trained(index).clone());
+            moved.experts.push(self.learner.answering(index).clone());
+        }
         let learner = self.learner.clone();
+        let settings = &self.tasks[index].settings.training;
         self.learner = self.method.finish(
             learner.clone(),
-            Finished {
-                base: learner.trunk(&self.base.decoder),
+            LearntTask {
+                base: learner.decoder(&self.base.decoder),
                 task: index,
                 examples: &self.tasks[index].train,
-                objective: self.experiment.training.objective,
-                batch_size: self.experiment.training.batch_size,
+                objective: settings.objective,
+                batch_size: settings.batch_size,
                 collate: learner.collate(self.base.collate()),
                 rng: Seeds(self.experiment.seed).rng(Purpose::Memory, index, 0),
             },
         );
-        self.router.learn(&pooled_features(
+        self.stored.forget_memory();
+        self.recognizer.learn(&pooled_features(
             &self.base.decoder,
             self.base.pad(),
-            self.router.layer(),
+            self.recognizer.layer(),
             &self.tasks[index].train_texts,
         ));
         self.progress.task = index + 1;
         self.progress.step_in_task = 0;
-        self.evaluate_after(index + 1)?;
-        self.task_ends.push(self.progress.step);
-        self.save()
-    }
-
-    /// Adds the row `after` to the matrix. A task that has not been learnt yet is answered as its training would find it.
-    fn evaluate_after(&mut self, after: usize) -> Result<()> {
-        let ahead = (after..self.tasks.len()).fold(self.learner.clone(), |learner, task| {
-            self.prepare(learner, task)
+        self.states[index].learnt = Some(Learnt {
+            at: now(),
+            steps,
+            step: self.progress.step,
+            score: None,
         });
-        let scores = evaluate(
-            self.experiment,
-            self.base,
-            self.method.as_ref(),
-            &ahead,
-            self.tasks,
-            after,
-            self.recorder,
-        )?;
-        self.progress.matrix.merge(after, &scores.accuracies);
-        if let Some(message) = self.base.trunk.as_ref().and_then(TrunkCache::failure) {
-            let message = message.to_owned();
-            self.record(Event::Warning { message })?;
-        }
-        self.record(Event::Evaluated {
-            after,
-            scores: scores.accuracies.clone(),
-            examples_per_second: scores.examples_per_second,
-        })?;
-        if after > 0 {
-            self.infer_after(after, &ahead, &scores)?;
-        }
-        if let Some(learnt) = after.checked_sub(1)
-            && let Some(shared) = gate_share(
-                self.base,
-                self.method.as_ref(),
-                &ahead,
-                &self.tasks[learnt],
-                learnt,
-            )
-        {
-            self.record(Event::LayerFigures {
-                task: learnt,
-                name: "gate/shared".into(),
-                layers: shared,
-            })?;
+        self.score_all(index + 1, &moved)?;
+        let score = share(&RightAnswers::read(&self.known[index].right.given));
+        if let Some(learnt) = &mut self.states[index].learnt {
+            learnt.score = score;
         }
         Ok(())
     }
 
-    /// The same row when nobody says which task a text belongs to.
-    fn infer_after(&mut self, after: usize, ahead: &Learner, given: &Scores) -> Result<()> {
-        let (base, router, tasks) = (self.base, &self.router, self.tasks);
-        let features = self
-            .evaluation_features
-            .get_or_insert_with(|| evaluation_features(base, router, tasks));
-        let inference = Inference {
-            experiment: self.experiment,
-            base,
-            method: self.method.as_ref(),
-            learner: ahead,
-            tasks,
-            router,
-            features,
-        };
-        let (inferred, right) = inference.evaluate(given)?;
-        self.progress.answers = tasks
-            .iter()
-            .zip(&given.predictions)
-            .zip(right)
-            .map(|((task, predictions), inferred)| {
-                Answers::new(&task.right(predictions), &inferred)
-            })
-            .collect();
-        self.progress.inferred.push(inferred.clone());
-        self.record(Event::Inferred {
-            after,
-            scores: inferred,
-        })
+    /// The scores so far as a matrix.
+    pub(in crate::training) fn matrix(&self) -> AccuracyMatrix {
+        let mut scores = self.stages.iter().map(|stage| stage.scores.clone());
+        AccuracyMatrix {
+            baseline: scores.next().unwrap_or_default(),
+            rows: scores.collect(),
+        }
     }
 
-    /// The outcome of a complete run.
+    /// The outcome so far.
     pub(in crate::training) fn result(&self, seconds: f64) -> RunResult {
+        let matrix = self.matrix();
+        let learnt = 0..self.progress.task;
         RunResult {
             name: self.experiment.name.clone(),
             method: self.method.name(),
             seed: self.experiment.seed,
-            tasks: self.tasks.iter().map(|task| task.name.clone()).collect(),
-            summary: self.progress.matrix.summary(),
-            matrix: self.progress.matrix.clone(),
-            inferred: self.progress.inferred.clone(),
-            answers: self.progress.answers.clone(),
+            tasks: self.task_names(),
+            summary: matrix.summary(),
+            matrix,
+            inferred: self
+                .stages
+                .iter()
+                .filter_map(|it| it.inferred.clone())
+                .collect(),
+            answers: learnt.map(|task| self.known[task].right.clone()).collect(),
             steps: self.progress.step,
             real_tokens: self.progress.real_tokens,
             training_seconds: self.progress.training_seconds,
             seconds,
             peak_memory: peak_memory(),
-            method_memory: self.method_memory,
+            method_memory: self.stored.memory_bytes(),
         }
     }
 }

@@ -7,9 +7,8 @@ use crate::{
     data::Example,
     error::{Error, Result},
     events::Event,
-    methods::DISCRIMINATOR_LOSS,
     training::{
-        step::{StepFigures, StepInput, discriminators, optimizer_step, trained_parameters},
+        step::{StepFigures, StepInput, optimizer_step, trained_parameters},
         stream::StageStep,
     },
 };
@@ -25,7 +24,7 @@ impl Run<'_> {
         let start = Instant::now();
         let index = stage_step.task;
         let task = &self.tasks[index];
-        let training = &self.experiment.training;
+        let training = &task.settings.training;
         let warmup = (training.warmup_ratio * total as f64).round() as usize;
         let learning_rate =
             training.learning_rate * training.schedule.factor(position, warmup, total);
@@ -36,7 +35,8 @@ impl Run<'_> {
             .collect();
         let step = self.progress.step + 1;
         let input = StepInput {
-            experiment: self.experiment,
+            settings: &task.settings,
+            seed: self.experiment.seed,
             base: &self.base.decoder,
             method: self.method.as_ref(),
             task: index,
@@ -76,12 +76,9 @@ impl Run<'_> {
 
     /// Refuses a part that the task trains but that no gradient reached.
     fn check_gradients(&self, index: usize, figures: &StepFigures) -> Result<()> {
-        let trained = self.method.trained(index);
         let objective = self.experiment.training.objective;
-        let mut parts = trained_parameters(&self.learner, &trained, objective, index);
-        if figures.figures.contains_key(DISCRIMINATOR_LOSS) {
-            parts.extend(discriminators(&self.learner));
-        }
+        let method = self.method.as_ref();
+        let parts = trained_parameters(method, &self.learner, objective, index);
         let missing: Vec<String> = parts
             .into_iter()
             .filter(|part| !part.ids.iter().all(|id| figures.with_gradient.contains(id)))

@@ -11,9 +11,9 @@ use moe_lora::{Mix, Mixed, Routing, Texts};
 
 use crate::{learner::Learner, methods::Method};
 
-/// Who answers: the experts that a method names for a task, or its fallback near that task.
+/// Whose experts answer: those of a task, or a method's fallback near that task.
 #[derive(Clone, Copy)]
-pub struct Answerer<'a> {
+pub struct TaskChoice<'a> {
     /// The continual method.
     pub method: &'a dyn Method,
     /// The task, or the nearest one.
@@ -22,7 +22,7 @@ pub struct Answerer<'a> {
     pub unknown: bool,
 }
 
-impl<'a> Answerer<'a> {
+impl<'a> TaskChoice<'a> {
     /// For texts of a task.
     pub fn of(method: &'a dyn Method, task: usize) -> Self {
         Self {
@@ -35,7 +35,7 @@ impl<'a> Answerer<'a> {
     /// How `texts` are answered by a `learner` off the autodiff device.
     pub fn mix(&self, base: &Decoder, learner: &Learner, texts: &Texts) -> Mix {
         let fallback = match self.unknown {
-            true => self.method.fallback(self.task),
+            true => self.method.fallback(learner, self.task),
             false => None,
         };
         fallback.unwrap_or_else(|| self.method.mix(base, learner, self.task, texts))
@@ -44,10 +44,10 @@ impl<'a> Answerer<'a> {
 
 /// The experts that a method names for a task, mixed anew for every prompt: a mix may depend on the text, and then stays what
 /// the prompt made it while the answer is written.
-pub struct Answering<'a> {
+pub struct TaskModel<'a> {
     base: &'a Decoder,
     learner: &'a Learner,
-    answerer: Answerer<'a>,
+    choice: TaskChoice<'a>,
     folds: bool,
     model: RefCell<Option<Model<'a>>>,
 }
@@ -58,13 +58,13 @@ enum Model<'a> {
     Folded(Decoder),
 }
 
-impl<'a> Answering<'a> {
+impl<'a> TaskModel<'a> {
     /// `learner` is off the autodiff device; `base` is the frozen one.
-    pub fn new(base: &'a Decoder, learner: &'a Learner, answerer: Answerer<'a>) -> Self {
+    pub fn new(base: &'a Decoder, learner: &'a Learner, choice: TaskChoice<'a>) -> Self {
         Self {
-            base: learner.trunk(base),
+            base: learner.decoder(base),
             learner,
-            answerer,
+            choice,
             folds: false,
             model: RefCell::new(None),
         }
@@ -80,20 +80,22 @@ impl<'a> Answering<'a> {
     }
 
     fn model(&self, mix: Mix) -> Model<'a> {
-        let adapters = &self.learner.adapters;
+        let catalogue = &self.learner.catalogue;
         match mix {
             Mix::Routed(Routing::Single(expert)) if self.folds => {
-                Model::Folded(adapters.merge(self.base, expert))
+                Model::Folded(catalogue.merge(self.base, expert))
             }
             Mix::Summed(experts) if self.folds => {
-                Model::Folded(adapters.summed(&experts).merge(self.base, 0))
+                let (sum, routing) = catalogue.summed(&experts);
+                let expert = routing.experts()[0];
+                Model::Folded(sum.merge(self.base, expert))
             }
-            mix => Model::Mixed(Mixed::new(self.base, adapters, mix)),
+            mix => Model::Mixed(Mixed::new(self.base, catalogue, mix)),
         }
     }
 }
 
-impl CausalLm for Answering<'_> {
+impl CausalLm for TaskModel<'_> {
     fn forward_cached(
         &self,
         tokens: Tensor<2, Int>,
@@ -103,7 +105,7 @@ impl CausalLm for Answering<'_> {
         let mut model = self.model.borrow_mut();
         if cache.is_empty() {
             let texts = Texts::new(tokens.clone(), real.clone());
-            let mix = self.answerer.mix(self.base, self.learner, &texts);
+            let mix = self.choice.mix(self.base, self.learner, &texts);
             *model = Some(self.model(mix));
         }
         match model

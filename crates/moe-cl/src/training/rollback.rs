@@ -1,0 +1,115 @@
+//! Back to what the model was right after a task.
+
+use std::path::{Path, PathBuf};
+
+use super::{result::write_result, trained::result_from};
+use crate::{
+    directory::{Checkpoints, Lock, Saved, Stage, State, newest, run_of},
+    error::{Error, Result},
+    events::{Event, Recorder},
+    methods::method,
+    recorders::JsonLog,
+};
+
+/// A way back, before it is taken.
+#[derive(Clone, Debug)]
+pub struct Rollback {
+    out: PathBuf,
+    saved: Saved,
+    /// The tasks that the model would no longer have, the one that is being learnt included.
+    pub lost: Vec<String>,
+    /// Optimiser steps that would be lost.
+    pub steps: usize,
+}
+
+impl Rollback {
+    /// The way back to right after the task called `to`.
+    ///
+    /// # Errors
+    /// When the model has not learnt it, or the checkpoint from then is not kept.
+    pub fn plan(model: &Path, to: &str) -> Result<Self> {
+        let out = run_of(model)?;
+        let (now, _) = newest(&out, |_| true, |saved| Ok(saved.clone()))?;
+        let now = now.ok_or_else(|| Error::RunDirectory {
+            path: out.clone(),
+            problem: "has no whole checkpoint".into(),
+        })?;
+        let names = |state: &State| -> Vec<String> {
+            state
+                .tasks
+                .iter()
+                .map(|task| task.config.name.clone())
+                .collect()
+        };
+        let (known, learnt) = (names(&now.state), now.state.progress.task);
+        let place = known.iter().position(|name| name == to);
+        let Some(place) = place.filter(|&place| place < learnt) else {
+            return Err(Error::UnknownTask {
+                name: to.into(),
+                known: known[..learnt].join(", "),
+            });
+        };
+        let right_after =
+            |state: &State| state.is_between_tasks() && state.progress.task == place + 1;
+        let (then, _) = newest(&out, right_after, |saved| Ok(saved.clone()))?;
+        let Some(saved) = then else {
+            return Err(Error::RunDirectory {
+                path: out,
+                problem: format!(
+                    "the checkpoint right after task {to:?} is not kept any more (`training.keep` = {})",
+                    now.state.experiment.training.keep
+                ),
+            });
+        };
+        let begun = learnt + usize::from(now.state.progress.step_in_task > 0);
+        Ok(Self {
+            lost: known[place + 1..begun.max(place + 1)].to_vec(),
+            steps: now.state.progress.step - saved.state.progress.step,
+            saved,
+            out,
+        })
+    }
+
+    /// Goes back. Killed in between, the model is what it was after some task, and the same call goes on.
+    ///
+    /// # Errors
+    /// When another process writes into the directory, or the disk refuses.
+    pub fn apply(self) -> Result<()> {
+        let Self { out, saved, .. } = self;
+        let _lock = Lock::take(&out)?;
+        let mut checkpoints = Checkpoints::open(&out)?;
+        checkpoints.remove_after(&saved.path)?;
+        // Tasks that were planned then are no longer.
+        let mut state = saved.state.clone();
+        state.tasks.truncate(state.progress.task);
+        for part in &mut state.stages {
+            let mut stage: Stage = serde_json::from_slice(&saved.parts.get(part)?)
+                .map_err(|error| saved.damaged(error.to_string()))?;
+            stage.scores.truncate(state.tasks.len());
+            let bytes = serde_json::to_vec(&stage).map_err(std::io::Error::from)?;
+            *part = saved.parts.put(&bytes)?;
+        }
+        checkpoints.save(&state, state.experiment.training.keep)?;
+        checkpoints.sweep(std::iter::empty())?;
+        let saved = Saved { state, ..saved };
+        let result = result_from(&saved)?;
+        write_result(&out, &result)?;
+        let path = out.join("events.jsonl");
+        let log = JsonLog::resume(&path, result.steps);
+        let mut log = log.map_err(|source| Error::File { path, source })?;
+        log.record(&Event::RunStarted {
+            name: result.name.clone(),
+            method: method(&saved.state.experiment.method, result.tasks.len()).name(),
+            seed: result.seed,
+            tasks: result.tasks.clone(),
+            total_steps: result.steps,
+            resumed_at: Some(result.steps),
+        })?;
+        log.record(&Event::RunFinished {
+            summary: result.summary,
+            seconds: 0.0,
+            peak_memory: None,
+        })?;
+        Ok(())
+    }
+}

@@ -1,0 +1,122 @@
+//! The time in which a process writes into a run's directory: what it goes on from, its log, its end.
+
+use std::{path::Path, time::Instant};
+
+use super::{
+    read::{Model, memory_of, model_of},
+    result::{RunResult, write_result},
+    scheduler::Run,
+    stream::Task,
+};
+use crate::{
+    base::Base,
+    config::Experiment,
+    directory::{Checkpoints, Saved, TaskState},
+    error::{Error, Result},
+    events::{Event, Recorder},
+    methods::Piece,
+    recorders::JsonLog,
+};
+
+/// A checkpoint with all that is in it.
+pub(super) struct ReadBack {
+    /// What it says.
+    pub saved: Saved,
+    /// What it holds.
+    pub model: Model,
+    /// What the method remembers.
+    pub memory: Vec<Piece>,
+    /// The optimiser's state, in the middle of a task.
+    pub optimizer: Option<Vec<u8>>,
+}
+
+/// Reads a checkpoint back whole.
+///
+/// # Errors
+/// When it is of another base, or a part is damaged.
+pub(super) fn read_back(saved: &Saved, base: &Base, allow_other_base: bool) -> Result<ReadBack> {
+    if !allow_other_base {
+        base.check(&saved.state.base.identity)?;
+    }
+    let optimizer = saved.state.layout.optimizer.as_ref();
+    Ok(ReadBack {
+        model: model_of(saved, base)?,
+        memory: memory_of(saved)?,
+        optimizer: optimizer.map(|part| saved.parts.get(part)).transpose()?,
+        saved: saved.clone(),
+    })
+}
+
+/// A process that writes into `out`, which it has locked.
+pub(super) struct Session<'a> {
+    experiment: &'a Experiment,
+    base: &'a Base,
+    out: &'a Path,
+}
+
+impl<'a> Session<'a> {
+    /// Of a run with the settings of `experiment`.
+    pub(super) fn new(experiment: &'a Experiment, base: &'a Base, out: &'a Path) -> Self {
+        Self {
+            experiment,
+            base,
+            out,
+        }
+    }
+
+    /// Goes on from a checkpoint, or begins, with these tasks, and does `work`.
+    ///
+    /// # Errors
+    /// What `work` fails with, or when the directory cannot be written.
+    pub(super) fn run<T>(
+        &self,
+        tasks: Vec<(Task, TaskState)>,
+        from: Option<ReadBack>,
+        warnings: Vec<String>,
+        recorder: &mut dyn Recorder,
+        work: impl FnOnce(&mut Run<'_>) -> Result<T>,
+    ) -> Result<T> {
+        let path = self.out.join("events.jsonl");
+        let resumed_at = from.as_ref().map(|from| from.saved.state.progress.step);
+        let log = match resumed_at {
+            Some(step) => JsonLog::resume(&path, step),
+            None => JsonLog::create(&path),
+        };
+        let mut log = log.map_err(|source| Error::File { path, source })?;
+        let mut all: Vec<&mut dyn Recorder> = vec![&mut log, recorder];
+        let checkpoints = Checkpoints::open(self.out)?;
+        checkpoints.sweep(tasks.iter().map(|(_, state)| state))?;
+        let mut run = Run::new(self.experiment, self.base, tasks, checkpoints, &mut all)?;
+        if let Some(from) = from {
+            run.restore(from)?;
+        }
+        let started = Event::RunStarted {
+            name: self.experiment.name.clone(),
+            method: run.method_name(),
+            seed: self.experiment.seed,
+            tasks: run.task_names(),
+            total_steps: run.total_steps(),
+            resumed_at,
+        };
+        run.record(started)?;
+        for message in warnings {
+            run.record(Event::Warning { message })?;
+        }
+        work(&mut run)
+    }
+}
+
+/// Says that all that was to be learnt is, and writes the result.
+///
+/// # Errors
+/// When it cannot be written.
+pub(super) fn conclude(run: &mut Run<'_>, out: &Path, started: Instant) -> Result<RunResult> {
+    let result = run.result(started.elapsed().as_secs_f64());
+    run.record(Event::RunFinished {
+        summary: result.summary.clone(),
+        seconds: result.seconds,
+        peak_memory: result.peak_memory,
+    })?;
+    write_result(out, &result)?;
+    Ok(result)
+}
