@@ -1,31 +1,31 @@
 //! A router's state as bytes, exact to the last bit: counts as u64, then numbers, all little-endian.
 
+use ndarray::s;
+
 use super::{Matrix, TaskRouter};
 
 impl TaskRouter {
     /// What training gave the router. The random map is not among it: it is a function of the configuration.
     pub fn to_bytes(&self) -> Vec<u8> {
         let (inverse, weights) = (self.ridge.inverse(), self.ridge.weights());
-        let counts = [inverse.rows(), self.samples.len()]
+        let counts = [inverse.nrows(), self.samples.len()]
             .into_iter()
-            .chain(self.samples.iter().map(Matrix::rows));
+            .chain(self.samples.iter().map(Matrix::nrows));
         let mut bytes: Vec<u8> = counts
             .flat_map(|count| (count as u64).to_le_bytes())
             .collect();
         let mut put = |value: f64| bytes.extend(value.to_le_bytes());
         put(self.threshold);
         // R is symmetric: one half says it all.
-        for row in 0..inverse.rows() {
-            inverse.row(row)[..=row]
-                .iter()
-                .for_each(|&value| put(value));
+        for row in 0..inverse.nrows() {
+            let half = inverse.slice(s![row, ..=row]);
+            half.iter().for_each(|&value| put(value));
         }
-        weights.values().iter().for_each(|&value| put(value));
+        weights.iter().for_each(|&value| put(value));
         for samples in &self.samples {
             // They came as f32.
             bytes.extend(
                 samples
-                    .values()
                     .iter()
                     .flat_map(|&value| (value as f32).to_le_bytes()),
             );
@@ -37,7 +37,7 @@ impl TaskRouter {
     pub fn read(mut self, bytes: &[u8]) -> Option<Self> {
         let mut reader = Reader(bytes);
         let features = reader.count()?;
-        if features != self.ridge.inverse().rows() {
+        if features != self.ridge.inverse().nrows() {
             return None;
         }
         let tasks = reader.count().filter(|&tasks| tasks <= bytes.len())?;
@@ -45,12 +45,12 @@ impl TaskRouter {
             .map(|_| reader.count())
             .collect::<Option<Vec<_>>>()?;
         self.threshold = reader.f64()?;
-        let mut inverse = Matrix::zeros(features, features);
+        let mut inverse = Matrix::zeros((features, features));
         for row in 0..features {
             for column in 0..=row {
                 let value = reader.f64()?;
-                inverse.row_mut(row)[column] = value;
-                inverse.row_mut(column)[row] = value;
+                inverse[[row, column]] = value;
+                inverse[[column, row]] = value;
             }
         }
         self.ridge.inverse = inverse;
@@ -95,6 +95,6 @@ impl Reader<'_> {
         // A damaged count must not ask for more memory than there are bytes.
         let count = rows.checked_mul(columns).filter(|n| *n <= self.0.len())?;
         let values = (0..count).map(|_| number(self)).collect::<Option<_>>()?;
-        Some(Matrix::new(rows, columns, values))
+        Matrix::from_shape_vec((rows, columns), values).ok()
     }
 }
