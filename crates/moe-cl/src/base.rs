@@ -113,7 +113,7 @@ impl Base {
             .transpose()?;
         let identity = BaseIdentity {
             weights: fingerprint(&checkpoint)?,
-            tokenizer: tokenizer.hash(),
+            tokenizer: tokenizer.hash()?,
             chat_template: checkpoint
                 .chat_template()
                 .map(|source| sha256(source.as_bytes())),
@@ -129,20 +129,27 @@ impl Base {
     }
 
     /// A base that was never in a file. Its identity is that of the numbers it holds.
-    pub fn in_memory(decoder: Decoder, tokenizer: Tokenizer, chat: Option<ChatTemplate>) -> Self {
+    ///
+    /// # Errors
+    /// When the tokenizer cannot be written down to be hashed.
+    pub fn in_memory(
+        decoder: Decoder,
+        tokenizer: Tokenizer,
+        chat: Option<ChatTemplate>,
+    ) -> Result<Self> {
         let identity = BaseIdentity {
             weights: sha256(&to_bytes(&decoder)),
-            tokenizer: tokenizer.hash(),
+            tokenizer: tokenizer.hash()?,
             chat_template: None,
         };
-        Self {
+        Ok(Self {
             path: PathBuf::from("memory"),
             decoder,
             tokenizer,
             chat,
             trunk: None,
             identity,
-        }
+        })
     }
 
     /// Refuses another base than `trained_on`.

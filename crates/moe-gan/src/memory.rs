@@ -1,7 +1,6 @@
-use std::f64::consts::TAU;
-
 use burn::tensor::{Device, Tensor, TensorData};
 use rand::{Rng, RngExt};
+use rand_distr::StandardNormal;
 
 /// Mean and variance per feature of what each task's pooled features looked like, so that a
 /// discriminator can be shown stand-ins for tasks whose data is gone.
@@ -131,7 +130,10 @@ impl FeatureMemory {
         let variance = self.variance(task)?;
         let values: Vec<f32> = (0..n)
             .flat_map(|_| mean.iter().zip(&variance))
-            .map(|(mean, variance)| (mean + variance.sqrt() * standard_normal(rng)) as f32)
+            .map(|(mean, variance)| {
+                let z: f64 = rng.sample(StandardNormal);
+                (mean + variance.sqrt() * z) as f32
+            })
             .collect();
         let data = TensorData::new(values, [n, self.d_model]);
         Some(Tensor::from_data(data, device))
@@ -160,12 +162,6 @@ impl Moments {
             *m2 += before * (x - *mean);
         }
     }
-}
-
-/// Box and Muller 1958.
-fn standard_normal(rng: &mut impl Rng) -> f64 {
-    let radius = (-2.0 * (1.0 - rng.random::<f64>()).ln()).sqrt();
-    radius * (TAU * rng.random::<f64>()).cos()
 }
 
 #[cfg(test)]

@@ -16,6 +16,7 @@ pub const CACHE_VARIABLE: &str = "MOE_CL_CACHE";
 /// A folder of fetched files:
 /// ```text
 /// downloads/            archives as pip leaves them; an archive put here by hand is used as if it had been downloaded
+/// fingerprints.json     what fingerprint each base had, and by which files
 /// pypi/<name>-<version>/<path inside the archive>
 /// trunks/<fingerprint>/ states of texts after the frozen layers below the first expert
 /// verified/<sha256>     which file was last found to have that hash (length, time, path), so that it is hashed once

@@ -1,8 +1,7 @@
-use std::f64::consts::TAU;
-
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor, TensorData};
 use rand::{Rng, RngExt};
+use rand_distr::StandardNormal;
 
 use crate::{LoraConfig, LoraInit};
 
@@ -31,7 +30,7 @@ impl Lora {
         let bound = 1.0 / (d_in as f64).sqrt();
         let mut draw = || match config.init {
             LoraInit::Kaiming => rng.random_range(-bound..bound),
-            LoraInit::Gaussian => standard_normal(rng) / rank as f64,
+            LoraInit::Gaussian => rng.sample::<f64, _>(StandardNormal) / rank as f64,
         };
         let values: Vec<f32> = (0..d_in * rank).map(|_| draw() as f32).collect();
         Self::from_tensors(
@@ -84,12 +83,6 @@ impl Lora {
     pub fn delta(&self) -> Tensor<2> {
         self.a.val().matmul(self.b.val()) * self.scaling
     }
-}
-
-/// Box and Muller 1958.
-fn standard_normal(rng: &mut impl Rng) -> f64 {
-    let radius = (-2.0 * (1.0 - rng.random::<f64>()).ln()).sqrt();
-    radius * (TAU * rng.random::<f64>()).cos()
 }
 
 #[cfg(test)]

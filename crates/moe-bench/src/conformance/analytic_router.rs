@@ -20,14 +20,15 @@ pub fn run(case: &Case) -> anyhow::Result<Verdict> {
     let mut check = Check::default();
     let mut close = |name: &str, got: &Matrix| -> anyhow::Result<()> {
         let want = matrix(&tensors, name)?;
-        let shape = |matrix: &Matrix| [matrix.rows(), matrix.columns()];
+        let shape = |matrix: &Matrix| [matrix.nrows(), matrix.ncols()];
+        let values = |matrix: &Matrix| matrix.iter().copied().collect::<Vec<f64>>();
         check.exact(&format!("{name} shape"), &shape(got), &shape(&want));
-        check.close_f64(name, got.values(), want.values(), tolerance, |_| true);
+        check.close_f64(name, &values(got), &values(&want), tolerance, |_| true);
         Ok(())
     };
 
     let blocks = blocks(&tensors)?;
-    let mut sequential = RecursiveRidge::new(blocks[0].0.columns(), ridge);
+    let mut sequential = RecursiveRidge::new(blocks[0].0.ncols(), ridge);
     for (task, (x, y)) in blocks.iter().enumerate() {
         sequential.learn(x, y);
         close(&format!("task{task}.R_after"), sequential.inverse())?;
@@ -42,15 +43,19 @@ pub fn run(case: &Case) -> anyhow::Result<Verdict> {
         let mut features = Vec::new();
         for (x, y) in &blocks {
             let block = map.forward(x);
-            features.extend_from_slice(block.values());
+            features.extend(&block);
             expanded.learn(&block, y);
         }
-        let columns = expanded.weights().rows();
-        let features = Matrix::new(features.len() / columns, columns, features);
+        let columns = expanded.weights().nrows();
+        let features = Matrix::from_shape_vec((features.len() / columns, columns), features)?;
         close("expand.relu_features", &features)?;
         close("expand.W_joint", expanded.weights())?;
     }
-    let best: Vec<i64> = scores.iter_rows().map(argmax).collect();
+    let best: Vec<i64> = scores
+        .rows()
+        .into_iter()
+        .map(|row| argmax(&row.to_vec()))
+        .collect();
     check.exact("test.pred", &best, &tensors.i64("test.pred")?);
     check.note_unused(&tensors);
     Ok(check.verdict())
@@ -63,11 +68,11 @@ fn blocks(tensors: &Tensors) -> anyhow::Result<Vec<(Matrix, Matrix)>> {
         .map(|task| {
             let x = matrix(tensors, &format!("task{task}.X"))?;
             let y = matrix(tensors, &format!("task{task}.Y"))?;
-            if x.rows() != y.rows() {
+            if x.nrows() != y.nrows() {
                 bail!(
                     "task{task} has {} rows of X and {} of Y",
-                    x.rows(),
-                    y.rows()
+                    x.nrows(),
+                    y.nrows()
                 );
             }
             Ok((x, y))
@@ -77,7 +82,7 @@ fn blocks(tensors: &Tensors) -> anyhow::Result<Vec<(Matrix, Matrix)>> {
 
 fn matrix(tensors: &Tensors, name: &str) -> anyhow::Result<Matrix> {
     let [rows, columns] = tensors.dims(name)?;
-    Ok(Matrix::new(rows, columns, tensors.f64(name)?))
+    Ok(Matrix::from_shape_vec((rows, columns), tensors.f64(name)?)?)
 }
 
 /// The first of the largest, as numpy's.

@@ -58,13 +58,13 @@ fn model(case: &Case) -> anyhow::Result<Verdict> {
             (
                 file.read_f32(inner)?,
                 file.tensor(inner)
-                    .map(|tensor| tensor.dtype.name())
+                    .map(|tensor| tensor.dtype.name().to_string())
                     .unwrap_or_default(),
             )
         } else {
             continue;
         };
-        let tolerance = if EXACT.contains(&dtype) {
+        let tolerance = if EXACT.contains(&dtype.as_str()) {
             ONE_ULP
         } else {
             loose

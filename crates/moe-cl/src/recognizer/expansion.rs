@@ -1,8 +1,9 @@
 //! The fixed random map in front of the regression.
 
+use ndarray::{ArrayBase, Data, Ix2};
 use rand::RngExt;
 
-use super::matrix::Matrix;
+use super::Matrix;
 use crate::seeds::{Purpose, Seeds};
 
 /// `φ(x) = relu(x W)` with a `W` that is drawn once and never learnt: what a line cannot tell apart in `d_model` dimensions,
@@ -23,23 +24,25 @@ impl RandomExpansion {
     pub fn new(d_model: usize, features: usize, seed: u64) -> Self {
         let bound = (3.0 / d_model as f64).sqrt();
         let mut rng = Seeds(seed).rng(Purpose::RandomFeatures, 0, 0);
-        let values = (0..d_model * features).map(|_| rng.random_range(-bound..bound));
-        Self::from_weights(Matrix::new(d_model, features, values.collect()))
+        let draw = || rng.random_range(-bound..bound);
+        Self::from_weights(Matrix::from_shape_simple_fn((d_model, features), draw))
     }
 
     /// `d_model`.
     pub fn inputs(&self) -> usize {
-        self.weights.rows()
+        self.weights.nrows()
     }
 
     /// `x [n, d_model]` → `φ(x) [n, features]`.
-    pub fn forward(&self, x: &Matrix) -> Matrix {
-        x.matmul(&self.weights).map(|sum| sum.max(0.0))
+    pub fn forward(&self, x: &ArrayBase<impl Data<Elem = f64>, Ix2>) -> Matrix {
+        x.dot(&self.weights).mapv_into(|sum| sum.max(0.0))
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use ndarray::array;
+
     use super::*;
 
     #[test]
@@ -50,10 +53,7 @@ mod tests {
 
     #[test]
     fn negative_sums_are_cut_to_zero() {
-        let map = RandomExpansion::from_weights(Matrix::new(1, 2, vec![1.0, -1.0]));
-        assert_eq!(
-            map.forward(&Matrix::new(1, 1, vec![2.0])).values(),
-            [2.0, 0.0]
-        );
+        let map = RandomExpansion::from_weights(array![[1.0, -1.0]]);
+        assert_eq!(map.forward(&array![[2.0]]), array![[2.0, 0.0]]);
     }
 }

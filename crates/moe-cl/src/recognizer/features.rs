@@ -23,7 +23,7 @@ const EPSILON: f64 = 1e-12;
 /// When a text has no token, or the base has fewer layers.
 pub fn pooled_features(base: &Decoder, fill: u32, layer: usize, texts: &[Vec<u32>]) -> Matrix {
     let d_model = base.config().d_model;
-    let mut features = Matrix::zeros(texts.len(), d_model);
+    let mut features = Matrix::zeros((texts.len(), d_model));
     // Texts of like length together, so that little is padded.
     let mut order: Vec<usize> = (0..texts.len()).collect();
     order.sort_by_key(|&index| texts[index].len());

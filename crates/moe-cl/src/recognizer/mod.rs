@@ -1,26 +1,30 @@
-//! The task of a text when nobody says it: an analytic router on the frozen base's early features (Any-SSR, arXiv 2503.13575).
+//! The task of a text when nobody says it: an analytic recognizer on the frozen base's early features (Any-SSR, arXiv 2503.13575).
 //!
 //! A text's tokens run through the embedding and the first few frozen layers, their mean is expanded by a fixed random
 //! ReLU map, and a ridge regression scores the tasks. The regression is updated task by task and always equals the one
-//! trained on all tasks at once, so the router cannot forget.
+//! trained on all tasks at once, so the recognizer cannot forget.
 
+mod cholesky;
 mod expansion;
 mod features;
-mod matrix;
 mod persist;
 mod ridge;
 
 use moe_core::config::ModelConfig;
+use ndarray::{Array1, Array2, ArrayView1, Axis, s};
 
 pub use expansion::RandomExpansion;
 pub use features::pooled_features;
-pub use matrix::Matrix;
+pub(crate) use persist::{from_f32_bytes, to_f32_bytes};
 pub use ridge::RecursiveRidge;
 
 use crate::{
     config::RouterConfig,
     error::{Error, Result},
 };
+
+/// `[rows, columns]` of f64 on the CPU: the recursion squares condition numbers, for which f32 is too coarse.
+pub type Matrix = Array2<f64>;
 
 /// Texts that the regression learns at once.
 const BLOCK: usize = 256;
@@ -46,7 +50,7 @@ pub struct TaskRecognizer {
 pub struct Recognized {
     /// The task that scores best.
     pub task: usize,
-    /// How sure the router is that the text belongs to a known task at all; more is surer.
+    /// How sure the recognizer is that the text belongs to a known task at all; more is surer.
     pub confidence: f64,
     /// Whether that reaches the threshold.
     pub known: bool,
@@ -89,14 +93,13 @@ impl TaskRecognizer {
     /// Learns the next task from the `pooled [n, d_model]` features of its training texts.
     pub fn learn(&mut self, pooled: &Matrix) {
         let task = self.tasks();
-        for start in (0..pooled.rows()).step_by(BLOCK) {
-            let block = pooled.slice_rows(start..(start + BLOCK).min(pooled.rows()));
-            let mut targets = Matrix::zeros(block.rows(), task + 1);
-            (0..block.rows()).for_each(|row| targets.row_mut(row)[task] = 1.0);
+        for block in pooled.axis_chunks_iter(Axis(0), BLOCK) {
+            let mut targets = Matrix::zeros((block.nrows(), task + 1));
+            targets.column_mut(task).fill(1.0);
             self.ridge.learn(&self.expansion.forward(&block), &targets);
         }
-        self.samples
-            .push(pooled.slice_rows(0..pooled.rows().min(SAMPLES)));
+        let kept = pooled.nrows().min(SAMPLES);
+        self.samples.push(pooled.slice(s![..kept, ..]).to_owned());
         self.calibrate();
     }
 
@@ -110,7 +113,8 @@ impl TaskRecognizer {
         let leverages = self.ridge.leverages(&expanded);
         let scores = self.ridge.predict(&expanded);
         scores
-            .iter_rows()
+            .rows()
+            .into_iter()
             .zip(leverages)
             .map(|(scores, leverage)| {
                 let (task, confidence) = best(scores, leverage);
@@ -133,8 +137,8 @@ impl TaskRecognizer {
             let expanded = self.expansion.forward(samples);
             let leverages = self.ridge.leverages(&expanded);
             let scores = self.ridge.predict(&expanded);
-            for (scores, leverage) in scores.iter_rows().zip(leverages) {
-                let left_out: Vec<f64> = scores
+            for (scores, leverage) in scores.rows().into_iter().zip(leverages) {
+                let left_out: Array1<f64> = scores
                     .iter()
                     .enumerate()
                     .map(|(column, score)| {
@@ -142,7 +146,7 @@ impl TaskRecognizer {
                         (score - leverage * target) / (1.0 - leverage)
                     })
                     .collect();
-                confidences.push(best(&left_out, leverage / (1.0 - leverage)).1);
+                confidences.push(best(left_out.view(), leverage / (1.0 - leverage)).1);
             }
         }
         confidences.sort_by(f64::total_cmp);
@@ -156,7 +160,7 @@ impl TaskRecognizer {
 
 /// The best-scoring task and the confidence in it: its score in units of its standard deviation, `ŷ / √(1 + h)`, since the
 /// data may leave open (leverage `h`) what a text like this scores.
-fn best(scores: &[f64], leverage: f64) -> (usize, f64) {
+fn best(scores: ArrayView1<f64>, leverage: f64) -> (usize, f64) {
     let (task, score) = scores
         .iter()
         .copied()
@@ -205,7 +209,7 @@ mod tests {
             };
             centre + rng.random_range(-0.5f32..0.5)
         });
-        Matrix::new(count, D_MODEL, values.map(f64::from).collect())
+        Matrix::from_shape_vec((count, D_MODEL), values.map(f64::from).collect()).unwrap()
     }
 
     fn taught(tasks: usize) -> TaskRecognizer {

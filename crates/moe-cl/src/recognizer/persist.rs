@@ -1,5 +1,7 @@
 //! A recognizer's state as bytes, exact to the last bit: counts as u64, then numbers, all little-endian.
 
+use ndarray::s;
+
 use super::{Matrix, TaskRecognizer};
 
 impl TaskRecognizer {
@@ -7,18 +9,17 @@ impl TaskRecognizer {
     /// change again. The random map is not among it: it is a function of the configuration.
     pub fn to_parts(&self) -> Vec<Vec<u8>> {
         let (inverse, weights) = (self.ridge.inverse(), self.ridge.weights());
-        let mut bytes = (inverse.rows() as u64).to_le_bytes().to_vec();
+        let mut bytes = (inverse.nrows() as u64).to_le_bytes().to_vec();
         let mut put = |value: f64| bytes.extend(value.to_le_bytes());
         put(self.threshold);
         // R is symmetric: one half says it all.
-        for row in 0..inverse.rows() {
-            inverse.row(row)[..=row]
-                .iter()
-                .for_each(|&value| put(value));
+        for row in 0..inverse.nrows() {
+            let half = inverse.slice(s![row, ..=row]);
+            half.iter().for_each(|&value| put(value));
         }
-        weights.values().iter().for_each(|&value| put(value));
+        weights.iter().for_each(|&value| put(value));
         // They came as f32.
-        let samples = self.samples.iter().map(Matrix::to_f32_bytes);
+        let samples = self.samples.iter().map(to_f32_bytes);
         std::iter::once(bytes).chain(samples).collect()
     }
 
@@ -27,29 +28,44 @@ impl TaskRecognizer {
         let (regression, samples) = parts.split_first()?;
         let mut reader = Reader(regression);
         let features = usize::try_from(reader.u64()?).ok()?;
-        if features != self.ridge.inverse().rows() {
+        if features != self.ridge.inverse().nrows() {
             return None;
         }
         self.threshold = reader.f64()?;
-        let mut inverse = Matrix::zeros(features, features);
+        let mut inverse = Matrix::zeros((features, features));
         for row in 0..features {
             for column in 0..=row {
                 let value = reader.f64()?;
-                inverse.row_mut(row)[column] = value;
-                inverse.row_mut(column)[row] = value;
+                inverse[[row, column]] = value;
+                inverse[[column, row]] = value;
             }
         }
         self.ridge.inverse = inverse;
         let weights = (0..features * samples.len()).map(|_| reader.f64());
-        self.ridge.weights = Matrix::new(features, samples.len(), weights.collect::<Option<_>>()?);
+        let weights = weights.collect::<Option<Vec<f64>>>()?;
+        self.ridge.weights = Matrix::from_shape_vec((features, samples.len()), weights).ok()?;
         let d_model = self.expansion.inputs();
         let samples = samples.iter().map(|bytes| {
             let rows = bytes.len() / (d_model * size_of::<f32>());
-            Matrix::from_f32_bytes(rows, d_model, bytes)
+            from_f32_bytes(rows, d_model, bytes)
         });
         self.samples = samples.collect::<Option<_>>()?;
         reader.0.is_empty().then_some(self)
     }
+}
+
+/// Its values as little-endian f32, row after row: exact where they came as f32.
+pub fn to_f32_bytes(matrix: &Matrix) -> Vec<u8> {
+    let values = matrix.iter();
+    values.flat_map(|&value| (value as f32).to_le_bytes()).collect()
+}
+
+/// From what [`to_f32_bytes`] gave; none where that is of another size.
+pub fn from_f32_bytes(rows: usize, columns: usize, bytes: &[u8]) -> Option<Matrix> {
+    let (words, rest) = bytes.as_chunks();
+    let values = words.iter().map(|word| f32::from_le_bytes(*word).into());
+    let matrix = Matrix::from_shape_vec((rows, columns), values.collect()).ok()?;
+    rest.is_empty().then_some(matrix)
 }
 
 /// What is left to read.

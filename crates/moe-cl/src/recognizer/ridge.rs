@@ -1,6 +1,10 @@
 //! Recursive ridge regression: the joint least-squares solution, block after block, without keeping the data.
 
-use super::matrix::{Matrix, dot};
+use ndarray::linalg::general_mat_mul;
+use ndarray::{Axis, concatenate};
+
+use super::Matrix;
+use super::cholesky::cholesky_forward;
 
 /// Ridge regression from features to targets that is told its data in blocks and always holds the solution over all of them,
 /// `W = (Xᵀ X + λ I)⁻¹ Xᵀ Y` (Any-SSR, arXiv 2503.13575).
@@ -20,8 +24,8 @@ impl RecursiveRidge {
     pub fn new(features: usize, ridge: f64) -> Self {
         assert!(ridge > 0.0, "the ridge is above 0");
         Self {
-            inverse: Matrix::scaled_identity(features, 1.0 / ridge),
-            weights: Matrix::zeros(features, 0),
+            inverse: Matrix::eye(features) / ridge,
+            weights: Matrix::zeros((features, 0)),
         }
     }
 
@@ -44,52 +48,54 @@ impl RecursiveRidge {
     /// # Panics
     /// When the shapes do not fit or a target is missing.
     pub fn learn(&mut self, x: &Matrix, y: &Matrix) {
-        assert_eq!(x.rows(), y.rows(), "a target for every row");
-        if x.rows() == 0 {
+        assert_eq!(x.nrows(), y.nrows(), "a target for every row");
+        if x.nrows() == 0 {
             return;
         }
-        self.weights = self.weights.widen(y.columns());
-        let x_r = x.matmul(&self.inverse); // [n, features]
-        let mut gram = x_r.matmul_transposed(x); // X R Xᵀ [n, n]
-        for index in 0..gram.rows() {
-            gram.row_mut(index)[index] += 1.0;
-        }
-        // With L Lᵀ = I + X R Xᵀ and Z = L⁻¹ X R the correction is Zᵀ Z: R stays symmetric to the last bit.
-        let z = gram.cholesky_forward(&x_r);
-        self.inverse.add_transposed_product(-1.0, &z, &z);
-        let mut residual = x.matmul(&self.weights); // [n, targets]
-        for row in 0..residual.rows() {
-            for (out, target) in residual.row_mut(row).iter_mut().zip(y.row(row)) {
-                *out = target - *out;
-            }
-        }
-        let mut pulled = Matrix::zeros(x.columns(), y.columns()); // Xᵀ (Y − X W)
-        pulled.add_transposed_product(1.0, x, &residual);
-        let step = self.inverse.matmul(&pulled);
-        for row in 0..step.rows() {
-            for (weight, step) in self.weights.row_mut(row).iter_mut().zip(step.row(row)) {
-                *weight += step;
-            }
-        }
+        self.widen(y.ncols());
+        let x_r = x.dot(&self.inverse); // [n, features]
+        let mut gram = x_r.dot(&x.t()); // X R Xᵀ [n, n]
+        gram.diag_mut().mapv_inplace(|value| value + 1.0);
+        // With L Lᵀ = I + X R Xᵀ and Z = L⁻¹ X R the correction is Zᵀ Z.
+        let z = cholesky_forward(&gram, x_r);
+        general_mat_mul(-1.0, &z.t(), &z, 1.0, &mut self.inverse);
+        mirror(&mut self.inverse);
+        let residual = y - &x.dot(&self.weights); // [n, targets]
+        let step = self.inverse.dot(&x.t().dot(&residual));
+        self.weights += &step;
+    }
+
+    /// Gives `W` as many columns as there are `targets`, the new ones zero.
+    fn widen(&mut self, targets: usize) {
+        let [features, known] = [self.weights.nrows(), self.weights.ncols()];
+        assert!(known <= targets, "a column for every target so far");
+        let new = Matrix::zeros((features, targets - known));
+        self.weights = concatenate![Axis(1), self.weights, new];
     }
 
     /// `x [n, features]` → `X W [n, targets]`.
     pub fn predict(&self, x: &Matrix) -> Matrix {
-        x.matmul(&self.weights)
+        x.dot(&self.weights)
     }
 
     /// How little the data say about each row of `x [n, features]`: `x R xᵀ`, the variance of its prediction over that of the noise.
     pub fn leverages(&self, x: &Matrix) -> Vec<f64> {
-        let x_r = x.matmul(&self.inverse);
-        x.iter_rows()
-            .zip(x_r.iter_rows())
-            .map(|(x, x_r)| dot(x, x_r))
-            .collect()
+        (x.dot(&self.inverse) * x).sum_axis(Axis(1)).to_vec()
+    }
+}
+
+/// Writes the lower half over the upper one: symmetric to the last bit, however the product before it summed.
+fn mirror(matrix: &mut Matrix) {
+    for row in 0..matrix.nrows() {
+        for column in 0..row {
+            matrix[[column, row]] = matrix[[row, column]];
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use ndarray::array;
     use rand::RngExt;
 
     use super::*;
@@ -97,29 +103,20 @@ mod tests {
 
     fn random(rows: usize, columns: usize, place: usize) -> Matrix {
         let mut rng = Seeds(1).rng(Purpose::RandomFeatures, place, 0);
-        let values = (0..rows * columns).map(|_| rng.random_range(-1.0..1.0));
-        Matrix::new(rows, columns, values.collect())
+        Matrix::from_shape_simple_fn((rows, columns), || rng.random_range(-1.0..1.0))
     }
 
     /// `y [n, targets]` that is 1 in one column.
     fn one_hot(rows: usize, targets: usize, column: usize) -> Matrix {
-        let mut y = Matrix::zeros(rows, targets);
-        (0..rows).for_each(|row| y.row_mut(row)[column] = 1.0);
+        let mut y = Matrix::zeros((rows, targets));
+        y.column_mut(column).fill(1.0);
         y
-    }
-
-    fn stack(blocks: &[Matrix], columns: usize) -> Matrix {
-        let values: Vec<f64> = blocks
-            .iter()
-            .flat_map(|block| block.widen(columns).values().to_vec())
-            .collect();
-        Matrix::new(values.len() / columns, columns, values)
     }
 
     #[track_caller]
     fn close(a: &Matrix, b: &Matrix) {
-        assert_eq!(a.values().len(), b.values().len());
-        for (a, b) in a.values().iter().zip(b.values()) {
+        assert_eq!(a.dim(), b.dim());
+        for (a, b) in a.iter().zip(b) {
             assert!((a - b).abs() < 1e-10, "{a} is not {b}");
         }
     }
@@ -127,43 +124,53 @@ mod tests {
     #[test]
     fn sequential_is_joint() {
         let blocks = [random(7, 6, 0), random(3, 6, 1), random(11, 6, 2)];
-        let targets = [one_hot(7, 1, 0), one_hot(3, 2, 1), one_hot(11, 3, 2)];
         let mut sequential = RecursiveRidge::new(6, 0.5);
-        for (x, y) in blocks.iter().zip(&targets) {
-            sequential.learn(x, y);
+        for (task, x) in blocks.iter().enumerate() {
+            sequential.learn(x, &one_hot(x.nrows(), task + 1, task));
         }
-        let (x, y) = (stack(&blocks, 6), stack(&targets, 3));
+        let x = concatenate![Axis(0), blocks[0], blocks[1], blocks[2]];
+        let y = concatenate![
+            Axis(0),
+            one_hot(7, 3, 0),
+            one_hot(3, 3, 1),
+            one_hot(11, 3, 2)
+        ];
         let mut joint = RecursiveRidge::new(6, 0.5);
         joint.learn(&x, &y);
         close(&sequential.inverse, &joint.inverse);
         close(&sequential.weights, &joint.weights);
 
         // And the joint one solves the normal equations (XᵀX + λI) W = Xᵀ Y.
-        let mut normal = Matrix::scaled_identity(6, 0.5);
-        normal.add_transposed_product(1.0, &x, &x);
-        let mut wanted = Matrix::zeros(6, 3);
-        wanted.add_transposed_product(1.0, &x, &y);
-        close(&normal.matmul(&joint.weights), &wanted);
+        let normal = Matrix::eye(6) * 0.5 + x.t().dot(&x);
+        close(&normal.dot(&joint.weights), &x.t().dot(&y));
+    }
+
+    #[test]
+    fn the_inverse_is_symmetric_to_the_last_bit() {
+        let mut ridge = RecursiveRidge::new(61, 0.5);
+        ridge.learn(&random(300, 61, 0), &one_hot(300, 1, 0));
+        assert_eq!(ridge.inverse, ridge.inverse.t());
     }
 
     #[test]
     fn a_new_task_adds_a_column_and_needs_no_earlier_data() {
         let mut ridge = RecursiveRidge::new(4, 1.0);
         ridge.learn(&random(5, 4, 0), &one_hot(5, 1, 0));
-        assert_eq!(ridge.weights.columns(), 1);
+        assert_eq!(ridge.weights.ncols(), 1);
         // Another task whose features are all zero adds a column and leaves the first as it was.
-        let before = ridge.clone();
-        ridge.learn(&Matrix::zeros(5, 4), &one_hot(5, 2, 1));
-        assert_eq!(ridge.weights, before.weights.widen(2));
+        let mut before = ridge.clone();
+        ridge.learn(&Matrix::zeros((5, 4)), &one_hot(5, 2, 1));
+        before.widen(2);
+        assert_eq!(ridge.weights, before.weights);
         assert_eq!(ridge.inverse, before.inverse);
     }
 
     #[test]
     fn leverage_is_small_where_there_were_data() {
         let mut ridge = RecursiveRidge::new(2, 0.1);
-        let seen = Matrix::new(3, 2, vec![1.0, 0.0, 2.0, 0.0, 1.5, 0.0]);
+        let seen = array![[1.0, 0.0], [2.0, 0.0], [1.5, 0.0]];
         ridge.learn(&seen, &one_hot(3, 1, 0));
-        let leverages = ridge.leverages(&Matrix::scaled_identity(2, 1.0));
+        let leverages = ridge.leverages(&Matrix::eye(2));
         assert!(leverages[0] < 0.2 && (leverages[1] - 10.0).abs() < 1e-12);
     }
 }

@@ -11,8 +11,8 @@ use super::{
     stream::{self, Task},
 };
 use crate::{
-    answering::TaskChoice, base::Base, config::Experiment, data::Example, error::Result,
-    methods::method, predict::predict,
+    base::Base, config::Experiment, data::Example, directory::TaskSettings, error::Result,
+    methods::method, predict::predict, task_model::TaskChoice,
 };
 
 /// A run that has not been made.

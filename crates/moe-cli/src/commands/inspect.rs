@@ -131,7 +131,7 @@ fn dtypes(checkpoint: &Checkpoint) -> BTreeMap<String, (u64, u64)> {
     let mut dtypes = BTreeMap::new();
     for name in checkpoint.names() {
         let entry: &mut (u64, u64) = dtypes
-            .entry(checkpoint.dtype(name).unwrap_or("?").to_string())
+            .entry(checkpoint.dtype(name).unwrap_or("?".into()))
             .or_default();
         entry.0 += 1;
         entry.1 += checkpoint

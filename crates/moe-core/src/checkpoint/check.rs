@@ -56,7 +56,7 @@ fn compare(checkpoint: &Checkpoint, parameter: &Parameter, complaints: &mut Comp
         let message = format!("{name} is {found:?}, expected {shape:?} from {keys}");
         complaints.misshaped.push(message);
     }
-    if is_integer(dtype) {
+    if is_integer(&dtype) {
         complaints.not_float.push(format!("{name} is {dtype}"));
     }
 }

@@ -4,6 +4,7 @@
 //! is asked for, and every shape against the model's settings before a weight is read.
 
 mod check;
+mod fingerprint;
 mod folder;
 pub mod gguf;
 mod positioned;
@@ -109,10 +110,12 @@ impl Checkpoint {
     }
 
     /// The storage type as its format spells it (`BF16`, `Q4_1`); `None` for an unknown name.
-    pub fn dtype(&self, name: &str) -> Option<&str> {
+    pub fn dtype(&self, name: &str) -> Option<String> {
         match &self.weights {
-            Weights::Safetensors(files) => files.tensor(name).map(|tensor| tensor.dtype.name()),
-            Weights::Gguf(model) => model.tensor(name).map(|tensor| tensor.dtype.name()),
+            Weights::Safetensors(files) => {
+                files.tensor(name).map(|tensor| tensor.dtype.to_string())
+            }
+            Weights::Gguf(model) => model.tensor(name).map(|tensor| tensor.dtype.name().into()),
         }
     }
 

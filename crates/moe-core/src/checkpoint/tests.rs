@@ -1,17 +1,22 @@
+use std::collections::HashSet;
 use std::fs;
 use std::path::Path;
 
 use serde_json::{Value, json};
 
+use super::safetensors::SafetensorsFile;
 use super::*;
 
-/// Writes `tensors` of zeros as one safetensors file.
-fn write(path: &Path, tensors: &[(String, Vec<usize>)], dtype: &str, first: f32) {
+/// One half.
+const HALF: [u8; 4] = 0.5f32.to_le_bytes();
+
+/// Writes `tensors` as one safetensors file: the element `first`, then zeros of as many bytes.
+fn write(path: &Path, tensors: &[(String, Vec<usize>)], dtype: &str, first: &[u8]) {
     let (mut header, mut data) = (serde_json::Map::new(), Vec::new());
     for (name, shape) in tensors {
         let begin = data.len();
-        data.resize(begin + 4 * shape.iter().product::<usize>(), 0);
-        data[begin..begin + 4].copy_from_slice(&first.to_le_bytes());
+        data.resize(begin + first.len() * shape.iter().product::<usize>(), 0);
+        data[begin..begin + first.len()].copy_from_slice(first);
         let entry = json!({"dtype": dtype, "shape": shape, "data_offsets": [begin, data.len()]});
         header.insert(name.clone(), entry);
     }
@@ -39,7 +44,7 @@ fn folder(tied: bool) -> (tempfile::TempDir, Vec<(String, Vec<usize>)>) {
 }
 
 fn open(dir: &Path, tensors: &[(String, Vec<usize>)]) -> Result<Checkpoint> {
-    write(&dir.join("model.safetensors"), tensors, "F32", 0.5);
+    write(&dir.join("model.safetensors"), tensors, "F32", &HALF);
     Checkpoint::open(dir)
 }
 
@@ -111,13 +116,13 @@ fn an_untied_model_without_head_is_told_so() {
 fn integer_weights_and_non_finite_values_are_refused_by_name() {
     let (dir, shapes) = folder(true);
     let path = dir.path().join("model.safetensors");
-    write(&path, &shapes, "I32", 0.0);
+    write(&path, &shapes, "I32", &[0; 4]);
     let message = Checkpoint::open(dir.path()).unwrap_err().to_string();
     assert!(
         message.contains("not floats") && message.contains("I32"),
         "{message}"
     );
-    write(&path, &shapes, "F32", f32::NAN);
+    write(&path, &shapes, "F32", &f32::NAN.to_le_bytes());
     let checkpoint = Checkpoint::open(dir.path()).unwrap();
     let message = checkpoint
         .read_f32("model.norm.weight")
@@ -129,12 +134,77 @@ fn integer_weights_and_non_finite_values_are_refused_by_name() {
     );
 }
 
+/// Both shards of a folder, and their index.
+fn write_shards(dir: &Path, shapes: &[(String, Vec<usize>)]) {
+    let (one, two) = shapes.split_at(3);
+    write(&dir.join("1.safetensors"), one, "F32", &HALF);
+    write(&dir.join("2.safetensors"), two, "F32", &HALF);
+    let place = |(index, (name, _)): (usize, &(String, Vec<usize>))| {
+        let shard = if index < 3 { 1 } else { 2 };
+        (name.clone(), Value::from(format!("{shard}.safetensors")))
+    };
+    let map: serde_json::Map<_, _> = shapes.iter().enumerate().map(place).collect();
+    let index = json!({"weight_map": map}).to_string();
+    fs::write(dir.join("model.safetensors.index.json"), index).unwrap();
+}
+
+#[test]
+fn the_fingerprint_is_that_of_the_tensors_whatever_files_they_lie_in() {
+    let (dir, shapes) = folder(true);
+    let whole = open(dir.path(), &shapes).unwrap().fingerprint().unwrap();
+    assert_eq!(whole.len(), 64);
+
+    let (dir, mut shapes) = folder(true);
+    write_shards(dir.path(), &shapes);
+    let sharded = Checkpoint::open(dir.path()).unwrap().fingerprint().unwrap();
+    assert_eq!(sharded, whole, "in shards");
+
+    shapes.reverse();
+    let (dir, _) = folder(true);
+    let turned = open(dir.path(), &shapes).unwrap().fingerprint().unwrap();
+    assert_eq!(turned, whole, "in another order");
+    shapes.push((
+        "model.layers.0.self_attn.rotary_emb.inv_freq".into(),
+        vec![1],
+    ));
+    let more = open(dir.path(), &shapes).unwrap().fingerprint().unwrap();
+    assert_eq!(more, whole, "with a tensor that nothing reads");
+}
+
+#[test]
+fn a_byte_a_name_or_a_type_makes_another_fingerprint() {
+    let (dir, shapes) = folder(true);
+    let path = dir.path().join("model.safetensors");
+    let fingerprint = || {
+        let checkpoint = Checkpoint::open(dir.path()).unwrap();
+        checkpoint.fingerprint().unwrap()
+    };
+    let mut found = Vec::new();
+    for dtype in ["F16", "BF16"] {
+        write(&path, &shapes, dtype, &[0; 2]);
+        found.push(fingerprint());
+    }
+    // The same byte in one of two tensors of one shape.
+    let bytes = fs::read(&path).unwrap();
+    for name in ["gate_proj", "up_proj"] {
+        let file = SafetensorsFile::open(&path).unwrap();
+        let name = format!("model.layers.0.mlp.{name}.weight");
+        let start = file.tensor(&name).unwrap().bytes.start as usize;
+        let mut changed = bytes.clone();
+        changed[start] = 1;
+        fs::write(&path, changed).unwrap();
+        found.push(fingerprint());
+    }
+    let different: HashSet<&String> = found.iter().collect();
+    assert_eq!(different.len(), 4, "{found:?}");
+}
+
 /// The message about a folder whose tensors lie in two shards and are listed by `index`.
 fn refused_shards(index: impl Fn(&str, bool) -> Option<String>) -> Option<String> {
     let (dir, shapes) = folder(true);
     let (one, two) = shapes.split_at(3);
-    write(&dir.path().join("1.safetensors"), one, "F32", 0.5);
-    write(&dir.path().join("2.safetensors"), two, "F32", 0.5);
+    write(&dir.path().join("1.safetensors"), one, "F32", &HALF);
+    write(&dir.path().join("2.safetensors"), two, "F32", &HALF);
     let mut map = serde_json::Map::new();
     for (name, _) in &shapes {
         let first = one.iter().any(|(listed, _)| listed == name);

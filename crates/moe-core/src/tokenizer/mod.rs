@@ -4,6 +4,8 @@ mod gguf;
 
 use std::path::Path;
 
+use sha2::{Digest, Sha256};
+
 use crate::checkpoint::gguf::GgufTokenizer;
 use crate::checkpoint::{Checkpoint, TokenizerSource};
 use crate::error::{Error, Result};
@@ -64,6 +66,17 @@ impl Tokenizer {
     /// other.
     pub fn from_gguf(vocabulary: &GgufTokenizer) -> Result<Self> {
         Self::from_json(&serde_json::to_vec(&vocabulary.to_json()?).map_err(failed)?)
+    }
+
+    /// SHA-256, in lower-case hexadecimal, of the tokenizer as `tokenizer.json` has it, written in one way: spaces, the order of
+    /// the vocabulary and the settings of truncation and padding, which are not used, have no part in it.
+    ///
+    /// # Errors
+    ///
+    /// A part of it cannot be written as JSON.
+    pub fn hash(&self) -> Result<String> {
+        let json = self.inner.to_string(false).map_err(failed)?;
+        Ok(hex::encode(Sha256::digest(json)))
     }
 
     /// Token ids of `text`, in which special tokens written out are special tokens: for what a
@@ -135,4 +148,31 @@ impl Checkpoint {
 
 fn failed(error: impl std::fmt::Display) -> Error {
     Error::Tokenizer(error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hash(json: &str) -> String {
+        Tokenizer::from_json(json.as_bytes())
+            .unwrap()
+            .hash()
+            .unwrap()
+    }
+
+    #[test]
+    fn the_hash_is_of_the_tokens_and_not_of_how_they_are_written() {
+        let one = hash(
+            r#"{"version": "1.0", "model": {"type": "BPE", "vocab": {"a": 0, "b": 1}, "merges": []}}"#,
+        );
+        let same = hash(
+            r#"{"truncation": {"max_length": 3, "strategy": "LongestFirst", "stride": 0, "direction": "Right"},
+                "model": {"vocab": {"b": 1, "a": 0}, "merges": [], "type": "BPE"}}"#,
+        );
+        let other = hash(r#"{"model": {"type": "BPE", "vocab": {"a": 1, "b": 0}, "merges": []}}"#);
+        assert_eq!(one, same);
+        assert_ne!(one, other);
+        assert_eq!(one.len(), 64);
+    }
 }

@@ -1,21 +1,19 @@
 //! One model's files at one revision: fetched, checked, and begun again where a transfer broke off.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 
 use hf_hub::repository::RepoTypeModel;
 use hf_hub::{HFError, HFRepositorySync};
-use serde::Deserialize;
 
 use super::relay::{Relay, report};
-use crate::base::is_inside;
 use crate::cache::Cache;
 use crate::error::{Result, SourceError};
 use crate::progress::Progress;
 use crate::web::root_cause;
+use crate::weights::{self, INDEX, SINGLE};
 
-const INDEX: &str = "model.safetensors.index.json";
 /// How often a file is asked for whose transfer broke off or came out wrong.
 const ATTEMPTS: usize = 3;
 
@@ -29,30 +27,13 @@ pub(super) struct Download<'a> {
     pub(super) progress: &'a mut dyn FnMut(Progress),
 }
 
-#[derive(Deserialize)]
-struct Index {
-    weight_map: BTreeMap<String, String>,
-}
-
 impl Download<'_> {
     /// Names of the weight files.
     pub(super) fn shards(&mut self) -> Result<BTreeSet<String>> {
         let Some(path) = self.file(INDEX)? else {
-            return Ok(BTreeSet::from(["model.safetensors".to_string()]));
+            return Ok(BTreeSet::from([SINGLE.to_string()]));
         };
-        let text = std::fs::read_to_string(&path)
-            .map_err(|error| SourceError::io("read", &path, &error))?;
-        let index: Index = serde_json::from_str(&text).map_err(|error| {
-            SourceError::new(format!("{} is not a weight index: {error}", path.display()))
-        })?;
-        let shards = index.weight_map.into_values().collect::<BTreeSet<_>>();
-        match shards.iter().find(|shard| !is_inside(shard)) {
-            Some(shard) => Err(SourceError::new(format!(
-                "{} names a file outside the model: {shard:?}",
-                path.display()
-            ))),
-            None => Ok(shards),
-        }
+        weights::shards(&path)
     }
 
     /// The local path of a file, fetched if need be; none when the model has no such file.

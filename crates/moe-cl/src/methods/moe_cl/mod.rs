@@ -9,7 +9,6 @@ use burn::module::Module;
 use moe_gan::{Discriminator, FeatureMemory};
 use moe_lora::{ExpertId, Gate as TaskGate, GateId, GateInit, Mix, Observe, Routing};
 use rand::Rng;
-use rand_chacha::ChaCha8Rng;
 
 use super::{Card, LearntTask, Loss, Method, NewTask, Own, Piece, Step};
 use crate::{

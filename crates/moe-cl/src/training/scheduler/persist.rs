@@ -15,7 +15,7 @@ use crate::{
     error::{Error, Result},
     events::Event,
     learner::Learner,
-    recognizer::Matrix,
+    recognizer::{from_f32_bytes, to_f32_bytes},
     training::{infer::Known, prepare::fresh_optimizer, session::ReadBack},
 };
 
@@ -131,7 +131,7 @@ impl Run<'_> {
         };
         let rows = self.tasks[task].evaluation.len();
         let d_model = self.base.decoder.config().d_model;
-        let matrix = Matrix::from_f32_bytes(rows, d_model, &saved.parts.get(&stored.part)?);
+        let matrix = from_f32_bytes(rows, d_model, &saved.parts.get(&stored.part)?);
         self.features
             .push(matrix.ok_or_else(|| saved.damaged("features of other texts"))?);
         Ok(())
@@ -283,7 +283,7 @@ impl Run<'_> {
             if let Some(features) = self.features.get(index)
                 && state.features.as_ref().is_none_or(|it| it.split != split)
             {
-                let part = parts.put(&features.to_f32_bytes())?;
+                let part = parts.put(&to_f32_bytes(features))?;
                 state.features = Some(StoredFeatures { split, part });
             }
             let known = &self.known[index];

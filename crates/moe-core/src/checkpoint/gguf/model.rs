@@ -1,11 +1,13 @@
 //! A GGUF file read as a decoder: Hugging Face names, shapes and row order.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::path::Path;
 
 use super::names::{hugging_face, is_rotary};
 use super::tokenizer::{self, GgufTokenizer};
 use super::{GgufFile, TensorInfo, config};
+use crate::checkpoint::positioned::PositionedFile;
 use crate::config::{Architecture, ModelConfig};
 use crate::error::{Error, Result};
 
@@ -55,6 +57,14 @@ impl GgufModel {
 
     pub(in crate::checkpoint) fn tensor(&self, name: &str) -> Option<&TensorInfo> {
         self.file.tensor(self.names.get(name)?)
+    }
+
+    /// The file, and the bytes of a tensor there.
+    pub(in crate::checkpoint) fn stored(
+        &self,
+        name: &str,
+    ) -> Option<(&PositionedFile, Range<u64>)> {
+        Some((&self.file.file, self.tensor(name)?.bytes.clone()))
     }
 
     pub(in crate::checkpoint) fn bytes_on_disk(&self) -> u64 {

@@ -172,7 +172,7 @@ fn a_model_opens_under_hugging_face_names() {
         assert_eq!([q[0], q[4], q[8], q[12]], [0.0, 8.0, 4.0, 12.0]);
         let down = "model.layers.0.mlp.down_proj.weight";
         assert_eq!(checkpoint.shape(down), Some(&[4, 32][..]));
-        assert_eq!(checkpoint.dtype(down), Some("Q8_0"));
+        assert_eq!(checkpoint.dtype(down).unwrap(), "Q8_0");
         assert_eq!(checkpoint.read_f32(down).unwrap()[33], 0.5);
     }
 }

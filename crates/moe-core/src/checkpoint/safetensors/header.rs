@@ -7,9 +7,11 @@ use std::collections::HashMap;
 use std::ops::Range;
 use std::path::Path;
 
+use safetensors::Dtype;
+use safetensors::tensor::TensorInfo;
+use serde::Deserialize;
 use serde_json::Value;
 
-use super::dtype::Dtype;
 use super::unique_map::UniqueMap;
 use crate::checkpoint::positioned::PositionedFile;
 use crate::error::{Error, Result};
@@ -25,7 +27,7 @@ pub struct TensorEntry {
     /// Row-major; empty for a scalar.
     pub shape: Vec<usize>,
     /// Bytes from the start of the file.
-    pub(super) bytes: Range<u64>,
+    pub(in crate::checkpoint) bytes: Range<u64>,
 }
 
 /// Tensors by name, and the free text of `__metadata__`.
@@ -96,59 +98,46 @@ fn metadata(fields: UniqueMap<Value>, path: &Path) -> Result<HashMap<String, Str
 
 fn entry(name: &str, fields: UniqueMap<Value>, start: u64, path: &Path) -> Result<TensorEntry> {
     let refuse = |message: String| Error::tensor(path, name, message);
-    let (mut dtype, mut shape, mut offsets) = (None, None, None);
-    for (key, value) in fields.0 {
-        match key.as_str() {
-            "dtype" => dtype = Some(value),
-            "shape" => shape = Some(value),
-            "data_offsets" => offsets = Some(value),
-            other => return Err(refuse(format!("unknown header key `{other}`"))),
-        }
+    let known = |key: &str| ["dtype", "shape", "data_offsets"].contains(&key);
+    if let Some((key, _)) = fields.0.iter().find(|(key, _)| !known(key)) {
+        return Err(refuse(format!("unknown header key `{key}`")));
     }
-    let missing = |key: &str| refuse(format!("its header entry has no `{key}`"));
-    let dtype = dtype.ok_or_else(|| missing("dtype"))?;
-    let shape = shape.ok_or_else(|| missing("shape"))?;
-    let offsets = offsets.ok_or_else(|| missing("data_offsets"))?;
+    let fields = Value::Object(fields.0.into_iter().collect());
+    let TensorInfo {
+        dtype,
+        shape,
+        data_offsets: (begin, end),
+    } = TensorInfo::deserialize(&fields).map_err(|error| {
+        refuse(format!(
+            "its header entry {fields} does not give a type, a list of sizes and two positions: {error}"
+        ))
+    })?;
 
-    let dtype = dtype
-        .as_str()
-        .and_then(Dtype::parse)
-        .ok_or_else(|| refuse(format!("unknown dtype {dtype}")))?;
-    let sizes = whole_numbers(&shape)
-        .ok_or_else(|| refuse(format!("shape {shape} is not a list of sizes")))?;
-    let [begin, end] = whole_numbers(&offsets)
-        .and_then(|numbers| <[u64; 2]>::try_from(numbers).ok())
-        .ok_or_else(|| refuse(format!("data_offsets {offsets} are not two positions")))?;
-
-    let stored = end
-        .checked_sub(begin)
-        .ok_or_else(|| refuse(format!("data_offsets {offsets} end before they begin")))?;
-    let wanted = sizes
+    let stored = end.checked_sub(begin).ok_or_else(|| {
+        refuse(format!(
+            "data_offsets [{begin}, {end}] end before they begin"
+        ))
+    })?;
+    let wanted = shape
         .iter()
-        .try_fold(1u64, |product, &size| product.checked_mul(size))
-        .and_then(|elements| elements.checked_mul(dtype.bits()))
-        .ok_or_else(|| refuse(format!("shape {shape} overflows")))?;
+        .try_fold(1usize, |product, &size| product.checked_mul(size))
+        .and_then(|elements| elements.checked_mul(dtype.bitsize()))
+        .ok_or_else(|| refuse(format!("shape {shape:?} overflows")))?;
     if stored.checked_mul(8) != Some(wanted) {
         return Err(refuse(format!(
-            "shape {shape} of {} needs {} bytes, data_offsets give {stored}",
-            dtype.name(),
+            "shape {shape:?} of {dtype} needs {} bytes, data_offsets give {stored}",
             wanted.div_ceil(8)
         )));
     }
-    let shape: Option<Vec<usize>> = sizes.iter().map(|&size| size.try_into().ok()).collect();
-    let absolute = |offset: u64| start.checked_add(offset);
-    match (shape, absolute(begin), absolute(end)) {
-        (Some(shape), Some(begin), Some(end)) => Ok(TensorEntry {
+    let absolute = |offset: usize| start.checked_add(offset as u64);
+    match (absolute(begin), absolute(end)) {
+        (Some(begin), Some(end)) => Ok(TensorEntry {
             dtype,
             shape,
             bytes: begin..end,
         }),
-        _ => Err(refuse(format!("data_offsets {offsets} overflow"))),
+        _ => Err(refuse(format!("data_offsets [{begin}, {end}] overflow"))),
     }
-}
-
-fn whole_numbers(value: &Value) -> Option<Vec<u64>> {
-    value.as_array()?.iter().map(Value::as_u64).collect()
 }
 
 /// In order of position every tensor begins where the one before it ended.

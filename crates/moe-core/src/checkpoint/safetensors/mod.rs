@@ -1,6 +1,6 @@
 //! Safetensors files: a strict reader, and checkpoints cut into several of them.
 
-mod dtype;
+mod convert;
 mod header;
 mod sharded;
 mod unique_map;
@@ -8,7 +8,8 @@ mod unique_map;
 use std::collections::HashMap;
 use std::path::Path;
 
-pub use self::dtype::Dtype;
+pub use ::safetensors::Dtype;
+
 use self::header::Header;
 pub use self::header::TensorEntry;
 pub(super) use self::sharded::Sharded;
@@ -66,10 +67,10 @@ impl SafetensorsFile {
     /// When the name is unknown, the type is not F64, F32, F16 or BF16, or reading fails.
     pub fn read_f32(&self, name: &str) -> Result<Vec<f32>> {
         let (tensor, bytes) = self.read(name)?;
-        tensor.dtype.widen(&bytes).ok_or_else(|| {
+        convert::widen(tensor.dtype, &bytes).ok_or_else(|| {
             let message = format!(
                 "is of type {}, expected F32, F16, BF16 or F64",
-                tensor.dtype.name()
+                tensor.dtype
             );
             Error::tensor(self.path(), name, message)
         })
@@ -81,8 +82,8 @@ impl SafetensorsFile {
     /// When the name is unknown, the type is not BOOL or an integer below U64, or reading fails.
     pub fn read_i64(&self, name: &str) -> Result<Vec<i64>> {
         let (tensor, bytes) = self.read(name)?;
-        tensor.dtype.integers(&bytes).ok_or_else(|| {
-            let message = format!("is of type {}, expected integers", tensor.dtype.name());
+        convert::integers(tensor.dtype, &bytes).ok_or_else(|| {
+            let message = format!("is of type {}, expected integers", tensor.dtype);
             Error::tensor(self.path(), name, message)
         })
     }

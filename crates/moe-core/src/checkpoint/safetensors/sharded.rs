@@ -2,12 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::ops::Range;
 use std::path::{Component, Path, PathBuf};
 
 use super::unique_map::UniqueMap;
 use super::{SafetensorsFile, TensorEntry};
 use crate::checkpoint::check::is_harmless;
 use crate::checkpoint::folder::read_text;
+use crate::checkpoint::positioned::PositionedFile;
 use crate::error::{Error, Result};
 
 /// The weight files of one checkpoint folder.
@@ -87,6 +89,15 @@ impl Sharded {
 
     pub(in crate::checkpoint) fn tensor(&self, name: &str) -> Option<&TensorEntry> {
         self.files[*self.places.get(name)?].tensor(name)
+    }
+
+    /// The file that holds a tensor, and its bytes there.
+    pub(in crate::checkpoint) fn stored(
+        &self,
+        name: &str,
+    ) -> Option<(&PositionedFile, Range<u64>)> {
+        let shard = &self.files[*self.places.get(name)?];
+        Some((&shard.file, shard.tensor(name)?.bytes.clone()))
     }
 
     pub(in crate::checkpoint) fn read_f32(&self, name: &str) -> Result<Vec<f32>> {

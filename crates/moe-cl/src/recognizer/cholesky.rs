@@ -1,0 +1,52 @@
+//! A triangular solve by Cholesky's factorisation.
+
+use ndarray::{Axis, s};
+
+use super::Matrix;
+
+/// `L⁻¹ · right`, where `L Lᵀ = matrix` is the Cholesky factorisation of this symmetric positive definite matrix, of which the
+/// lower half is read. `matrix [n, n]`, `right [n, columns]` → `[n, columns]`.
+///
+/// # Panics
+/// When it is not positive definite, or `right` has another number of rows.
+pub(super) fn cholesky_forward(matrix: &Matrix, mut right: Matrix) -> Matrix {
+    let n = matrix.nrows();
+    assert_eq!(n, matrix.ncols(), "a square matrix");
+    assert_eq!(n, right.nrows(), "as many rows on the right");
+    let mut factor = Matrix::zeros((n, n));
+    for i in 0..n {
+        for j in 0..=i {
+            let known = factor.slice(s![i, ..j]).dot(&factor.slice(s![j, ..j]));
+            let rest = matrix[[i, j]] - known;
+            factor[[i, j]] = if i == j {
+                assert!(rest > 0.0, "a positive definite matrix");
+                rest.sqrt()
+            } else {
+                rest / factor[[j, j]]
+            };
+        }
+    }
+    for i in 0..n {
+        let (solved, mut rest) = right.view_mut().split_at(Axis(0), i);
+        let mut row = rest.row_mut(0);
+        for (j, terms) in solved.rows().into_iter().enumerate() {
+            row.scaled_add(-factor[[i, j]], &terms);
+        }
+        row /= factor[[i, i]];
+    }
+    right
+}
+
+#[cfg(test)]
+mod tests {
+    use ndarray::array;
+
+    use super::*;
+
+    #[test]
+    fn the_cholesky_factor_undoes_its_matrix() {
+        let a = array![[4.0, 2.0], [2.0, 5.0]];
+        let z = cholesky_forward(&a, Matrix::eye(2));
+        assert_eq!(a.dot(&z.t().dot(&z)), Matrix::eye(2));
+    }
+}
