@@ -1,6 +1,6 @@
 //! A triangular solve by Cholesky's factorisation.
 
-use ndarray::{Axis, s};
+use ndarray::{ArrayView1, Axis};
 
 use super::Matrix;
 
@@ -16,7 +16,7 @@ pub(super) fn cholesky_forward(matrix: &Matrix, mut right: Matrix) -> Matrix {
     let mut factor = Matrix::zeros((n, n));
     for i in 0..n {
         for j in 0..=i {
-            let known = factor.slice(s![i, ..j]).dot(&factor.slice(s![j, ..j]));
+            let known = left_of(&factor, i, j).dot(&left_of(&factor, j, j));
             let rest = matrix[[i, j]] - known;
             factor[[i, j]] = if i == j {
                 assert!(rest > 0.0, "a positive definite matrix");
@@ -35,6 +35,11 @@ pub(super) fn cholesky_forward(matrix: &Matrix, mut right: Matrix) -> Matrix {
         row /= factor[[i, i]];
     }
     right
+}
+
+/// The first `columns` numbers of a row.
+fn left_of(matrix: &Matrix, row: usize, columns: usize) -> ArrayView1<'_, f64> {
+    matrix.row(row).split_at(Axis(0), columns).0
 }
 
 #[cfg(test)]

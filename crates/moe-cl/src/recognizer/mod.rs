@@ -11,7 +11,7 @@ mod persist;
 mod ridge;
 
 use moe_core::config::ModelConfig;
-use ndarray::{Array1, Array2, ArrayView1, Axis, s};
+use ndarray::{Array1, Array2, ArrayView1, Axis};
 
 pub use expansion::RandomExpansion;
 pub use features::pooled_features;
@@ -99,7 +99,7 @@ impl TaskRecognizer {
             self.ridge.learn(&self.expansion.forward(&block), &targets);
         }
         let kept = pooled.nrows().min(SAMPLES);
-        self.samples.push(pooled.slice(s![..kept, ..]).to_owned());
+        self.samples.push(pooled.view().split_at(Axis(0), kept).0.to_owned());
         self.calibrate();
     }
 

@@ -1,6 +1,6 @@
 //! A recognizer's state as bytes, exact to the last bit: counts as u64, then numbers, all little-endian.
 
-use ndarray::s;
+use ndarray::Axis;
 
 use super::{Matrix, TaskRecognizer};
 
@@ -14,7 +14,7 @@ impl TaskRecognizer {
         put(self.threshold);
         // R is symmetric: one half says it all.
         for row in 0..inverse.nrows() {
-            let half = inverse.slice(s![row, ..=row]);
+            let (half, _) = inverse.row(row).split_at(Axis(0), row + 1);
             half.iter().for_each(|&value| put(value));
         }
         weights.iter().for_each(|&value| put(value));
@@ -57,7 +57,9 @@ impl TaskRecognizer {
 /// Its values as little-endian f32, row after row: exact where they came as f32.
 pub fn to_f32_bytes(matrix: &Matrix) -> Vec<u8> {
     let values = matrix.iter();
-    values.flat_map(|&value| (value as f32).to_le_bytes()).collect()
+    values
+        .flat_map(|&value| (value as f32).to_le_bytes())
+        .collect()
 }
 
 /// From what [`to_f32_bytes`] gave; none where that is of another size.
