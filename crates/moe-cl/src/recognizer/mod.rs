@@ -99,7 +99,8 @@ impl TaskRecognizer {
             self.ridge.learn(&self.expansion.forward(&block), &targets);
         }
         let kept = pooled.nrows().min(SAMPLES);
-        self.samples.push(pooled.view().split_at(Axis(0), kept).0.to_owned());
+        self.samples
+            .push(pooled.view().split_at(Axis(0), kept).0.to_owned());
         self.calibrate();
     }
 

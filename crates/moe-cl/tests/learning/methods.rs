@@ -4,9 +4,10 @@ use burn::tensor::TensorData;
 use moe_cl::{
     Learner,
     config::MethodConfig,
-    methods::{Method, method},
+    methods::{Method, Own, method},
     probes::Probes,
 };
+use moe_lora::ExpertId;
 
 use super::*;
 
@@ -57,9 +58,9 @@ fn run_of(folder: &Path, base: &Base, method: &str) -> (PathBuf, RunResult) {
 }
 
 /// B on the down projection of an expert in the second layer.
-fn expert(learner: &Learner, index: usize) -> TensorData {
-    let expert = &learner.adapters.banks[1].experts[index];
-    let lora = expert.down.as_ref().expect("a LoRA on down");
+fn expert(learner: &Learner, index: u64) -> TensorData {
+    let expert = learner.catalogue.expert(ExpertId(index));
+    let lora = expert.layers[1].down.as_ref().expect("a LoRA on down");
     lora.b.val().into_data()
 }
 
@@ -180,7 +181,7 @@ fn a_linear_probe_has_heads_and_nothing_else() {
     let base = base();
     let (out, _) = run_of(folder.path(), &base, "{name='linear_probe'}");
     let trained = Trained::open(&out, &base).expect("a finished run");
-    assert!(trained.learner().adapters.banks.is_empty());
+    assert!(trained.learner().catalogue.experts().is_empty());
     assert_eq!(trained.learner().num_params(), TASKS.len() * 16 * 2);
     let refused = std::panic::catch_unwind(|| {
         let settings = [
@@ -202,7 +203,9 @@ fn full_fine_tuning_moves_a_copy_and_leaves_the_base() {
     let now = base.decoder.layers[1].feed_forward.down.weight.val();
     assert_eq!(now.into_data(), before.clone().into_data());
     let trained = Trained::open(&out, &base).expect("a finished run");
-    let decoder = trained.learner().decoder.as_ref().expect("its own decoder");
+    let Some(Own::Decoder(decoder)) = &trained.learner().own else {
+        panic!("its own decoder");
+    };
     let moved = decoder.layers[1].feed_forward.down.weight.val();
     assert_ne!(moved.into_data(), before.into_data());
 }
@@ -214,9 +217,8 @@ fn without_an_adversary_there_is_no_discriminator_and_no_memory() {
     let base = base();
     let (out, result) = run_of(folder.path(), &base, "{name='moe_cl',adversarial_weight=0}");
     let trained = Trained::open(&out, &base).expect("a finished run");
-    assert!(trained.learner().discriminators.is_empty());
-    // An empty list.
-    assert_eq!(result.method_memory, 2);
+    assert!(trained.learner().own.is_none());
+    assert_eq!(result.method_memory, 0);
     assert_eq!(result.method, "moe_cl (improved, no discriminator)");
 }
 
@@ -227,7 +229,12 @@ fn a_frozen_gate_moves_with_the_first_task_only() {
     let base = base();
     let (out, _) = run_of(folder.path(), &base, "{name='moe_cl',gate='frozen'}");
     let after = after_each_task(&out, &base);
-    let gate = |learner: &Learner| learner.adapters.banks[0].gates[0].weight.val().into_data();
+    let gate = |learner: &Learner| {
+        let [only] = learner.catalogue.gates() else {
+            panic!("one gate");
+        };
+        only.layers[0].weight.val().into_data()
+    };
     assert_eq!(gate(&after[0]), gate(&after[2]));
     let still = tempfile::tempdir().expect("a folder");
     write_data(still.path());
