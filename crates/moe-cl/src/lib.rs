@@ -5,8 +5,6 @@ pub mod data;
 pub mod events;
 pub mod metrics;
 pub mod probes;
-pub mod recorders;
-pub mod report;
 pub mod router;
 
 mod answering;

@@ -17,6 +17,7 @@ use moe_core::{
     device::DeviceChoice,
     source::{BaseSource, Cache, fetch_default, smollm2},
 };
+use moe_report::TensorBoard;
 
 use super::{
     ability::{self, Abilities},
@@ -76,7 +77,9 @@ pub fn child(folder: &Path, with_stripping: bool) -> anyhow::Result<()> {
     )?;
     base.keep_trunk(&experiment, &Cache::open()?.trunks())?;
     let options = RunOptions::new(folder.into(), true);
-    learn(&experiment, &base, &options, &mut Lines)?;
+    let board = TensorBoard::new(folder.join("tensorboard"));
+    let mut recorders: Vec<Box<dyn Recorder>> = vec![Box::new(board), Box::new(Lines)];
+    learn(&experiment, &base, &options, &mut recorders)?;
     let path = folder.join(ability::FILE);
     if !path.is_file() {
         let abilities = Abilities::measure(folder, &base)?;

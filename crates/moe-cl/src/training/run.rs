@@ -10,8 +10,7 @@ use crate::{
     base::Base,
     config::Experiment,
     error::{Error, Result},
-    events::{Event, Recorder},
-    recorders::{JsonLog, TensorBoard},
+    events::{Event, JsonLog, Recorder},
 };
 
 /// Where a run writes, and whether it goes on.
@@ -25,7 +24,8 @@ pub struct RunOptions {
 
 /// Learns the experiment's tasks one after another on top of the frozen `base`.
 ///
-/// Writes `config.toml`, `events.jsonl`, `tensorboard/`, `checkpoints/` and `result.json` below `options.out`.
+/// Writes `config.toml`, `events.jsonl`, `checkpoints/` and `result.json` below `options.out`; whatever else is to take note of the
+/// run's events is handed in as `recorder`, a list of recorders if there are several.
 /// A run that was killed and is resumed ends with the same weights, bit for bit on the CPU, as one that was not.
 ///
 /// # Errors
@@ -45,17 +45,13 @@ pub fn learn(
     let (saved, damaged) = state::latest(&checkpoints)?;
 
     let resumed_at = saved.as_ref().map(|saved| saved.progress.step);
-    let (log, board) = (out.join("events.jsonl"), out.join("tensorboard"));
-    let (json_log, tensor_board) = match resumed_at {
-        Some(step) => (
-            JsonLog::resume(&log, step),
-            TensorBoard::resume(&board, step),
-        ),
-        None => (JsonLog::create(&log), TensorBoard::create(&board)),
-    };
-    let mut json_log = json_log.map_err(|source| file_error(&log, source))?;
-    let mut tensor_board = tensor_board.map_err(|source| file_error(&board, source))?;
-    let mut all: Vec<&mut dyn Recorder> = vec![&mut json_log, &mut tensor_board, recorder];
+    let log = out.join("events.jsonl");
+    let mut json_log = match resumed_at {
+        Some(step) => JsonLog::resume(&log, step),
+        None => JsonLog::create(&log),
+    }
+    .map_err(|source| file_error(&log, source))?;
+    let mut all: Vec<&mut dyn Recorder> = vec![&mut json_log, recorder];
 
     let (tasks, warnings) = stream::load(experiment, base, 0..experiment.tasks.len())?;
     let mut run = Run::new(experiment, base, &tasks, checkpoints, &mut all)?;

@@ -1,7 +1,10 @@
 //! What happens during a run, in the order in which it happens: the one stream that logs, progress bars, dashboards and reports read.
 
+mod log;
+
 use std::collections::BTreeMap;
 
+pub use log::{JsonLog, Logged, read_log};
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::metrics::{Inferred, Summary};
@@ -158,8 +161,16 @@ pub trait Recorder {
     fn record(&mut self, event: &Event) -> std::io::Result<()>;
 }
 
-/// Every recorder of the list takes note, in order.
+/// Every recorder of the list takes note, in order; the first error ends the run.
 impl Recorder for Vec<&mut dyn Recorder> {
+    fn record(&mut self, event: &Event) -> std::io::Result<()> {
+        self.iter_mut()
+            .try_for_each(|recorder| recorder.record(event))
+    }
+}
+
+/// As a list of borrowed recorders.
+impl Recorder for Vec<Box<dyn Recorder + '_>> {
     fn record(&mut self, event: &Event) -> std::io::Result<()> {
         self.iter_mut()
             .try_for_each(|recorder| recorder.record(event))

@@ -202,7 +202,7 @@ fn named(path: &Path, error: &io::Error) -> io::Error {
 }
 
 /// Seconds since 1970-01-01 UTC; 0 on a machine whose clock stands before that.
-pub(super) fn now() -> f64 {
+fn now() -> f64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
     since.map_or(0.0, |duration| duration.as_secs_f64())
 }
