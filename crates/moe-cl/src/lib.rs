@@ -7,8 +7,6 @@ pub mod events;
 pub mod metrics;
 pub mod probes;
 pub mod recognizer;
-pub mod recorders;
-pub mod report;
 
 mod base;
 mod error;

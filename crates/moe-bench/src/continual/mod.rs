@@ -135,10 +135,9 @@ pub fn run(
 mod tests {
     use moe_cl::{
         config::Experiment,
-        events::Event,
+        events::{Event, JsonLog},
         metrics::AccuracyMatrix,
         probes::Ability,
-        recorders::JsonLog,
         training::{Answers, RunResult},
     };
 

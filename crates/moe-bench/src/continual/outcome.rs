@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use moe_cl::{
     metrics::{AccuracyMatrix, Inferred},
-    report::RunData,
     training::RunResult,
 };
+use moe_report::RunData;
 use serde::{Serialize, de::DeserializeOwned};
 
 use super::{

@@ -3,7 +3,7 @@
 use std::{io, path::Path};
 
 use anyhow::Context;
-use moe_cl::report::{self, RunData, escape};
+use moe_report::{RunData, escape};
 
 use super::{
     Run,
@@ -258,5 +258,5 @@ pub fn write(table: &Table<'_>, runs: &[Run], path: &Path) -> anyhow::Result<()>
         return moe_core::atomic::write_file(path, page.as_bytes())
             .with_context(|| path.display().to_string());
     }
-    Ok(report::write_with(&logs, &front, path)?)
+    Ok(moe_report::write_with(&logs, &front, path)?)
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use moe_cl::report::Spread;
+use moe_report::Spread;
 use serde::Serialize;
 
 use super::{

@@ -15,6 +15,7 @@ use moe_cl::{
 };
 use moe_core::device::DeviceChoice;
 use moe_hub::{BaseSource, Cache, fetch_default, smollm2};
+use moe_report::TensorBoard;
 
 use super::{
     ability::{self, Abilities},
@@ -74,7 +75,9 @@ pub fn child(folder: &Path, with_stripping: bool) -> anyhow::Result<()> {
     )?;
     base.keep_trunk(&experiment, &Cache::open()?.trunks())?;
     let options = RunOptions::new(folder.into(), true);
-    learn(&experiment, &base, &options, &mut Lines)?;
+    let board = TensorBoard::new(folder.join("tensorboard"));
+    let mut recorders: Vec<Box<dyn Recorder>> = vec![Box::new(board), Box::new(Lines)];
+    learn(&experiment, &base, &options, &mut recorders)?;
     let path = folder.join(ability::FILE);
     if !path.is_file() {
         let abilities = Abilities::measure(folder, &base)?;

@@ -13,7 +13,7 @@ pub use classification::{Averages, Confusion, Scores};
 pub use exact_match::{exact_matches, normalise, same_answer};
 pub use inferred::{Inferred, mean_open_set_auroc};
 pub use matrix::AccuracyMatrix;
-pub use stripping::{Stripped, Stripping};
+pub use stripping::Stripping;
 pub use summary::{Coverage, Over, Summary};
 
 /// The mean; none of nothing.

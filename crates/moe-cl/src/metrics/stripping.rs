@@ -4,22 +4,13 @@ use std::cmp::Ordering;
 
 /// The best threshold for a label and what it buys on the samples that it was chosen on.
 ///
-/// Choose it on dev and [apply](Stripped::measure) it to test; the authors tune and report on the same set.
+/// Choose it on dev and apply it to test; the authors tune and report on the same set.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Stripping {
     /// Smallest observed score at and above which the precision reaches the target; none where no score does.
     pub threshold: Option<f64>,
     /// Share of all samples at or above the threshold; 0 without a threshold.
     pub rate: f64,
-}
-
-/// What a given threshold does on given samples.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Stripped {
-    /// Share of all samples at or above the threshold.
-    pub rate: f64,
-    /// Share of those that truly have the label; none where there are none.
-    pub precision: Option<f64>,
 }
 
 impl Stripping {
@@ -56,31 +47,6 @@ impl Stripping {
             }
         }
         best
-    }
-}
-
-impl Stripped {
-    /// Applies a threshold (chosen on other data) to samples. Without a threshold nothing is stripped.
-    ///
-    /// # Panics
-    /// When the slices differ in length.
-    pub fn measure(threshold: Option<f64>, scores: &[f64], has_label: &[bool]) -> Self {
-        assert_eq!(scores.len(), has_label.len(), "a truth for every score");
-        let taken: Vec<bool> = scores
-            .iter()
-            .zip(has_label)
-            .filter(|(score, _)| threshold.is_some_and(|t| **score >= t))
-            .map(|(_, &truth)| truth)
-            .collect();
-        let right = taken.iter().filter(|&&truth| truth).count();
-        Self {
-            rate: if scores.is_empty() {
-                0.0
-            } else {
-                taken.len() as f64 / scores.len() as f64
-            },
-            precision: (!taken.is_empty()).then(|| right as f64 / taken.len() as f64),
-        }
     }
 }
 
@@ -121,25 +87,6 @@ mod tests {
             Stripping {
                 threshold: None,
                 rate: 0.0
-            }
-        );
-        assert_eq!(
-            Stripped::measure(none.threshold, &SCORES, &TRUTH),
-            Stripped {
-                rate: 0.0,
-                precision: None
-            }
-        );
-    }
-
-    #[test]
-    fn a_threshold_applied_to_its_own_data_gives_its_own_rate() {
-        let chosen = Stripping::choose(&SCORES, &TRUTH, 0.75);
-        assert_eq!(
-            Stripped::measure(chosen.threshold, &SCORES, &TRUTH),
-            Stripped {
-                rate: chosen.rate,
-                precision: Some(0.75)
             }
         );
     }

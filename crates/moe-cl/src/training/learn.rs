@@ -17,9 +17,8 @@ use crate::{
     config::{Experiment, TaskConfig},
     directory::{Checkpoints, Lock, Saved, State, TaskSettings, TaskState, newest, run_of},
     error::{Error, Result},
-    events::Recorder,
+    events::{JsonLog, Recorder},
     methods::method,
-    recorders::JsonLog,
 };
 
 /// How a task is learnt into a model.

@@ -6,9 +6,8 @@ use super::{result::write_result, trained::result_from};
 use crate::{
     directory::{Checkpoints, Lock, Saved, Stage, State, newest, run_of},
     error::{Error, Result},
-    events::{Event, Recorder},
+    events::{Event, JsonLog, Recorder},
     methods::method,
-    recorders::JsonLog,
 };
 
 /// A way back, before it is taken.

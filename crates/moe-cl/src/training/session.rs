@@ -13,9 +13,8 @@ use crate::{
     config::Experiment,
     directory::{Checkpoints, Saved, TaskState},
     error::{Error, Result},
-    events::{Event, Recorder},
+    events::{Event, JsonLog, Recorder},
     methods::Piece,
-    recorders::JsonLog,
 };
 
 /// A checkpoint with all that is in it.

@@ -6,11 +6,13 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use clap::{Args, ValueEnum};
 use moe_cl::config::{Experiment, MethodConfig, Mode, MoeClConfig, SequentialConfig};
+use moe_cl::events::Recorder;
 use moe_cl::training::{RunOptions, learn};
 use moe_core::device::DeviceChoice;
 use moe_core::model::BaseDtype;
 use moe_hub::data::demo::{DemoData, prepare};
 use moe_hub::{BaseSource, Cache, smollm2};
+use moe_report::TensorBoard;
 
 use super::report;
 use crate::base;
@@ -102,7 +104,11 @@ pub fn run(arguments: &Arguments, device: Option<DeviceChoice>) -> Result<()> {
                 .join(method.folder())
                 .join(format!("seed-{seed}"));
             let options = RunOptions::new(out.clone(), true);
-            learn(&experiment, &base, &options, &mut ProgressDisplay::new())?;
+            let mut recorders: Vec<Box<dyn Recorder>> = vec![
+                Box::new(TensorBoard::new(out.join("tensorboard"))),
+                Box::new(ProgressDisplay::new()),
+            ];
+            learn(&experiment, &base, &options, &mut recorders)?;
             runs.push(out);
         }
     }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Result, ensure};
 use clap::Args;
-use moe_cl::report::{self, RunData};
+use moe_report::RunData;
 
 /// Which runs, and where the page goes.
 #[derive(Debug, Args)]
@@ -44,8 +44,8 @@ pub fn write(runs: &[PathBuf], page: &Path) -> Result<()> {
         .iter()
         .map(|run| RunData::load(run))
         .collect::<std::io::Result<Vec<_>>>()?;
-    report::write(&runs, page)?;
-    writeln!(stdout(), "{}\n{}", report::table(&runs), page.display())?;
+    moe_report::write(&runs, page)?;
+    writeln!(stdout(), "{}\n{}", moe_report::table(&runs), page.display())?;
     Ok(())
 }
 

@@ -7,11 +7,11 @@ use anyhow::Result;
 use clap::Args;
 use moe_cl::config::Experiment;
 use moe_cl::events::Recorder;
-use moe_cl::recorders::Dashboard;
 use moe_cl::training::{RunOptions, learn, plan};
 use moe_core::device::DeviceChoice;
 use moe_core::model::BaseDtype;
 use moe_hub::BaseSource;
+use moe_report::{Dashboard, TensorBoard};
 
 use super::report;
 use crate::base;
@@ -63,12 +63,14 @@ pub fn run(arguments: &Arguments, device: Option<DeviceChoice>) -> Result<()> {
         .clone()
         .unwrap_or_else(|| PathBuf::from("runs").join(&experiment.name));
     let options = RunOptions::new(out.clone(), arguments.resume);
-    let mut display: Box<dyn Recorder> = match arguments.tui {
+    let display: Box<dyn Recorder> = match arguments.tui {
         true => Box::new(Dashboard::terminal()?),
         false => Box::new(ProgressDisplay::new()),
     };
-    learn(&experiment, &base, &options, display.as_mut())?;
+    let board = Box::new(TensorBoard::new(out.join("tensorboard")));
+    let mut recorders: Vec<Box<dyn Recorder>> = vec![board, display];
+    learn(&experiment, &base, &options, &mut recorders)?;
     // The dashboard gives the screen back when it is dropped.
-    drop(display);
+    drop(recorders);
     report::write(std::slice::from_ref(&out), &out.join("report.html"))
 }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{captions::caption, courses::courses, section};
-use crate::report::groups::Group;
+use crate::groups::Group;
 
 /// Training loss over optimiser steps.
 pub fn losses(groups: &[Group<'_>]) -> String {
@@ -35,7 +35,7 @@ pub fn step_figures(groups: &[Group<'_>]) -> String {
         .map(|(first, names)| {
             let charts = names.into_iter().filter_map(|name| {
                 let label = name.split_once('/').map_or(name, |(_, last)| last);
-                let value = |step: &crate::report::StepPoint| step.figures.get(name).copied();
+                let value = |step: &crate::StepPoint| step.figures.get(name).copied();
                 let what = format!("{name} over optimiser steps");
                 let chart = courses(groups, &value, label, &what, label)?;
                 Some(format!("<figure>{chart}</figure>"))

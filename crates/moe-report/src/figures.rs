@@ -1,7 +1,8 @@
 //! The figures by which runs are compared, for the page and the terminal alike.
 
-use super::{groups::Group, run_data::RunData};
-use crate::metrics::mean_open_set_auroc;
+use moe_cl::metrics::{Coverage, Over, mean_open_set_auroc};
+
+use crate::{groups::Group, run_data::RunData};
 
 /// One figure of a run.
 pub struct Figure {
@@ -12,6 +13,8 @@ pub struct Figure {
     /// Whether more is better; none where neither is.
     pub higher_is_better: Option<bool>,
     value: fn(&RunData) -> Option<f64>,
+    /// Over what it is a mean, where it is read off the accuracy matrix.
+    over: Option<fn(&Coverage) -> Over>,
     format: fn(f64) -> String,
 }
 
@@ -22,6 +25,7 @@ pub const FIGURES: [Figure; 12] = [
         meaning: "mean accuracy over all tasks after the last one",
         higher_is_better: Some(true),
         value: |run| run.matrix.summary().avg_acc,
+        over: Some(|coverage| coverage.avg_acc),
         format: share,
     },
     Figure {
@@ -29,6 +33,7 @@ pub const FIGURES: [Figure; 12] = [
         meaning: "backward transfer: mean change of earlier tasks' accuracy since each was learnt; negative means forgetting (Lopez-Paz & Ranzato 2017)",
         higher_is_better: Some(true),
         value: |run| run.matrix.summary().bwt,
+        over: Some(|coverage| coverage.bwt),
         format: change,
     },
     Figure {
@@ -36,6 +41,7 @@ pub const FIGURES: [Figure; 12] = [
         meaning: "forward transfer: mean gain over the untrained model on tasks not yet learnt (Lopez-Paz & Ranzato 2017)",
         higher_is_better: Some(true),
         value: |run| run.matrix.summary().fwt,
+        over: Some(|coverage| coverage.fwt),
         format: change,
     },
     Figure {
@@ -43,6 +49,7 @@ pub const FIGURES: [Figure; 12] = [
         meaning: "mean fall from the best earlier accuracy of each task (Chaudhry 2018)",
         higher_is_better: Some(false),
         value: |run| run.matrix.summary().forgetting,
+        over: Some(|coverage| coverage.forgetting),
         format: share,
     },
     Figure {
@@ -50,6 +57,7 @@ pub const FIGURES: [Figure; 12] = [
         meaning: "mean accuracy on each task right after learning it",
         higher_is_better: Some(true),
         value: |run| run.matrix.summary().learning_accuracy,
+        over: Some(|coverage| coverage.learning_accuracy),
         format: share,
     },
     Figure {
@@ -57,6 +65,7 @@ pub const FIGURES: [Figure; 12] = [
         meaning: "mean accuracy over all tasks after the last one, with the task of every text inferred by the router; all other accuracies are with the task given",
         higher_is_better: Some(true),
         value: |run| run.last_inferred()?.avg_acc(),
+        over: None,
         format: share,
     },
     Figure {
@@ -64,6 +73,7 @@ pub const FIGURES: [Figure; 12] = [
         meaning: "mean accuracy lost because the task is inferred and not given",
         higher_is_better: Some(false),
         value: |run| run.last_inferred()?.price_in(&run.matrix),
+        over: None,
         format: change,
     },
     Figure {
@@ -71,6 +81,7 @@ pub const FIGURES: [Figure; 12] = [
         meaning: "mean share of each task's texts for which the router's best-scoring task is the right one, after the last task",
         higher_is_better: Some(true),
         value: |run| run.last_inferred()?.routing_accuracy(),
+        over: None,
         format: share,
     },
     Figure {
@@ -78,6 +89,7 @@ pub const FIGURES: [Figure; 12] = [
         meaning: "how well the router tells texts of learnt tasks from those of tasks still to come (0.5: not at all), mean over the stages",
         higher_is_better: Some(true),
         value: |run| mean_open_set_auroc(run.inferred.values()),
+        over: None,
         format: share,
     },
     Figure {
@@ -85,6 +97,7 @@ pub const FIGURES: [Figure; 12] = [
         meaning: "training and evaluation together",
         higher_is_better: None,
         value: |run| Some(run.seconds),
+        over: None,
         format: duration,
     },
     Figure {
@@ -92,6 +105,7 @@ pub const FIGURES: [Figure; 12] = [
         meaning: "largest resident memory of the process",
         higher_is_better: None,
         value: |run| run.peak_memory.map(|bytes| bytes as f64),
+        over: None,
         format: memory,
     },
     Figure {
@@ -99,6 +113,7 @@ pub const FIGURES: [Figure; 12] = [
         meaning: "tokens trained on per second of optimiser steps, padding not counted",
         higher_is_better: None,
         value: RunData::tokens_per_second,
+        over: None,
         format: |rate| format!("{rate:.0}"),
     },
 ];
@@ -115,6 +130,18 @@ impl Figure {
             ),
             None => mean,
         })
+    }
+
+    /// `over 2 of 3` where the figure leaves out tasks whose scores were not measured: in the run of the group that leaves out most.
+    pub fn coverage(&self, group: &Group<'_>) -> Option<String> {
+        let over = self.over?;
+        let runs = group
+            .runs
+            .iter()
+            .map(|run| over(&run.matrix.summary().over));
+        let partial = runs.filter(Over::is_partial);
+        let missing = |over: &Over| over.possible - over.measured;
+        Some(partial.max_by_key(missing)?.to_string())
     }
 
     /// For each group whether it has the best mean among several, to the digits shown.
@@ -176,13 +203,24 @@ pub fn memory(bytes: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::{examples, groups::groups};
+    use crate::{examples, groups::groups};
 
     #[test]
     fn several_seeds_are_shown_as_mean_and_deviation() {
         let runs = examples::runs(2);
         let groups = groups(&runs);
         assert!(FIGURES[0].text(&groups[0]).unwrap().contains(" ± "));
+    }
+
+    #[test]
+    fn a_figure_that_leaves_tasks_out_says_so() {
+        let mut runs = examples::runs(1);
+        assert_eq!(FIGURES[0].coverage(&groups(&runs)[0]), None);
+        runs[0].matrix.rows[3][1] = None;
+        let groups = groups(&runs);
+        assert_eq!(FIGURES[0].coverage(&groups[0]).unwrap(), "over 3 of 4");
+        assert_eq!(FIGURES[1].coverage(&groups[0]).unwrap(), "over 2 of 3");
+        assert_eq!(FIGURES[2].coverage(&groups[0]), None);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Accuracy matrices and forgetting curves.
 
 use super::{figure, section};
-use crate::report::{
+use crate::{
     colours::{Palette, method_class},
     curves::{Axis, Chart, Line, Region},
     figures::change,

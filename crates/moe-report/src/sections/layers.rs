@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::{captions::caption, figure, section};
-use crate::report::{
+use crate::{
     colours::Palette,
     groups::{Group, Spread},
     heat_map::{Cell, HeatMap, legend},

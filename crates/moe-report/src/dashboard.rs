@@ -11,8 +11,9 @@ use burn_train::{
     renderer::{EvaluationName, MetricsRenderer, tui::TuiMetricsRendererWrapper},
 };
 
-use super::scalar::{Reading, Scalar};
-use crate::events::{Event, Recorder};
+use moe_cl::events::{Event, Recorder};
+
+use crate::scalar::{Reading, Scalar};
 
 /// Shows a run on any [`MetricsRenderer`] of burn-train: loss, learning rate, tokens per second and the method's own figures as
 /// training metrics, accuracy per task and what the method says of the layers (mean over them) as test metrics, and the

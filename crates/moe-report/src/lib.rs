@@ -1,24 +1,33 @@
-//! Reports over finished or unfinished runs: one self-contained HTML page, and a table for the terminal.
+//! What happens while a model learns, as pictures: one self-contained HTML page over finished or unfinished runs, a table for the
+//! terminal, TensorBoard files, and burn-train's dashboard.
+//!
+//! Everything here reads [events](moe_cl::events::Event) and knows no method: what a method has to say of itself are figures with
+//! names, and each is drawn under its name.
 
 mod colours;
 mod curves;
+mod dashboard;
 mod figures;
 mod groups;
 mod heat_map;
 mod page;
 mod run_data;
+mod scalar;
 mod sections;
 mod svg;
 mod table;
+mod tensorboard;
 
 use std::{io, path::Path};
 
 use moe_core::atomic;
 
+pub use dashboard::Dashboard;
 pub use groups::Spread;
 pub use run_data::{RunData, StepPoint, TaskSpan};
 pub use svg::escape;
 pub use table::table;
+pub use tensorboard::TensorBoard;
 
 /// Writes the page over `runs` to `path`, in one piece. It needs no network, no script and no other file, follows the
 /// reader's light or dark mode and prints in the light one. Runs that differ only in their seed are shown as one
@@ -45,3 +54,8 @@ pub fn write_with(runs: &[RunData], sections: &str, path: &Path) -> io::Result<(
 
 #[cfg(test)]
 mod examples;
+
+/// The README's example, so that it goes on compiling and running.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

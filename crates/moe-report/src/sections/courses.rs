@@ -1,6 +1,6 @@
 //! Courses over optimiser steps: thinned, smoothed within each task, and drawn over the stretches of the tasks.
 
-use crate::report::{
+use crate::{
     colours::method_class,
     curves::{Axis, Chart, Line, Region, smooth},
     groups::{Group, Spread},

@@ -1,9 +1,13 @@
 //! What happens during a run, in the order in which it happens: the one stream that logs, progress bars, dashboards and reports read.
 
-use std::collections::BTreeMap;
+mod log;
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::{
+    collections::BTreeMap,
+    time::{SystemTime, UNIX_EPOCH},
+};
 
+pub use log::{JsonLog, Logged, read_log};
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::metrics::{Inferred, Summary};
@@ -160,7 +164,7 @@ pub trait Recorder {
     fn record(&mut self, event: &Event) -> std::io::Result<()>;
 }
 
-/// Every recorder of the list takes note, in order.
+/// Every recorder of the list takes note, in order; the first error ends the run.
 impl Recorder for Vec<&mut dyn Recorder> {
     fn record(&mut self, event: &Event) -> std::io::Result<()> {
         self.iter_mut()
@@ -172,4 +176,12 @@ impl Recorder for Vec<&mut dyn Recorder> {
 pub fn now() -> f64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
     since.map_or(0.0, |duration| duration.as_secs_f64())
+}
+
+/// As a list of borrowed recorders.
+impl Recorder for Vec<Box<dyn Recorder + '_>> {
+    fn record(&mut self, event: &Event) -> std::io::Result<()> {
+        self.iter_mut()
+            .try_for_each(|recorder| recorder.record(event))
+    }
 }

@@ -111,9 +111,11 @@ fn figures(groups: &[Group<'_>]) -> String {
     for figure in &FIGURES {
         let best = figure.best(groups);
         let cells = groups.iter().zip(best).map(|(group, best)| {
+            let over = figure.coverage(group);
             format!(
-                "{}{}",
+                "{}{}{}",
                 figure.text(group).unwrap_or("-".into()),
+                over.map_or_else(String::new, |over| format!(" {over}")),
                 if best { " *" } else { "  " }
             )
         });
@@ -163,7 +165,7 @@ fn shortened(text: &str, width: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::examples;
+    use crate::examples;
 
     #[test]
     fn matrices_stand_side_by_side_and_lines_stay_short() {

@@ -171,11 +171,14 @@ fn figures(groups: &[Group<'_>]) -> String {
                 .map(|(figure, best)| {
                     let class = if best[row] { " class=\"best\"" } else { "" };
                     let text = escape(&figure.text(group).unwrap_or("–".into()).replace('-', "−"));
+                    let over = figure
+                        .coverage(group)
+                        .map_or_else(String::new, |over| format!("<small> {over}</small>"));
                     match text.split_once(" ± ") {
                         Some((mean, deviation)) => {
-                            format!("<td{class}>{mean}<small> ± {deviation}</small></td>")
+                            format!("<td{class}>{mean}<small> ± {deviation}</small>{over}</td>")
                         }
-                        None => format!("<td{class}>{text}</td>"),
+                        None => format!("<td{class}>{text}{over}</td>"),
                     }
                 })
                 .collect();
@@ -196,7 +199,7 @@ fn figures(groups: &[Group<'_>]) -> String {
         })
         .collect();
     format!(
-        "<section><h2>The figures side by side</h2><p class=\"how\">★ marks the best mean; ↑ more is better, ↓ less is better.</p>\
+        "<section><h2>The figures side by side</h2><p class=\"how\">★ marks the best mean; ↑ more is better, ↓ less is better. A figure that says over how many leaves out what was not measured.</p>\
          <div class=\"scroll\"><table class=\"figures\"><thead><tr><th scope=\"col\">Method</th>{heads}</tr></thead><tbody>{rows}</tbody></table></div>\
          <details><summary>What the figures mean</summary><dl class=\"facts\">{meanings}</dl>\
          <p>Unless a figure says that the task is inferred, methods with an expert per task are told which task a text belongs to, in training and in evaluation.</p></details></section>"
@@ -227,7 +230,7 @@ fn capitalised(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::examples;
+    use crate::examples;
 
     #[test]
     fn the_page_stands_alone() {
@@ -238,6 +241,19 @@ mod tests {
             assert!(!page.contains(outside), "{outside}");
         }
         assert!(!page.contains("NaN") && !page.contains("inf\""));
+    }
+
+    #[test]
+    fn a_figure_that_nobody_has_heard_of_is_drawn_under_its_name() {
+        let mut run = examples::runs(1).remove(0);
+        for step in &mut run.steps {
+            step.figures = [("surprise/level".to_owned(), -0.5)].into();
+        }
+        let layers = run.layer_figures.remove("gate/shared").unwrap();
+        run.layer_figures.insert("norm/own".into(), layers);
+        let page = html(&[run], "");
+        assert!(page.contains("<h2>surprise</h2>") && page.contains("<h2>norm/own</h2>"));
+        assert!(!page.contains("iscriminator") && !page.contains("NaN"));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Where the router sends texts.
 
 use super::{figure, section};
-use crate::report::{
+use crate::{
     colours::Palette,
     groups::Group,
     heat_map::{Cell, HeatMap, legend},

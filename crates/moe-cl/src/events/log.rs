@@ -115,6 +115,8 @@ pub fn read_log(path: &Path) -> io::Result<Vec<Logged>> {
 fn end_of_past(file: &mut File, last_step: usize) -> io::Result<u64> {
     let mut lines = LinesBackwards::new(file)?;
     let mut end = lines.begin;
+    // The end of a model's session right behind its last checkpoint belongs to it.
+    let mut finished = None;
     while let Some(line) = lines.next()? {
         if line.trim_ascii().is_empty() {
             continue;
@@ -124,8 +126,12 @@ fn end_of_past(file: &mut File, last_step: usize) -> io::Result<u64> {
             io::Error::new(io::ErrorKind::InvalidData, problem)
         })?;
         let after = lines.begin + line.len() as u64 + 1;
+        let followed = finished.take();
         match event {
-            Event::CheckpointSaved { step } if step == last_step => return Ok(after),
+            Event::CheckpointSaved { step } if step == last_step => {
+                return Ok(followed.unwrap_or(after));
+            }
+            Event::RunFinished { .. } => finished = Some(after),
             Event::Step { step, .. } | Event::CheckpointSaved { step } if step > last_step => {
                 end = lines.begin;
             }

@@ -7,11 +7,11 @@
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, Write},
-    path::Path,
+    path::{Path, PathBuf},
+    time::{SystemTime, UNIX_EPOCH},
 };
 
-use crate::events::now;
-use crate::{
+use moe_cl::{
     events::{Event, Recorder},
     metrics::AccuracyMatrix,
 };
@@ -21,63 +21,49 @@ use crate::{
 /// Tags: `train/loss`, `train/learning_rate`, `train/gradient_norm`, `train/tokens_per_second`, the method's own figures by their
 /// names, `eval/<task>`, `eval/average`, `inferred/…` (no task given) and `<name>/layer_NN` for what the method says of the NN-th adapted
 /// layer, all over optimiser steps.
+///
+/// Every start of a run begins a new file, since event files are only ever appended to. Its first record tells TensorBoard from which
+/// step on the run begins (anew, or after a stop), upon which it forgets the later steps of the earlier files.
 #[derive(Debug)]
 pub struct TensorBoard {
-    file: File,
+    directory: PathBuf,
+    /// Of the run at hand; none before one has started.
+    file: Option<File>,
     tasks: Vec<String>,
     matrix: AccuracyMatrix,
     step: usize,
 }
 
 impl TensorBoard {
-    /// Begins a run's event file in `directory`, which is created. TensorBoard forgets what files of an earlier run
-    /// in the same directory held.
-    ///
-    /// # Errors
-    /// When the directory or the file cannot be written.
-    pub fn create(directory: &Path) -> io::Result<Self> {
-        Self::resume(directory, 0)
-    }
-
-    /// Goes on after `last_step` in a new file, since event files are only ever appended to. Its first record tells
-    /// TensorBoard that the run started anew, upon which it forgets the later steps of the earlier files.
-    ///
-    /// # Errors
-    /// When the directory or the file cannot be written.
-    pub fn resume(directory: &Path, last_step: usize) -> io::Result<Self> {
-        let named = |error: io::Error| {
-            io::Error::new(error.kind(), format!("{}: {error}", directory.display()))
-        };
-        fs::create_dir_all(directory).map_err(named)?;
-        let earlier = fs::read_dir(directory).map_err(named)?.count();
-        // TensorBoard reads the files in the order of their names: the time decides, then the count.
-        let name = format!(
-            "events.out.tfevents.{:010}.{earlier:04}.moe-cl",
-            now() as u64
-        );
-        let path = directory.join(name);
-        let file = OpenOptions::new()
-            .append(true)
-            .create_new(true)
-            .open(path)
-            .map_err(named)?;
-        let mut board = Self {
-            file,
+    /// Event files in `directory`, which is created when a run starts.
+    pub fn new(directory: PathBuf) -> Self {
+        Self {
+            directory,
+            file: None,
             tasks: Vec::new(),
             matrix: AccuracyMatrix::default(),
-            step: last_step,
-        };
+            step: 0,
+        }
+    }
+
+    /// Begins the file of a run that goes on after `last_step`.
+    fn begin(&mut self, last_step: usize) -> io::Result<()> {
+        let mut file = next_file(&self.directory).map_err(|error| self.named(&error))?;
         let mut version = Vec::new();
         put_double(&mut version, 1, now());
         put_bytes(&mut version, 3, b"brain.Event:2");
-        board.file.write_all(&frame(&version))?;
+        file.write_all(&frame(&version))?;
         let mut started = message_at(last_step + 1);
         put_bytes(&mut started, 7, &[field(1, VARINT) as u8, 1]);
-        board.file.write_all(&frame(&started))?;
-        Ok(board)
+        file.write_all(&frame(&started))?;
+        (self.file, self.step) = (Some(file), last_step);
+        Ok(())
     }
 
     fn scalars<'a>(&mut self, values: impl IntoIterator<Item = (&'a str, f64)>) -> io::Result<()> {
+        let Some(file) = &mut self.file else {
+            return Ok(()); // nothing is measured before a run has started
+        };
         let mut summary = Vec::new();
         for (tag, value) in values {
             let mut message = Vec::new();
@@ -88,16 +74,45 @@ impl TensorBoard {
         }
         let mut event = message_at(self.step);
         put_bytes(&mut event, 5, &summary);
-        self.file.write_all(&frame(&event))
+        file.write_all(&frame(&event))
     }
+
+    fn named(&self, error: &io::Error) -> io::Error {
+        io::Error::new(
+            error.kind(),
+            format!("{}: {error}", self.directory.display()),
+        )
+    }
+}
+
+/// A new event file in `directory`. TensorBoard reads the files in the order of their names: the time decides, then the count.
+fn next_file(directory: &Path) -> io::Result<File> {
+    fs::create_dir_all(directory)?;
+    let earlier = fs::read_dir(directory)?.count();
+    let name = format!(
+        "events.out.tfevents.{:010}.{earlier:04}.moe-cl",
+        now() as u64
+    );
+    OpenOptions::new()
+        .append(true)
+        .create_new(true)
+        .open(directory.join(name))
+}
+
+/// Seconds since 1970-01-01 UTC; 0 on a machine whose clock stands before that.
+fn now() -> f64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0.0, |duration| duration.as_secs_f64())
 }
 
 impl Recorder for TensorBoard {
     fn record(&mut self, event: &Event) -> io::Result<()> {
         match event {
-            Event::RunStarted { tasks, .. } => {
+            Event::RunStarted {
+                tasks, resumed_at, ..
+            } => {
                 self.tasks.clone_from(tasks);
-                Ok(())
+                self.begin(resumed_at.unwrap_or(0))
             }
             Event::Step {
                 step,
@@ -298,7 +313,7 @@ mod tests {
     #[test]
     fn an_independent_reader_finds_every_scalar() {
         let directory = tempfile::tempdir().unwrap();
-        let mut board = TensorBoard::resume(directory.path(), 299).unwrap();
+        let mut board = TensorBoard::new(directory.path().join("board"));
         let tasks = vec!["amazon".to_owned(), "yelp".to_owned()];
         let started = Event::RunStarted {
             name: "x".into(),
@@ -332,7 +347,7 @@ mod tests {
         for event in [started, step, evaluated, gates] {
             board.record(&event).unwrap();
         }
-        let path = fs::read_dir(directory.path())
+        let path = fs::read_dir(directory.path().join("board"))
             .unwrap()
             .next()
             .unwrap()

@@ -2,10 +2,9 @@
 
 use std::{collections::BTreeMap, fs, io, path::Path};
 
-use crate::{
-    events::Event,
+use moe_cl::{
+    events::{Event, Logged, read_log},
     metrics::{AccuracyMatrix, Inferred},
-    recorders::{Logged, read_log},
 };
 
 /// What a run's log and configuration tell.
@@ -288,6 +287,37 @@ mod tests {
         assert_eq!(run.score(0, 1), Some(0.4));
         assert_eq!(run.score(1, 0), None);
         assert_eq!(run.score(2, 1), Some(0.9));
+    }
+
+    #[test]
+    fn a_run_that_goes_on_with_more_tasks_is_one_run() {
+        let start = |tasks: &[&str], total_steps| Event::RunStarted {
+            name: "x".into(),
+            method: "m".into(),
+            seed: 3,
+            tasks: tasks.iter().map(|task| (*task).to_owned()).collect(),
+            total_steps,
+            resumed_at: None,
+        };
+        let row = |after, scores: &[Option<f64>]| Event::Evaluated {
+            after,
+            scores: scores.to_vec(),
+            examples_per_second: 1.0,
+        };
+        let log = [
+            start(&["a"], 2),
+            row(0, &[Some(0.5)]),
+            row(1, &[Some(0.9)]),
+            start(&["a", "b"], 4),
+            row(0, &[None, Some(0.4)]),
+            row(1, &[None, Some(0.3)]),
+            row(2, &[Some(0.8), Some(0.7)]),
+        ];
+        let log: Vec<Logged> = log.into_iter().map(|event| at(0.0, event)).collect();
+        let run = RunData::from_log(&log, toml::Table::new()).unwrap();
+        assert_eq!((run.tasks.len(), run.total_steps), (2, 4));
+        assert_eq!((run.score(1, 0), run.score(1, 1)), (Some(0.9), Some(0.3)));
+        assert_eq!(run.matrix.summary().over.fwt.to_string(), "over 1 of 1");
     }
 
     #[test]

@@ -14,7 +14,7 @@ pub use notes::{settings, warnings};
 pub use routing::routing;
 pub use training::{losses, step_figures};
 
-use super::{colours::method_class, svg::escape};
+use crate::{colours::method_class, svg::escape};
 
 fn section(title: &str, how: &str, content: &str) -> String {
     format!(

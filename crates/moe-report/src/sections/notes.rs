@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::report::{groups::Group, run_data::RunData, svg::escape};
+use crate::{groups::Group, run_data::RunData, svg::escape};
 
 /// Warnings, each text once with the methods that gave it.
 pub fn warnings(runs: &[RunData]) -> String {

@@ -1,7 +1,8 @@
 //! Synthetic runs for the tests of this module: numbers made up to look like a small experiment, not measured.
 
+use moe_cl::events::{Event, Logged};
+
 use super::*;
-use crate::{events::Event, recorders::Logged};
 
 const TASKS: [&str; 4] = ["tweets", "amazon", "movies", "nyt"];
 const STEPS: usize = 64;
@@ -115,7 +116,7 @@ fn run(method: &str, fade: f64, seed: u64) -> RunData {
             time,
             Event::Inferred {
                 after: task + 1,
-                scores: crate::metrics::Inferred {
+                scores: moe_cl::metrics::Inferred {
                     accuracies: (0..TASKS.len())
                         .map(|other| (other <= task).then_some(0.7 - 0.05 * fade))
                         .collect(),
