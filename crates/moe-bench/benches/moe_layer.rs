@@ -5,15 +5,15 @@ use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use moe_bench::shapes::{device, matrix, smollm2};
 use moe_core::model::Decoder;
 use moe_lora::{
-    AdapterConfig, Adapters, GateInit, LayerRange, LoraConfig, LoraInit, Observe, Projection,
-    Routing,
+    AdapterConfig, Catalogue, ExpertId, GateId, GateInit, LayerRange, LoraConfig, LoraInit,
+    Observe, Projection, Routing,
 };
 use std::hint::black_box;
 
 const TOKENS: [usize; 2] = [8, 96];
-const EXPERTS: usize = 4;
+const EXPERTS: u64 = 4;
 
-fn adapters(device: &Device) -> Adapters {
+fn catalogue(device: &Device) -> Catalogue {
     let config = AdapterConfig {
         lora: LoraConfig {
             rank: 8,
@@ -25,13 +25,14 @@ fn adapters(device: &Device) -> Adapters {
         targets: vec![Projection::Gate, Projection::Up, Projection::Down],
         layers: LayerRange::All,
     };
-    let mut adapters = Adapters::new(&config, &smollm2(1)).expect("the settings above are sound");
-    for seed in 0..EXPERTS as u64 {
-        adapters.push_expert(seed, device);
+    let mut catalogue = Catalogue::new(&config, &smollm2(1)).expect("the settings above are sound");
+    for seed in 0..EXPERTS {
+        catalogue.add_expert(&config.lora, "benchmark", seed, device);
     }
-    adapters.push_gate(2, GateInit::Zeros, device);
-    adapters.push_gate(EXPERTS, GateInit::Zeros, device);
-    adapters
+    for columns in [2, EXPERTS as usize] {
+        catalogue.add_gate(columns, GateInit::Zeros, "benchmark", device);
+    }
+    catalogue
 }
 
 fn moe_layer(criterion: &mut Criterion) {
@@ -57,34 +58,34 @@ fn moe_layer(criterion: &mut Criterion) {
         });
     });
     let observe = Observe {
-        expert: 0,
+        expert: ExpertId(0),
         detach_upstream: false,
     };
     let shares = Tensor::<2>::ones([batch, seq], &device) / seq as f64;
     let routings = [
-        ("one expert", Routing::Single(0)),
+        ("one expert", Routing::Single(ExpertId(0))),
         (
             "two experts, gated",
             Routing::Gated {
-                experts: vec![0, 1],
-                gate: 0,
+                experts: vec![ExpertId(0), ExpertId(1)],
+                gate: GateId(0),
             },
         ),
         (
             "four experts, gated",
             Routing::Gated {
-                experts: (0..EXPERTS).collect(),
-                gate: 1,
+                experts: (0..EXPERTS).map(ExpertId).collect(),
+                gate: GateId(1),
             },
         ),
     ];
-    let (plain, tracked) = (adapters(&device), adapters(&device.clone().autodiff()));
+    let (plain, tracked) = (catalogue(&device), catalogue(&device.clone().autodiff()));
     for (name, routing) in &routings {
+        let bank = |catalogue| Catalogue::bank(catalogue, 0, routing).expect("an adapted layer");
+        let (plain, tracked) = (bank(&plain), bank(&tracked));
         group.bench_function(format!("{name}, forward"), |bencher| {
             bencher.iter(|| {
-                let output = plain.banks[0]
-                    .forward(feed_forward, x.clone(), routing, None, None)
-                    .output;
+                let output = plain.forward(feed_forward, x.clone(), None, None).output;
                 black_box(output.slice([0..1, 0..1, 0..1]).into_data())
             });
         });
@@ -92,10 +93,9 @@ fn moe_layer(criterion: &mut Criterion) {
             bencher.iter(|| {
                 // As in the middle of a model: the input has a graph of its own.
                 let x = Tensor::from_inner(x.clone()).require_grad();
-                let out = tracked.banks[0].forward(
+                let out = tracked.forward(
                     feed_forward,
                     x.clone(),
-                    routing,
                     Some((&observe, shares.clone())),
                     None,
                 );

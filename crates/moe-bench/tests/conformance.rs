@@ -2,17 +2,21 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Output};
 
 fn run(folder: &Path) -> (bool, String) {
-    let output = Command::new(env!("CARGO_BIN_EXE_conformance"))
-        .arg(folder)
-        .output()
-        .expect("the program runs");
+    let output = output(folder);
     (
         output.status.success(),
         String::from_utf8_lossy(&output.stdout).into_owned(),
     )
+}
+
+fn output(folder: &Path) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_conformance"))
+        .arg(folder)
+        .output()
+        .expect("the program runs")
 }
 
 fn case(folder: &Path, name: &str, json: &str) {
@@ -21,9 +25,22 @@ fn case(folder: &Path, name: &str, json: &str) {
     fs::write(folder.join("case.json"), json).expect("a file can be written");
 }
 
+/// A case of learning rates whose second one should be `second`; 0.75 is right.
+fn rates(folder: &Path, second: f64) {
+    case(
+        folder,
+        "train_utils/rates",
+        r#"{"name": "train_utils/rates", "tolerance": {"values": "1e-9"}}"#,
+    );
+    let values =
+        format!(r#"{{"linear_warmup0": {{"warmup": 0, "total": 4, "values": [1.0, {second}]}}}}"#);
+    fs::write(folder.join("train_utils/rates/values.json"), values).expect("a file can be written");
+}
+
 #[test]
 fn a_case_that_is_not_supported_is_skipped_by_name() {
     let folder = tempfile::tempdir().unwrap();
+    rates(folder.path(), 0.75);
     case(folder.path(), "peft/adapter", r#"{"name": "peft/adapter"}"#);
     case(folder.path(), "novel/thing", r#"{"name": "novel/thing"}"#);
     case(folder.path(), "llama/odd", r#"{"name": "llama/odd"}"#);
@@ -37,7 +54,22 @@ fn a_case_that_is_not_supported_is_skipped_by_name() {
         assert!(output.contains(line), "{output}");
     }
     assert!(
-        output.ends_with("0 passed, 0 failed, 3 skipped\n"),
+        output.ends_with("1 passed, 0 failed, 3 skipped\n"),
+        "{output}"
+    );
+    assert!(!output.contains("NOT RUN"), "{output}");
+}
+
+#[test]
+fn where_every_case_is_skipped_nothing_was_run() {
+    let folder = tempfile::tempdir().unwrap();
+    case(folder.path(), "peft/adapter", r#"{"name": "peft/adapter"}"#);
+    let output = output(folder.path());
+    assert_eq!(output.status.code(), Some(3));
+    let output = String::from_utf8_lossy(&output.stdout);
+    assert!(output.contains("NOT RUN: all 1 cases"), "{output}");
+    assert!(
+        output.ends_with("0 passed, 0 failed, 1 skipped\n"),
         "{output}"
     );
 }
@@ -68,28 +100,25 @@ fn a_folder_without_cases_fails() {
     let folder = tempfile::tempdir().unwrap();
     let (good, output) = run(folder.path());
     assert!(!good && output.contains("holds no case.json"), "{output}");
-    assert!(!run(&folder.path().join("absent")).0);
+    let absent = self::output(&folder.path().join("absent"));
+    assert!(!absent.status.success());
+    let said = String::from_utf8_lossy(&absent.stderr);
+    assert!(
+        said.contains("NOT RUN") && said.contains("absent"),
+        "{said}"
+    );
 }
 
 #[test]
 fn a_wrong_number_fails_and_is_named() {
     let folder = tempfile::tempdir().unwrap();
-    case(
-        folder.path(),
-        "train_utils/rates",
-        r#"{"name": "train_utils/rates", "tolerance": {"values": "1e-9"}}"#,
-    );
-    let values = |second: f64| {
-        format!(r#"{{"linear_warmup0": {{"warmup": 0, "total": 4, "values": [1.0, {second}]}}}}"#)
-    };
-    let file = folder.path().join("train_utils/rates/values.json");
-    fs::write(&file, values(0.75)).unwrap();
+    rates(folder.path(), 0.75);
     let (good, output) = run(folder.path());
     assert!(
         good && output.contains("PASS train_utils/rates worst="),
         "{output}"
     );
-    fs::write(&file, values(0.7)).unwrap();
+    rates(folder.path(), 0.7);
     let (good, output) = run(folder.path());
     assert!(
         !good

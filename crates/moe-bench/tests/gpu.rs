@@ -7,16 +7,15 @@ use std::path::Path;
 use burn::module::Module;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use moe_cl::config::Experiment;
-use moe_cl::config::Pooling;
 use moe_cl::data::{Collate, Example};
+use moe_cl::directory::TaskSettings;
 use moe_cl::methods::method;
-use moe_cl::training::{StepInput, fresh_optimizer, optimizer_step, prepare};
-use moe_cl::{Head, Learner};
+use moe_cl::training::{StepInput, TaskForm, fresh_optimizer, optimizer_step, prepare, untrained};
 use moe_core::config::ModelConfig;
 use moe_core::device::DeviceChoice;
 use moe_core::generate::{Sampling, generate};
 use moe_core::model::Decoder;
-use moe_lora::{Adapters, Routing, Texts};
+use moe_lora::{Expert, Projection, Routing, Texts};
 use rand::{RngExt, SeedableRng};
 
 /// Largest difference between the two back ends, relative to the largest entry.
@@ -112,35 +111,32 @@ fn two_steps(method_table: &str, device: &Device) -> (f64, Vec<Vec<f32>>) {
         Experiment::parse(&text, Path::new("gpu.toml"), &[]).expect("the experiment is sound");
     let base = Decoder::random(&config(), 1, device);
     let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(1);
-    let adapters =
-        Adapters::new(&(&experiment.adapters).into(), base.config()).expect("the adapters fit");
-    let mut learner = Learner {
-        heads: (0..2)
-            .map(|_| Head::random(32, 3, Pooling::Last, &mut rng, &device.clone().autodiff()))
-            .collect(),
-        ..Learner::new(adapters)
-    };
-    let method = method(&experiment.method, 2);
-    for task in 0..2 {
-        learner = prepare(method.as_ref(), &experiment, &base, learner, task);
+    let mut learner = untrained(&experiment, &base).expect("the adapters fit");
+    let (method, settings) = (method(&experiment.method, 2), TaskSettings::of(&experiment));
+    for (task, config) in experiment.tasks.iter().enumerate() {
+        let form = TaskForm {
+            task,
+            name: &config.name,
+            classes: 3,
+            settings: &settings,
+        };
+        learner = prepare(method.as_ref(), experiment.seed, &base, learner, form);
     }
     // Fresh experts all answer as the base does: no gate has a gradient but for rounding, and AdamW makes whole steps of that.
-    for expert in learner
-        .adapters
-        .banks
-        .iter_mut()
-        .flat_map(|bank| &mut bank.experts)
-    {
-        for lora in [&mut expert.gate, &mut expert.up, &mut expert.down]
-            .into_iter()
-            .flatten()
-        {
-            let draw = |b: Tensor<2>| {
-                let drawn = (0..b.dims().iter().product()).map(|_| rng.random_range(-0.2..0.2));
-                let drawn = TensorData::new(drawn.collect::<Vec<f32>>(), b.dims());
-                Tensor::from_data(drawn, &b.device())
-            };
-            lora.b = lora.b.clone().map(draw);
+    let ids: Vec<_> = learner.catalogue.experts().iter().map(Expert::id).collect();
+    assert!(!ids.is_empty());
+    for id in ids {
+        for layer in &mut learner.catalogue.expert_mut(id).layers {
+            for projection in Projection::ALL {
+                let Some(lora) = layer.lora_mut(projection) else {
+                    continue;
+                };
+                let [rank, d_out] = lora.b.dims();
+                let drawn = (0..rank * d_out).map(|_| rng.random_range(-0.2..0.2));
+                let drawn = TensorData::new(drawn.collect::<Vec<f32>>(), [rank, d_out]);
+                let b = Tensor::from_data(drawn, &device.clone().autodiff());
+                lora.set(lora.a.val(), b);
+            }
         }
     }
     let examples = [
@@ -156,11 +152,12 @@ fn two_steps(method_table: &str, device: &Device) -> (f64, Vec<Vec<f32>>) {
         },
     ];
     let micro_batches = [examples.iter().collect::<Vec<_>>()];
-    let mut optimizer = fresh_optimizer(&experiment);
+    let mut optimizer = fresh_optimizer(&settings.training);
     let mut loss = 0.0;
     for step in 1..=2 {
         let input = StepInput {
-            experiment: &experiment,
+            settings: &settings,
+            seed: experiment.seed,
             base: &base,
             method: method.as_ref(),
             task: 1,
@@ -173,12 +170,12 @@ fn two_steps(method_table: &str, device: &Device) -> (f64, Vec<Vec<f32>>) {
         (learner, figures) = optimizer_step(&input, learner, &mut optimizer);
         loss = figures.loss;
     }
-    let adapters = learner.valid().adapters;
+    let catalogue = learner.valid().catalogue;
     let ids = tokens(device);
-    let outputs = (0..adapters.num_experts()).map(|expert| {
+    let outputs = catalogue.experts().iter().map(|expert| {
         let texts = Texts::new(ids.clone(), ids.clone().greater_elem(0));
-        let hidden = adapters
-            .forward(&base, &texts, &Routing::Single(expert), None, None)
+        let hidden = catalogue
+            .forward(&base, &texts, &Routing::Single(expert.id()), None, None)
             .hidden;
         values(hidden.slice([0..2, 0..3, 0..32]))
     });

@@ -1,6 +1,6 @@
 //! Two experts and a gate on a small random decoder learn which token follows which.
 //!
-//! Expert 0 plays the shared expert, expert 1 the one of a task; the base stays as it is.
+//! One plays the shared expert, one that of a task; the base stays as it is.
 //!
 //! ```text
 //! cargo run --release -p moe-lora --example mixture
@@ -14,7 +14,7 @@ use moe_core::config::{Architecture, ModelConfig, RopeScaling};
 use moe_core::generate::{Sampling, generate};
 use moe_core::model::Decoder;
 use moe_lora::{
-    Adapted, AdapterConfig, Adapters, GateInit, LayerRange, LoraConfig, LoraInit, Projection,
+    Adapted, AdapterConfig, Catalogue, GateInit, LayerRange, LoraConfig, LoraInit, Projection,
     Routing, Texts,
 };
 
@@ -68,19 +68,19 @@ fn main() -> Result<(), moe_lora::Error> {
         targets: vec![Projection::Gate, Projection::Up, Projection::Down],
         layers: LayerRange::All,
     };
-    let mut adapters = Adapters::new(&config, base.config())?;
+    let mut catalogue = Catalogue::new(&config, base.config())?;
     let training = device.clone().autodiff();
-    let shared = adapters.push_expert(1, &training);
-    let task = adapters.push_expert(2, &training);
-    let gate = adapters.push_gate(2, GateInit::Zeros, &training);
+    let shared = catalogue.add_expert(&config.lora, "counting", 1, &training);
+    let task = catalogue.add_expert(&config.lora, "counting", 2, &training);
+    let gate = catalogue.add_gate(2, GateInit::Zeros, "counting", &training);
     let routing = Routing::Gated {
         experts: vec![shared, task],
         gate,
     };
     println!(
-        "base {} weights, frozen; adapters {}",
+        "base {} weights, frozen; experts and gate {}",
         base.num_params(),
-        adapters.num_params()
+        catalogue.num_params()
     );
 
     let tokens = rows(&device);
@@ -93,7 +93,7 @@ fn main() -> Result<(), moe_lora::Error> {
         .reshape([batch * (seq - 1), 1]);
     let mut optimizer = AdamWConfig::new().init();
     for step in 0..=150 {
-        let out = adapters.forward(&base, &texts, &routing, None, None);
+        let out = catalogue.forward(&base, &texts, &routing, None, None);
         let hidden = out.hidden.narrow(1, 0, seq - 1).flatten(0, 1);
         let loss = log_softmax(base.logits(hidden), 1)
             .gather(1, next.clone())
@@ -105,18 +105,18 @@ fn main() -> Result<(), moe_lora::Error> {
                 loss.clone().into_scalar::<f32>()
             );
         }
-        let grads = GradientsParams::from_grads(loss.backward(), &adapters);
-        adapters = optimizer.step(0.01, adapters, grads);
+        let grads = GradientsParams::from_grads(loss.backward(), &catalogue);
+        catalogue = optimizer.step(0.01, catalogue, grads);
     }
 
     // Off the autodiff device to evaluate: no graph is recorded.
-    let adapters = adapters.valid();
-    let out = adapters.forward(&base, &texts, &routing, None, None);
+    let catalogue = catalogue.valid();
+    let out = catalogue.forward(&base, &texts, &routing, None, None);
     for (layer, gates) in out.gates.into_iter().enumerate() {
         let share = gates.narrow(2, 0, 1).mean().into_scalar::<f32>();
         println!("layer {layer}: the shared expert weighs {share:.2} on average");
     }
-    let model = Adapted::new(&base, &adapters, &routing);
+    let model = Adapted::new(&base, &catalogue, &routing);
     let written = generate(&model, &[vec![3, 8, 13]], 6, &Sampling::greedy(), &[]);
     println!("3 8 13 goes on {:?}", written[0]);
     Ok(())

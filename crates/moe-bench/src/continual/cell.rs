@@ -152,11 +152,11 @@ impl Cell {
         train: &mut dyn FnMut(&Experiment, &Path) -> anyhow::Result<()>,
     ) -> anyhow::Result<()> {
         let experiment = self.experiment(options)?;
-        let settings = std::fs::read_to_string(folder.join("config.toml")).ok();
+        let before = Experiment::load(&folder.join("config.toml"), &[]);
         let finished = folder.join("result.json").is_file()
             && folder.join(ability::FILE).is_file()
             && (!options.suite.has_stripping() || folder.join(stripping::FILE).is_file());
-        if finished && settings.as_ref() == Some(&experiment.to_toml()) {
+        if finished && before.is_ok_and(|before| before == experiment) {
             return Ok(());
         }
         std::fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;

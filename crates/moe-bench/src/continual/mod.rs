@@ -11,6 +11,7 @@ mod linear;
 mod linear_runs;
 mod outcome;
 mod page;
+mod stage;
 mod steps;
 mod stripping;
 mod suite;
@@ -138,7 +139,7 @@ mod tests {
         events::{Event, JsonLog},
         metrics::AccuracyMatrix,
         probes::Ability,
-        training::{Answers, RunResult},
+        training::{RightAnswers, RunResult},
     };
 
     use super::{ability::Abilities, *};
@@ -160,7 +161,7 @@ mod tests {
             rows: (0..tasks.len()).map(row).collect(),
             baseline: vec![Some(0.5); tasks.len()],
         };
-        let answers = Answers {
+        let answers = RightAnswers {
             given: "0111111111".into(),
             inferred: "0111111111".into(),
         };

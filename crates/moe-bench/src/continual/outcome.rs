@@ -1,9 +1,11 @@
 //! What a run left behind, as the table needs it.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use moe_cl::{
+    directory::{Layout, Part, Saved, TaskState},
     metrics::{AccuracyMatrix, Inferred},
     training::RunResult,
 };
@@ -12,6 +14,7 @@ use serde::{Serialize, de::DeserializeOwned};
 
 use super::{
     ability::{self, Abilities},
+    stage::stage,
     stripping::{self, Course},
 };
 
@@ -44,7 +47,7 @@ pub struct Outcome {
     pub right: Vec<Vec<bool>>,
     /// Parameters that move while a task is learnt, mean over the tasks.
     pub trainable: Option<f64>,
-    /// Bytes that a task adds to what is kept for answering, router included; mean over the tasks.
+    /// Bytes that a task adds to what is kept for answering and learning on, router included; mean over the tasks.
     pub bytes: Option<f64>,
     /// Seconds in optimiser steps per task.
     pub seconds: Option<f64>,
@@ -81,7 +84,7 @@ impl Outcome {
         Ok(Self {
             right: right.collect(),
             trainable: Some(trainable.sum::<f64>() / tasks),
-            bytes: kept_bytes(folder).map(|bytes| bytes / tasks),
+            bytes: kept_bytes(folder, result.tasks.len())?.map(|bytes| bytes / tasks),
             seconds: Some(result.training_seconds / tasks),
             tokens: Some(result.real_tokens as f64 / tasks),
             peak_memory: result.peak_memory.map(|bytes| bytes as f64),
@@ -124,18 +127,63 @@ fn seconds_per_token(log: &RunData) -> Vec<Option<f64>> {
     (0..log.tasks.len()).map(of_task).collect()
 }
 
-/// Size of the newest checkpoint without the optimiser's state, less that of the oldest, which knows no task.
-fn kept_bytes(folder: &Path) -> Option<f64> {
-    let mut checkpoints: Vec<PathBuf> = std::fs::read_dir(folder.join("checkpoints"))
-        .ok()?
-        .filter_map(|entry| Some(entry.ok()?.path()))
-        .collect();
-    checkpoints.sort();
-    let size = |checkpoint: &PathBuf| -> Option<f64> {
-        let files = std::fs::read_dir(checkpoint).ok()?.flatten();
-        let kept = files.filter(|file| file.file_name() != "optimizer.bpk");
-        let bytes = kept.map(|file| Some(file.metadata().ok()?.len() as f64));
-        bytes.sum()
-    };
-    Some(size(checkpoints.last()?)? - size(checkpoints.first()?)?)
+/// What the checkpoint after all `tasks` keeps, less what the one that knows no task does; none where there are no such checkpoints.
+fn kept_bytes(folder: &Path, tasks: usize) -> anyhow::Result<Option<f64>> {
+    let size = |saved: Saved| bytes(&saved.state.layout, &saved.state.tasks);
+    let (end, start) = (stage(folder, tasks)?, stage(folder, 0)?);
+    Ok(end.zip(start).map(|(end, start)| size(end) - size(start)))
+}
+
+/// Bytes of experts, gates, heads and what method and recognizer remember, each part counted once: not the optimiser's state, which no
+/// finished task needs, and nothing of the texts that are scored.
+fn bytes(layout: &Layout, tasks: &[TaskState]) -> f64 {
+    let Layout {
+        next: _,
+        experts,
+        gates,
+        own,
+        memory,
+        recognizer,
+        optimizer: _,
+    } = layout;
+    let heads = tasks.iter().filter_map(|task| task.head.as_ref());
+    let parts = experts
+        .iter()
+        .map(|it| &it.part)
+        .chain(gates.iter().map(|it| &it.part))
+        .chain(own.iter().map(|it| &it.part))
+        .chain(memory.iter().map(|it| &it.part))
+        .chain(recognizer)
+        .chain(heads.map(|it| &it.part));
+    let once: BTreeSet<&Part> = parts.collect();
+    once.iter().map(|part| part.bytes as f64).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use moe_cl::directory::Stored;
+    use moe_lora::{ExpertId, GateId, NextIds};
+
+    use super::*;
+
+    #[test]
+    fn a_part_counts_once_and_the_optimiser_does_not() {
+        let named = |name: &str, content: &[u8]| Stored {
+            is: name.to_owned(),
+            part: Part::of(content),
+        };
+        let layout = Layout {
+            next: NextIds {
+                expert: ExpertId(0),
+                gate: GateId(0),
+            },
+            experts: Vec::new(),
+            gates: Vec::new(),
+            own: None,
+            memory: vec![named("first", b"same"), named("second", b"same")],
+            recognizer: vec![Part::of(b"other one")],
+            optimizer: Some(Part::of(b"thrown away")),
+        };
+        assert_eq!(bytes(&layout, &[]), 4.0 + 9.0);
+    }
 }

@@ -96,6 +96,9 @@ impl Suite {
             experiment.tasks.reverse();
         }
         experiment.name = format!("{}-order{order}", self.name());
+        // What a task adds, and what it changed, is read from the checkpoints around it, the untrained model's included.
+        let stages = experiment.tasks.len() + 1;
+        experiment.training.keep = experiment.training.keep.max(stages);
         Ok(experiment)
     }
 }
@@ -157,5 +160,7 @@ mod tests {
         }
         let long = Suite::Mtl5Long.experiment(1, Budget::Full, &[]).unwrap();
         assert_eq!((long.tasks.len(), long.data.train_examples), (9, None));
+        let few = Suite::Mtl5Long.experiment(1, Budget::Full, &["training.keep=2".into()]);
+        assert_eq!(few.unwrap().training.keep, 10);
     }
 }

@@ -11,7 +11,7 @@ use moe_cl::{
     Base,
     config::{Experiment, Split},
     events::{Event, Recorder},
-    training::{RunOptions, Trained, learn},
+    training::{self, RunOptions, Trained},
 };
 use moe_core::device::DeviceChoice;
 use moe_hub::{BaseSource, Cache, fetch_default, smollm2};
@@ -19,6 +19,7 @@ use moe_report::TensorBoard;
 
 use super::{
     ability::{self, Abilities},
+    stage::stage,
     stripping::{self, Course, strip},
 };
 
@@ -77,14 +78,14 @@ pub fn child(folder: &Path, with_stripping: bool) -> anyhow::Result<()> {
     let options = RunOptions::new(folder.into(), true);
     let board = TensorBoard::new(folder.join("tensorboard"));
     let mut recorders: Vec<Box<dyn Recorder>> = vec![Box::new(board), Box::new(Lines)];
-    learn(&experiment, &base, &options, &mut recorders)?;
+    training::train(&experiment, &base, &options, &mut recorders)?;
     let path = folder.join(ability::FILE);
     if !path.is_file() {
         let abilities = Abilities::measure(folder, &base)?;
         moe_core::atomic::write_file(&path, &serde_json::to_vec(&abilities)?)?;
     }
     if with_stripping {
-        let courses = courses(folder, &base)?;
+        let courses = courses(folder, experiment.tasks.len(), &base)?;
         let path = folder.join(stripping::FILE);
         moe_core::atomic::write_file(&path, &serde_json::to_vec(&courses)?)?;
     }
@@ -105,50 +106,30 @@ pub fn fetch(source: &str) -> anyhow::Result<PathBuf> {
     })
 }
 
-/// The stripping rates of every task before and after it was learnt and at the end, from the checkpoints between tasks.
-fn courses(folder: &Path, base: &Base) -> anyhow::Result<Vec<Course>> {
-    let stages = stages(folder)?;
-    let last = stages.len() - 1;
+/// The stripping rates of each of `tasks` tasks before and after it was learnt and at the end, from the checkpoints between tasks.
+fn courses(folder: &Path, tasks: usize, base: &Base) -> anyhow::Result<Vec<Course>> {
     let measure = |after: usize, task: usize| -> anyhow::Result<_> {
-        let trained = Trained::open(&stages[after], base)?;
+        let saved = stage(folder, after)?;
+        let saved = saved
+            .with_context(|| format!("{}: no checkpoint after task {after}", folder.display()))?;
+        let trained = Trained::open(&saved.path, base)?;
         let scored = |split| trained.distributions(task, split);
         Ok(strip(&scored(Split::Dev)?, &scored(Split::Test)?))
     };
-    (0..last)
+    (0..tasks)
         .map(|task| {
             let after = measure(task + 1, task)?;
             Ok(Course {
                 before: measure(task, task)?,
                 after,
-                end: if task + 1 == last {
+                end: if task + 1 == tasks {
                     after
                 } else {
-                    measure(last, task)?
+                    measure(tasks, task)?
                 },
             })
         })
         .collect()
-}
-
-/// The checkpoints after 0, 1, … tasks.
-fn stages(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
-    let mut stages = Vec::new();
-    for entry in std::fs::read_dir(folder.join("checkpoints"))? {
-        let path = entry?.path();
-        let state = std::fs::read(path.join("state.json"))?;
-        let state: serde_json::Value = serde_json::from_slice(&state)?;
-        let progress = &state["progress"];
-        if progress["step_in_task"] == 0 {
-            stages.push((progress["task"].as_u64(), path));
-        }
-    }
-    stages.sort();
-    for (index, (after, _)) in stages.iter().enumerate() {
-        if *after != Some(index as u64) {
-            bail!("{}: no checkpoint after task {index}", folder.display());
-        }
-    }
-    Ok(stages.into_iter().map(|(_, path)| path).collect())
 }
 
 /// Says on standard error how far the run is.

@@ -7,15 +7,14 @@ use burn::module::Module;
 use burn::optim::ModuleOptimizer;
 use burn::tensor::Device;
 use moe_cl::config::Experiment;
-use moe_cl::config::Pooling;
 use moe_cl::data::{Batch, Collate, Example};
+use moe_cl::directory::TaskSettings;
 use moe_cl::methods::{Method, method};
-use moe_cl::training::{StepInput, fresh_optimizer, optimizer_step, prepare};
-use moe_cl::{Answerer, Head, Learner};
+use moe_cl::training::{StepInput, TaskForm, fresh_optimizer, optimizer_step, prepare, untrained};
+use moe_cl::{Learner, TaskChoice};
 use moe_core::config::ModelConfig;
 use moe_core::model::{BaseDtype, Decoder};
-use moe_lora::{Adapters, Mix};
-use rand::SeedableRng;
+use moe_lora::Mix;
 
 use super::Mode;
 use crate::shapes::smollm2;
@@ -74,7 +73,8 @@ impl Setting {
 
 /// A learner in the middle of its stream, with random weights: time does not depend on what they say.
 pub struct Workload {
-    experiment: Experiment,
+    settings: TaskSettings,
+    seed: u64,
     base: Decoder,
     method: Box<dyn Method>,
     task: usize,
@@ -94,26 +94,17 @@ impl Workload {
         let experiment = setting.experiment()?;
         let base = Decoder::random(&setting.model(), 1, device).with_dtype(setting.base_dtype);
         let task = setting.tasks - 1;
-        let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(1);
-        let mut learner = Learner::new(Adapters::new(
-            &(&experiment.adapters).into(),
-            base.config(),
-        )?);
-        let d_model = base.config().d_model;
-        learner.heads = (0..=task)
-            .map(|_| {
-                Head::random(
-                    d_model,
-                    CLASSES,
-                    Pooling::Last,
-                    &mut rng,
-                    &device.clone().autodiff(),
-                )
-            })
-            .collect();
+        let (settings, seed) = (TaskSettings::of(&experiment), experiment.seed);
+        let mut learner = untrained(&experiment, &base)?;
         let method = method(&experiment.method, setting.tasks);
-        for task in 0..=task {
-            learner = prepare(method.as_ref(), &experiment, &base, learner, task);
+        for (task, config) in experiment.tasks.iter().enumerate() {
+            let form = TaskForm {
+                task,
+                name: &config.name,
+                classes: CLASSES,
+                settings: &settings,
+            };
+            learner = prepare(method.as_ref(), seed, &base, learner, form);
         }
         let Setting { batch, len, .. } = *setting;
         let vocabulary = base.config().vocab_size as u32;
@@ -127,8 +118,9 @@ impl Workload {
             })
             .collect();
         Ok(Self {
-            optimizer: fresh_optimizer(&experiment),
-            experiment,
+            optimizer: fresh_optimizer(&settings.training),
+            settings,
+            seed,
             base,
             method,
             task,
@@ -154,7 +146,8 @@ impl Workload {
         let micro_batches = [self.examples.iter().collect::<Vec<_>>()];
         self.steps += 1;
         let input = StepInput {
-            experiment: &self.experiment,
+            settings: &self.settings,
+            seed: self.seed,
             base: &self.base,
             method: self.method.as_ref(),
             task: self.task,
@@ -175,11 +168,12 @@ impl Workload {
         let learner = learner.valid();
         let examples: Vec<&Example> = self.examples.iter().collect();
         let batch = Batch::new(&examples, 0, &self.base.device());
-        let answerer = Answerer::of(self.method.as_ref(), self.task);
-        let mix = answerer.mix(&self.base, &learner, &batch.texts);
+        let decoder = learner.decoder(&self.base);
+        let choice = TaskChoice::of(self.method.as_ref(), self.task);
+        let mix = choice.mix(decoder, &learner, &batch.texts);
         let hidden = learner
-            .adapters
-            .forward_mixed(&self.base, &batch.texts, &mix, None);
+            .catalogue
+            .forward_mixed(decoder, &batch.texts, &mix, None);
         black_box(learner.heads[self.task].forward(hidden, &batch).into_data());
     }
 
@@ -192,11 +186,12 @@ impl Workload {
         let tasks: Vec<usize> = (0..examples.len())
             .map(|row| row % (self.task + 1))
             .collect();
-        let routings = tasks.iter().map(|&task| self.method.routing(task));
+        let routings = tasks.iter().map(|&task| learner.answering(task).clone());
         let mix = Mix::PerText(routings.collect());
-        let hidden = learner
-            .adapters
-            .forward_mixed(&self.base, &batch.texts, &mix, None);
+        let hidden =
+            learner
+                .catalogue
+                .forward_mixed(learner.decoder(&self.base), &batch.texts, &mix, None);
         let features = learner.heads[self.task].features(hidden, &batch);
         for (row, &task) in tasks.iter().enumerate() {
             let features = features.clone().narrow(0, row, 1);

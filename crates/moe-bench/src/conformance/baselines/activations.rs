@@ -1,9 +1,10 @@
 //! What happens inside every block, where the fixture stores it (`act.*`).
 
+use anyhow::Context;
 use burn::tensor::Tensor;
 use moe_cl::Learner;
 use moe_cl::data::Batch;
-use moe_lora::{Mix, Routing};
+use moe_lora::{ExpertId, Mix, Routing};
 
 use super::super::check::{Check, Tolerance};
 use super::super::device::values;
@@ -50,39 +51,32 @@ pub fn compare(
         let normed = layer.post_attention_norm.forward(x.clone());
         compare("mlp_in", &normed)?;
 
-        let fused = match learner.adapters.banks.get(index) {
-            None => {
-                let alone = layer.feed_forward.forward(normed);
-                compare("expert-1.out", &alone)?;
-                alone
-            }
+        let through = |routing: &Routing| match learner.catalogue.bank(index, routing) {
             Some(bank) => {
-                let alone = |place: usize| {
-                    let routing = Routing::Single(place);
-                    bank.forward(&layer.feed_forward, normed.clone(), &routing, None, None)
-                        .output
-                };
-                for (place, expert) in model.order.iter().enumerate() {
-                    compare(&format!("expert{expert}.out"), &alone(place))?;
-                }
-                match mix {
-                    Mix::Weighted { experts, weights } => {
-                        let parts = experts.iter().enumerate().map(|(column, &expert)| {
-                            let weight = weights.clone().narrow(1, column, 1);
-                            alone(expert) * weight.unsqueeze_dim::<3>(2)
-                        });
-                        parts
-                            .reduce(|sum, part| sum + part)
-                            .unwrap_or_else(|| normed.clone())
-                    }
-                    Mix::Routed(routing) => {
-                        bank.forward(&layer.feed_forward, normed.clone(), routing, None, None)
-                            .output
-                    }
-                    Mix::Summed(_) | Mix::BesideBase(_) | Mix::PerText(_) => {
-                        anyhow::bail!("no fixture has activations of such a mix")
-                    }
-                }
+                let output = bank.forward(&layer.feed_forward, normed.clone(), None, None);
+                output.output
+            }
+            None => layer.feed_forward.forward(normed.clone()),
+        };
+        let alone = |expert| through(&Routing::Single(expert));
+        // The fixtures' expert -1 is none.
+        compare("expert-1.out", &through(&Routing::Base))?;
+        for (id, number) in model.order.iter().enumerate() {
+            let output = alone(ExpertId(id as u64));
+            compare(&format!("expert{number}.out"), &output)?;
+        }
+        let fused = match mix {
+            Mix::Weighted { experts, weights } => {
+                let parts = experts.iter().enumerate().map(|(column, &expert)| {
+                    let weight = weights.clone().narrow(1, column, 1);
+                    alone(expert) * weight.unsqueeze_dim::<3>(2)
+                });
+                let sum = parts.reduce(|sum, part| sum + part);
+                sum.context("a mix of no expert")?
+            }
+            Mix::Routed(routing) => through(routing),
+            Mix::Summed(_) | Mix::BesideBase(_) | Mix::PerText(_) => {
+                anyhow::bail!("no fixture has activations of such a mix")
             }
         };
         compare("fused", &fused)?;

@@ -1,29 +1,29 @@
 //! The project's model with a fixture's weights.
 
-use anyhow::{Context, ensure};
+use anyhow::Context;
 use burn::module::{Param, ParamId};
 use burn::tensor::{Tensor, TensorData};
 use moe_cl::config::{Objective, Pooling};
 use moe_cl::data::Batch;
-use moe_cl::{Head, Learner, TaskVectors};
+use moe_cl::methods::Own;
+use moe_cl::{Head, Learner, TaskExperts, TaskVectors};
 use moe_core::model::Decoder;
-use moe_lora::{
-    AdapterConfig, Adapters, LayerRange, Lora, LoraConfig, LoraExpert, LoraInit, Texts,
-};
+use moe_lora::{Expert, ExpertId, Routing, Texts};
 
 use super::super::case::Case;
 use super::super::device::{cpu, floats};
+use super::super::moe_cl::experts::{PROJECTIONS, experts_of};
 use super::super::moe_cl::loss::next_tokens;
-use super::super::moe_cl::model::{PROJECTIONS, base};
+use super::super::moe_cl::model::base;
 use super::super::tensors::Tensors;
 
 /// Frozen base and trained part. The fixture's matrices are `[out, in]`, the project's `[in, out]`.
 pub struct Model {
     /// On the plain device.
     pub base: Decoder,
-    /// On the autodiff device; one head.
+    /// On the autodiff device; one head, and a task for every expert, in the order of their ids.
     pub learner: Learner,
-    /// The fixture's number of the expert at each place of the banks.
+    /// The fixture's number of each expert, by id.
     pub order: Vec<usize>,
     /// The fixture's name of the head.
     head: Option<String>,
@@ -44,22 +44,6 @@ impl Model {
         let plain = cpu()?;
         let device = plain.clone().autodiff();
         let base = base(case, tensors, &plain)?;
-        let config = AdapterConfig {
-            lora: LoraConfig {
-                rank: case.setting("r")? as usize,
-                alpha: case.setting("alpha")?,
-                rslora: case.json["config"]["use_rslora"].as_bool().unwrap_or(false),
-                dropout: 0.0,
-                init: LoraInit::Kaiming,
-            },
-            targets: PROJECTIONS.map(|(_, projection)| projection).to_vec(),
-            layers: LayerRange::All,
-        };
-        let scaling = config.lora.scaling();
-        ensure!(
-            (scaling - case.setting("scaling")?).abs() < 1e-6,
-            "config.scaling does not follow from alpha and r"
-        );
         let experts = (0..)
             .take_while(|expert| {
                 let name = format!("{prefix}param.layers.0.mlp.up_proj.expert{expert}.A");
@@ -68,22 +52,12 @@ impl Model {
             .count();
         let rest = (0..experts).filter(|expert| !first.contains(expert));
         let order: Vec<usize> = first.iter().copied().chain(rest).collect();
-        let mut adapters = Adapters::new(&config, base.config())?;
-        for bank in &mut adapters.banks {
-            for expert in &order {
-                let mut loras = LoraExpert::default();
-                for (name, projection) in PROJECTIONS {
-                    let layer = bank.layer;
-                    let name = format!("{prefix}param.layers.{layer}.mlp.{name}.expert{expert}");
-                    let a = floats::<2>(tensors, &format!("{name}.A"), &device)?;
-                    let b = floats::<2>(tensors, &format!("{name}.B"), &device)?;
-                    *loras.lora_mut(projection) =
-                        Some(Lora::from_tensors(a.transpose(), b.transpose(), scaling));
-                }
-                bank.experts.push(loras);
-            }
-        }
-        let mut learner = Learner::new(adapters);
+        let catalogue = experts_of(case, tensors, prefix, &order, &base)?;
+        let ids = catalogue.experts().iter().map(Expert::id);
+        let mut learner = Learner {
+            tasks: ids.map(|id| TaskExperts::of(Routing::Single(id))).collect(),
+            ..Learner::new(catalogue)
+        };
         let prefix = format!("{prefix}param.");
         let head = tensors
             .names()
@@ -97,7 +71,8 @@ impl Model {
         if tensors.has("param.mocl.proj_network") {
             let projection = floats::<2>(tensors, "param.mocl.proj_network", &device)?.transpose();
             let vectors = floats::<2>(tensors, "param.mocl.task_embedding", &device)?;
-            learner.task_vectors = Some(TaskVectors::from_tensors(projection, vectors));
+            let vectors = TaskVectors::from_tensors(projection, vectors);
+            learner.own = Some(Own::TaskVectors(vectors));
         }
         Ok(Self {
             base,
@@ -145,15 +120,23 @@ impl Model {
         }
         let parts: Vec<&str> = name.split('.').collect();
         match parts.as_slice() {
-            ["mocl", "proj_network"] => Some(&mut self.learner.task_vectors.as_mut()?.projection),
-            ["mocl", "task_embedding"] => Some(&mut self.learner.task_vectors.as_mut()?.vectors),
+            ["mocl", part] => {
+                let Some(Own::TaskVectors(vectors)) = &mut self.learner.own else {
+                    return None;
+                };
+                match *part {
+                    "proj_network" => Some(&mut vectors.projection),
+                    "task_embedding" => Some(&mut vectors.vectors),
+                    _ => None,
+                }
+            }
             ["layers", layer, "mlp", projection, expert, side] => {
                 let expert = expert.strip_prefix("expert")?.parse::<usize>().ok()?;
                 let place = self.order.iter().position(|&known| known == expert)?;
-                let layer = layer.parse::<usize>().ok()?;
-                let bank = self.learner.adapters.banks.get_mut(layer)?;
+                let expert = self.learner.catalogue.expert_mut(ExpertId(place as u64));
+                let layer = expert.layers.get_mut(layer.parse::<usize>().ok()?)?;
                 let (_, projection) = PROJECTIONS.iter().find(|(name, _)| name == projection)?;
-                let lora = bank.experts[place].lora_mut(*projection).as_mut()?;
+                let lora = layer.lora_mut(*projection).as_mut()?;
                 match *side {
                     "A" => Some(&mut lora.a),
                     "B" => Some(&mut lora.b),

@@ -5,8 +5,8 @@ use burn::module::Module;
 use burn::tensor::{Int, Tensor, TensorData};
 use moe_cl::config::{OLoraConfig, OLoraTest, SequentialConfig, Weights};
 use moe_cl::data::{Batch, Collate};
-use moe_cl::methods::{Method, Mocl, OLora, PerTask, Sequential, Step, overlap};
-use moe_lora::{Mix, mean_of_tokens};
+use moe_cl::methods::{Method, Mocl, NewTask, OLora, PerTask, Sequential, Step, overlap};
+use moe_lora::{ExpertId, Mix, mean_of_tokens};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
@@ -14,7 +14,7 @@ use super::super::base_gradients;
 use super::super::case::Case;
 use super::super::check::Check;
 use super::super::device::{cpu, flat, values};
-use super::super::moe_cl::model::PROJECTIONS;
+use super::super::moe_cl::experts::{PROJECTIONS, adapters};
 use super::super::tensors::Tensors;
 use super::activations;
 use super::model::{Model, batch};
@@ -66,24 +66,33 @@ pub fn compare(
         .heads
         .first()
         .map_or(Vec::new(), |head| vec![head.clone(); task + 1]);
-    if learner.task_vectors.is_none() && case.json["config"]["adapter"] == "sequential-ft-f" {
-        let mut rng = ChaCha8Rng::seed_from_u64(0);
-        let device = cpu()?.autodiff();
-        learner = method.prepare(&model.base, learner, 0, &mut rng, &device);
+    if case.json["config"]["adapter"] == "sequential-ft-f" {
+        // It takes a copy of the base, and none of the fixture's experts.
+        learner.tasks.clear();
+        let first = NewTask {
+            base: &model.base,
+            task: 0,
+            name: "fixture",
+            lora: &adapters(case)?.lora,
+            rng: ChaCha8Rng::seed_from_u64(0),
+            device: cpu()?.autodiff(),
+        };
+        learner = method.prepare(learner, first);
     }
     let base = model.base.clone();
-    let decoder = learner.trunk(&base);
+    let decoder = learner.decoder(&base);
     let mix = method.mix(decoder, &learner, task, &batch.texts);
     let mix = off_graph(mix);
 
     let forward = case.tolerance("forward")?;
     let plain = learner.valid();
+    let plain_decoder = plain.decoder(&model.base);
     let hidden = plain
-        .adapters
-        .forward_mixed(plain.trunk(&model.base), &batch.texts, &mix, None);
+        .catalogue
+        .forward_mixed(plain_decoder, &batch.texts, &mix, None);
     let logits = match plain.heads.first() {
         Some(head) => head.score(flat(hidden)),
-        None => plain.trunk(&model.base).logits(flat(hidden)),
+        None => plain_decoder.logits(flat(hidden)),
     };
     let real: Vec<bool> = batch
         .texts
@@ -189,16 +198,17 @@ fn overlaps(
 ) -> anyhow::Result<()> {
     let losses = case.tolerance("losses")?;
     let mut total = 0.0;
-    for bank in &model.learner.adapters.banks {
+    let catalogue = &model.learner.catalogue;
+    for layer in catalogue.layers() {
         for (projection_name, projection) in PROJECTIONS {
             for old in 0..task {
                 let place = model.order[old] + 1;
-                let layer = bank.layer;
                 let name = format!("olora.sq.layers.{layer}.{projection_name}.vs_task{place}");
-                let pair = (
-                    bank.experts[task].lora(projection),
-                    bank.experts[old].lora(projection),
-                );
+                let lora = |task: usize| {
+                    let expert = catalogue.expert(ExpertId(task as u64));
+                    expert.layers[layer].lora(projection)
+                };
+                let pair = (lora(task), lora(old));
                 if let (true, (Some(new), Some(old))) = (tensors.has(&name), pair) {
                     let got = f64::from(overlap(new, old).into_scalar::<f32>());
                     total += got;
@@ -258,7 +268,7 @@ fn likeness(
         cosines
     } else {
         // The fixture lists the active tasks only.
-        let active: Vec<i64> = experts.iter().map(|&expert| expert as i64).collect();
+        let active: Vec<i64> = experts.iter().map(|expert| expert.0 as i64).collect();
         let count = active.len();
         let active =
             Tensor::<1, Int>::from_data(TensorData::new(active, [count]), &cosines.device());

@@ -1,5 +1,6 @@
 //! What happens inside every block, where the fixture stores it (`act.*`).
 
+use anyhow::Context;
 use burn::module::Module;
 use burn::tensor::activation::softmax;
 use moe_core::model::rms_norm;
@@ -8,8 +9,8 @@ use moe_lora::{Routing, pool_shares};
 use super::super::check::{Check, Tolerance};
 use super::super::device::{mask, tokens, values};
 use super::super::tensors::Tensors;
-use super::loss::{OBSERVE, routing};
-use super::model::Model;
+use super::loss::{GATE, OBSERVE, SHARED, dedicated, routing};
+use super::model::{Model, discriminators};
 
 /// Walks through the layers by hand and compares everything that the fixture stores, at real positions.
 ///
@@ -33,14 +34,15 @@ pub fn compare(
     let shares = pool_shares(real);
     let dropout = model.dropout.as_ref();
     let mut x = model.base.embed(tokens(tensors, "tokens", &device)?);
-    for (bank, (layer, discriminator)) in learner
-        .adapters
-        .banks
-        .iter()
-        .zip(model.base.layers.iter().zip(&learner.discriminators))
+    let discriminators = discriminators(&learner).context("no discriminators")?;
+    for (index, (layer, discriminator)) in model.base.layers.iter().zip(discriminators).enumerate()
     {
+        let bank = |routing: &Routing| {
+            let bank = learner.catalogue.bank(index, routing);
+            bank.context("a layer without experts")
+        };
         let mut compare = |name: &str, got: Vec<f32>| -> anyhow::Result<()> {
-            let name = format!("act.layers.{}.{name}", bank.layer);
+            let name = format!("act.layers.{index}.{name}");
             if tensors.has(&name) {
                 // Per-token arrays are compared at real positions, per-row ones whole.
                 let per_token = tensors.shape(&name)?.len() == 3;
@@ -61,27 +63,25 @@ pub fn compare(
             + x;
         let normed = rms_norm(&layer.post_attention_norm, x.clone());
         compare("mlp_in", values(normed.clone()))?;
-        for expert in [0, task] {
-            let alone = bank.forward(
+        for expert in [SHARED, dedicated(task)] {
+            let alone = bank(&Routing::Single(expert))?.forward(
                 &layer.feed_forward,
                 normed.clone(),
-                &Routing::Single(expert),
                 None,
                 dropout,
             );
             compare(&format!("expert{expert}.out"), values(alone.output))?;
         }
-        let mixture = bank.forward(
+        let mixture = bank(&routing(task))?.forward(
             &layer.feed_forward,
             normed.clone(),
-            &routing(task),
             Some((&OBSERVE, shares.clone())),
             dropout,
         );
         let [batch, seq, d_model] = normed.dims();
         let gate_logits = normed
             .reshape([batch * seq, d_model])
-            .matmul(bank.gates[0].weight.val());
+            .matmul(learner.catalogue.gate(GATE).layers[index].weight.val());
         compare("gate_logits", values(gate_logits))?;
         if let Some(gate) = mixture.gate {
             compare("gate_weights", values(gate))?;

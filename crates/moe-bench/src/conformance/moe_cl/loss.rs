@@ -4,13 +4,13 @@ use anyhow::Context;
 use burn::tensor::{Int, Tensor, TensorData};
 use moe_cl::cross_entropy;
 use moe_gan::{DiscriminatorLoss, adversarial_loss};
-use moe_lora::{Observe, Routing, Texts};
+use moe_lora::{ExpertId, GateId, Observe, Routing, Texts};
 
 use super::super::case::Case;
 use super::super::check::{Check, Tolerance};
 use super::super::device::{flat, mask, tokens, values};
 use super::super::tensors::Tensors;
-use super::model::Model;
+use super::model::{Model, discriminators};
 
 /// What one forward pass gives.
 pub struct Losses {
@@ -23,17 +23,28 @@ pub struct Losses {
     weight: f64,
 }
 
+/// The expert that all tasks share.
+pub const SHARED: ExpertId = ExpertId(0);
+
+/// The one gate.
+pub const GATE: GateId = GateId(0);
+
+/// The expert of `task` (1-based): the fixtures' numbers are the ids.
+pub fn dedicated(task: usize) -> ExpertId {
+    ExpertId(task as u64)
+}
+
 /// The shared expert and that of `task` (1-based) behind the one gate.
 pub fn routing(task: usize) -> Routing {
     Routing::Gated {
-        experts: vec![0, task],
-        gate: 0,
+        experts: vec![SHARED, dedicated(task)],
+        gate: GATE,
     }
 }
 
 /// What the discriminator sees: the shared expert, nothing detached.
 pub const OBSERVE: Observe = Observe {
-    expert: 0,
+    expert: SHARED,
     detach_upstream: false,
 };
 
@@ -58,7 +69,7 @@ impl Losses {
         let device = base.device();
         let (ids, real) = (format!("{prefix}tokens"), format!("{prefix}attention_mask"));
         let [batch, seq] = tensors.dims::<2>(&ids)?;
-        let forward = learner.adapters.forward(
+        let forward = learner.catalogue.forward(
             base,
             &Texts::new(
                 tokens(tensors, &ids, &device)?,
@@ -93,7 +104,7 @@ impl Losses {
             Some(other) => anyhow::bail!("unknown aux_input {other}"),
         };
         let auxiliary = adversarial_loss(
-            &learner.discriminators,
+            discriminators(learner).context("no discriminators")?,
             forward.pooled,
             &vec![task - 1; batch],
             kind,

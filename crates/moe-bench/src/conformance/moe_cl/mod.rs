@@ -1,6 +1,7 @@
 //! MoE-CL as its authors' modules compute it: activations, losses, gradients, and AdamW steps over a stream of tasks.
 
 mod activations;
+pub mod experts;
 pub mod loss;
 pub mod method;
 pub mod model;

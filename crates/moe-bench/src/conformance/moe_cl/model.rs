@@ -3,31 +3,24 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, bail};
 use burn::module::Param;
 use burn::tensor::{Device, Tensor};
 use moe_cl::config::Pooling;
-use moe_cl::{Head, Learner};
+use moe_cl::methods::Own;
+use moe_cl::{Head, Learner, TaskExperts};
 use moe_core::checkpoint::Checkpoint;
 use moe_core::model::Decoder;
 use moe_gan::Discriminator;
-use moe_lora::{
-    AdapterConfig, Adapters, LayerRange, Lora, LoraConfig, LoraDropout, LoraExpert, LoraInit,
-    Projection, Site, TokenGate,
-};
+use moe_lora::{ExpertId, Gate, GateInit, LoraDropout, Site, TokenGate};
 use safetensors::tensor::{Dtype, TensorView, serialize_to_file};
 use serde_json::json;
 
 use super::super::case::Case;
 use super::super::device::{cpu, floats};
 use super::super::tensors::Tensors;
-
-/// The fixtures' names of the adapted projections.
-pub const PROJECTIONS: [(&str, Projection); 3] = [
-    ("gate_proj", Projection::Gate),
-    ("up_proj", Projection::Up),
-    ("down_proj", Projection::Down),
-];
+use super::experts::{PROJECTIONS, TASK, experts_of};
+use super::loss::{GATE, routing};
 
 /// Frozen base and trained part. The fixture's matrices are `[out, in]`, the project's `[in, out]`.
 pub struct Model {
@@ -50,47 +43,25 @@ impl Model {
         let plain = cpu()?;
         let base = base(case, tensors, &plain)?;
         let device = plain.clone().autodiff();
-        let rank = case.setting("r")? as usize;
-        let config = AdapterConfig {
-            lora: LoraConfig {
-                rank,
-                alpha: case.setting("alpha")?,
-                rslora: case.json["config"]["use_rslora"].as_bool().unwrap_or(false),
-                dropout: 0.0,
-                init: LoraInit::Kaiming,
-            },
-            targets: PROJECTIONS.map(|(_, projection)| projection).to_vec(),
-            layers: LayerRange::All,
-        };
-        let scaling = config.lora.scaling();
-        ensure!(
-            (scaling - case.setting("scaling")?).abs() < 1e-6,
-            "config.scaling does not follow from alpha and r"
-        );
-        let mut adapters = Adapters::new(&config, base.config())?;
-        let mut discriminators = Vec::new();
-        for bank in &mut adapters.banks {
-            let layer = bank.layer;
-            for expert in 0..case.setting("num_experts")? as usize {
-                let mut loras = LoraExpert::default();
-                for (name, projection) in PROJECTIONS {
-                    let prefix = format!("param.layers.{layer}.mlp.{name}.expert{expert}");
-                    let a = floats::<2>(tensors, &format!("{prefix}.A"), &device)?;
-                    let b = floats::<2>(tensors, &format!("{prefix}.B"), &device)?;
-                    *loras.lora_mut(projection) =
-                        Some(Lora::from_tensors(a.transpose(), b.transpose(), scaling));
-                }
-                bank.experts.push(loras);
-            }
-            let gate = floats::<2>(tensors, &format!("param.layers.{layer}.moe.gate"), &device)?;
-            bank.gates.push(TokenGate::from_weight(gate.transpose()));
-            let classifier = floats::<2>(
-                tensors,
-                &format!("param.layers.{layer}.moe.task_classifier"),
-                &device,
-            )?;
-            discriminators.push(Discriminator::from_weight(classifier.transpose()));
-        }
+        let experts = case.setting("num_experts")? as usize;
+        let numbers: Vec<usize> = (0..experts).collect();
+        let mut catalogue = experts_of(case, tensors, "", &numbers, &base)?;
+        catalogue.add_gate(2, GateInit::Zeros, TASK, &device);
+        let catalogue = catalogue.try_map(Ok::<_, anyhow::Error>, |gate| {
+            let layers = (0..gate.layers.len()).map(|layer| {
+                let name = format!("param.layers.{layer}.moe.gate");
+                let weight = floats::<2>(tensors, &name, &device)?.transpose();
+                Ok(TokenGate::from_weight(weight))
+            });
+            let layers = layers.collect::<anyhow::Result<_>>()?;
+            Ok(Gate::new(gate.info, layers))
+        })?;
+        let discriminators = catalogue.layers().map(|layer| {
+            let name = format!("param.layers.{layer}.moe.task_classifier");
+            let weight = floats::<2>(tensors, &name, &device)?.transpose();
+            Ok(Discriminator::from_weight(weight))
+        });
+        let discriminators = discriminators.collect::<anyhow::Result<_>>()?;
         let mut heads = BTreeMap::new();
         for name in tensors
             .names()
@@ -107,8 +78,11 @@ impl Model {
             base,
             learner: Learner {
                 heads,
-                discriminators,
-                ..Learner::new(adapters)
+                own: Some(Own::Discriminators(discriminators)),
+                tasks: (1..experts)
+                    .map(|task| TaskExperts::of(routing(task)))
+                    .collect(),
+                ..Learner::new(catalogue)
             },
             head_names,
             dropout,
@@ -136,32 +110,32 @@ impl Model {
     }
 }
 
+/// A discriminator per layer, where the learner has them.
+pub fn discriminators(learner: &Learner) -> Option<&[Discriminator]> {
+    match &learner.own {
+        Some(Own::Discriminators(all)) => Some(all),
+        _ => None,
+    }
+}
+
 /// A parameter inside the layers.
 fn find<'a>(learner: &'a Learner, name: &str) -> Option<&'a Param<Tensor<2>>> {
     let parts: Vec<&str> = name.split('.').collect();
     match parts.as_slice() {
-        ["layers", layer, "moe", "gate"] => Some(
-            &learner
-                .adapters
-                .banks
-                .get(layer.parse::<usize>().ok()?)?
-                .gates
-                .first()?
-                .weight,
-        ),
-        ["layers", layer, "moe", "task_classifier"] => Some(
-            &learner
-                .discriminators
-                .get(layer.parse::<usize>().ok()?)?
-                .weight,
-        ),
+        ["layers", layer, "moe", "gate"] => {
+            let gate = learner.catalogue.gate(GATE);
+            Some(&gate.layers.get(layer.parse::<usize>().ok()?)?.weight)
+        }
+        ["layers", layer, "moe", "task_classifier"] => {
+            let discriminators = discriminators(learner)?;
+            Some(&discriminators.get(layer.parse::<usize>().ok()?)?.weight)
+        }
         ["layers", layer, "mlp", projection, expert, side] => {
-            let bank = learner.adapters.banks.get(layer.parse::<usize>().ok()?)?;
-            let expert = bank
-                .experts
-                .get(expert.strip_prefix("expert")?.parse::<usize>().ok()?)?;
+            let expert = expert.strip_prefix("expert")?.parse::<usize>().ok()?;
+            let expert = learner.catalogue.experts().get(expert)?;
             let (_, projection) = PROJECTIONS.iter().find(|(name, _)| name == projection)?;
-            let lora = expert.lora(*projection)?;
+            let layer = expert.layers.get(layer.parse::<usize>().ok()?)?;
+            let lora = layer.lora(*projection)?;
             match *side {
                 "A" => Some(&lora.a),
                 "B" => Some(&lora.b),
@@ -242,10 +216,12 @@ fn given_masks(
                     .find(|(known, _)| known == projection)
                     .context("unknown projection")?
                     .1,
-                expert: expert
-                    .strip_prefix("expert")
-                    .context("no expert")?
-                    .parse()?,
+                expert: ExpertId(
+                    expert
+                        .strip_prefix("expert")
+                        .context("no expert")?
+                        .parse()?,
+                ),
             },
             _ => bail!("cannot tell what {name} is a mask of"),
         };
