@@ -1,16 +1,20 @@
 //! Base models as commands name them.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use burn::tensor::Device;
+use clap::Args;
 use moe_cl::Base;
 use moe_cl::config::Experiment;
+use moe_cl::directory::{BaseRecord, Saved};
+use moe_core::checkpoint::Checkpoint;
 use moe_core::device::DeviceChoice;
 use moe_core::model::BaseDtype;
-use moe_hub::{BaseSource, Cache, fetch_default, smollm2};
+use moe_hub::{BaseSource, Cache, Fingerprints, fetch_default, smollm2};
 
 use crate::download::DownloadDisplay;
+use crate::failure::Failure;
 
 /// The local path of a base, fetched if need be. Without a name, and for the name of the default base, every source of
 /// SmolLM2-135M-Instruct is tried; the source that was used is returned with the path.
@@ -29,10 +33,91 @@ pub fn fetch(name: Option<&BaseSource>) -> Result<(BaseSource, PathBuf)> {
     }
 }
 
-/// Puts what the command line says of base, number format and device into the experiment, and loads the base.
+/// The base of a model that exists: which, and whether another will do.
+#[derive(Debug, Args)]
+pub struct ModelBase {
+    /// Base model [default: where the model's was, else wherever the cache knows it to be]
+    #[arg(long, value_name = "BASE")]
+    base: Option<BaseSource>,
+    /// Take the base although its weights, tokenizer or chat template are not those that the model was trained on
+    #[arg(long)]
+    pub allow_other_base: bool,
+}
+
+impl ModelBase {
+    /// Loads the base of the model that a checkpoint of `run` describes, `experiment` being its settings with what the command line
+    /// changes in them. It is looked for where the command line says, where it was, and where the cache knows it to be, and known
+    /// by its fingerprint.
+    ///
+    /// # Errors
+    /// When it is nowhere, or another one is where it was.
+    pub fn load(&self, saved: &Saved, experiment: &Experiment) -> Result<Base> {
+        let (device, dtype) = (open(&experiment.device)?, experiment.base.dtype);
+        let path = self.find(&saved.state.base)?;
+        let mut base = load_known(&path, dtype, &device)?;
+        if !self.allow_other_base {
+            base.check(&saved.state.base.identity)?;
+        }
+        base.keep_trunk(experiment, &Cache::open()?.trunks())?;
+        Ok(base)
+    }
+
+    /// Loads the base that the command line names, without any model.
+    ///
+    /// # Errors
+    /// When it cannot be had or read.
+    pub fn alone(&self, dtype: BaseDtype, device: &Device) -> Result<Base> {
+        load_known(&fetch(self.base.as_ref())?.1, dtype, device)
+    }
+
+    fn find(&self, was: &BaseRecord) -> Result<PathBuf> {
+        if let Some(given) = &self.base {
+            return Ok(fetch(Some(given))?.1);
+        }
+        let named: Option<BaseSource> = was.source.parse().ok();
+        let mut places = vec![was.location.clone()];
+        if let Some(BaseSource::Path(path)) = &named {
+            places.push(path.clone());
+        }
+        let known = Fingerprints::open(&Cache::open()?);
+        places.extend(known.locate(&was.identity.weights));
+        places.retain(|path| path.exists());
+        let same = |path: &&PathBuf| {
+            fingerprint(path).is_ok_and(|weights| weights == was.identity.weights)
+        };
+        if let Some(path) = places.iter().find(same).or(places.first()) {
+            return Ok(path.clone());
+        }
+        match named {
+            Some(BaseSource::Path(_)) | None => bail!(Failure::new(
+                format!(
+                    "the model's base is not at {} any more, nor anywhere that the cache knows of",
+                    was.location.display()
+                ),
+                "name it with --base",
+            )),
+            named => Ok(fetch(named.as_ref())?.1),
+        }
+    }
+}
+
+/// Loads a base, its fingerprint from the cache where that knows the files.
+fn load_known(path: &Path, dtype: BaseDtype, device: &Device) -> Result<Base> {
+    let known = Fingerprints::open(&Cache::open()?);
+    let fingerprint = |checkpoint: &Checkpoint| known.of(path, || checkpoint.fingerprint());
+    Ok(Base::load_known(path, dtype, device, fingerprint)?)
+}
+
+fn fingerprint(path: &Path) -> Result<String> {
+    let known = Fingerprints::open(&Cache::open()?);
+    Ok(known.of(path, || Checkpoint::open(path)?.fingerprint())?)
+}
+
+/// Puts what the command line says of base, number format and device into the experiment, and loads the base. What its frozen
+/// lower layers make of texts is kept.
 ///
 /// # Errors
-/// When the device is not compiled in or the base cannot be had or read.
+/// When the device is not compiled in, the base cannot be had or read, or the cache folder cannot be used.
 pub fn load(
     experiment: &mut Experiment,
     base: Option<&BaseSource>,
@@ -52,20 +137,7 @@ pub fn load(
     };
     let (source, path) = fetch(Some(&named))?;
     experiment.base.source = source.to_string();
-    Ok(Base::load_as(&path, experiment.base.dtype, &device)?)
-}
-
-/// As [`load`], for work that meets the same texts again and again: what the frozen lower layers make of them is kept.
-///
-/// # Errors
-/// As [`load`], and when the cache folder cannot be used.
-pub fn load_to_learn(
-    experiment: &mut Experiment,
-    base: Option<&BaseSource>,
-    dtype: Option<BaseDtype>,
-    device: Option<DeviceChoice>,
-) -> Result<Base> {
-    let mut base = load(experiment, base, dtype, device)?;
+    let mut base = load_known(&path, experiment.base.dtype, &device)?;
     base.keep_trunk(experiment, &Cache::open()?.trunks())?;
     Ok(base)
 }

@@ -63,7 +63,12 @@ fn hint<'a>(cause: &'a (dyn Error + 'static)) -> Option<&'a str> {
 }
 
 /// Whether the reader of our output went away, as `head` does; that is no failure.
+///
+/// That is none where a run was to tell how it goes: it stops, and a run that was stopped did not succeed.
 pub fn is_closed_pipe(error: &anyhow::Error) -> bool {
+    if error.chain().any(<dyn Error>::is::<moe_cl::Error>) {
+        return false;
+    }
     let kinds = error
         .chain()
         .filter_map(|cause| cause.downcast_ref::<io::Error>());

@@ -19,7 +19,7 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     log_to_stderr();
     match commands::run(cli) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(status) => status,
         Err(error) if failure::is_closed_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("{}", failure::message(&error));

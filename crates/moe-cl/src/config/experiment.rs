@@ -168,6 +168,31 @@ impl Experiment {
         Ok(experiment)
     }
 
+    /// Reads a file of `[[tasks]]` alone, as `learn` takes it.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    pub fn load_tasks(path: &Path) -> Result<Vec<TaskConfig>, ConfigError> {
+        /// What such a file holds.
+        #[derive(Deserialize, JsonSchema)]
+        #[serde(deny_unknown_fields)]
+        struct NewTasks {
+            tasks: Vec<TaskConfig>,
+        }
+        let text = fs::read_to_string(path).map_err(|error| ConfigError::Unreadable {
+            path: path.into(),
+            error,
+        })?;
+        let sources = Sources::new(&text, path, &[])?;
+        let document = Document::parse(&sources)?;
+        strict::check(&document, &schemars::schema_for!(NewTasks).into())?;
+        let NewTasks { tasks } = document.deserialize()?;
+        if let Some((key, message)) = sense::first_nonsense_of(&tasks) {
+            return Err(document.refuse_key(&key, format!("`{key}` {message}")));
+        }
+        Ok(tasks)
+    }
+
     /// The experiment as a TOML file with every option spelt out; it reads back as the same experiment.
     pub fn to_toml(&self) -> String {
         toml::to_string(self).expect("an experiment holds text keys and no value that TOML lacks")

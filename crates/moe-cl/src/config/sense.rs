@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use super::{Experiment, MethodConfig, Objective, Split};
+use super::{Experiment, MethodConfig, Objective, Split, TaskConfig};
 
 /// The dotted key of the first value that makes no sense, and what it should be.
 pub(super) fn first_nonsense(experiment: &Experiment) -> Option<(String, String)> {
@@ -130,16 +130,35 @@ pub(super) fn first_nonsense(experiment: &Experiment) -> Option<(String, String)
     if base.source.trim().is_empty() {
         return Some(("base.source".into(), "must name a base model".into()));
     }
+    first_nonsense_of(tasks).or_else(|| lacking_split(experiment))
+}
+
+/// The same of a list of tasks.
+pub(super) fn first_nonsense_of(tasks: &[TaskConfig]) -> Option<(String, String)> {
     if tasks.is_empty() {
         return Some(("tasks".into(), "there must be at least one task".into()));
     }
     (0..tasks.len()).find_map(|index| {
-        task_nonsense(experiment, index).map(|(key, rule)| (format!("tasks.{index}.{key}"), rule))
+        task_nonsense(tasks, index).map(|(key, rule)| (format!("tasks.{index}.{key}"), rule))
     })
 }
 
-fn task_nonsense(experiment: &Experiment, index: usize) -> Option<(&'static str, String)> {
-    let task = &experiment.tasks[index];
+/// The first task without the rows that are to be scored.
+fn lacking_split(experiment: &Experiment) -> Option<(String, String)> {
+    let lacking = experiment.tasks.iter().enumerate();
+    lacking.into_iter().find_map(|(index, task)| {
+        let (key, file) = match experiment.evaluation.split {
+            Split::Dev => ("dev", &task.dev),
+            Split::Test => ("test", &task.test),
+        };
+        let message = format!("is missing, and evaluation.split = \"{key}\" needs it");
+        file.is_none()
+            .then(|| (format!("tasks.{index}.{key}"), message))
+    })
+}
+
+fn task_nonsense(tasks: &[TaskConfig], index: usize) -> Option<(&'static str, String)> {
+    let task = &tasks[index];
     if task.name.trim().is_empty() {
         return Some(("name", "must not be empty".into()));
     }
@@ -149,23 +168,13 @@ fn task_nonsense(experiment: &Experiment, index: usize) -> Option<(&'static str,
             "`auto` is what asks for the task to be inferred".into(),
         ));
     }
-    if let Some(first) = experiment.tasks[..index]
+    if let Some(first) = tasks[..index]
         .iter()
         .position(|earlier| earlier.name == task.name)
     {
         return Some((
             "name",
             format!("`{}` is already the name of tasks.{first}", task.name),
-        ));
-    }
-    let (key, file) = match experiment.evaluation.split {
-        Split::Dev => ("dev", &task.dev),
-        Split::Test => ("test", &task.test),
-    };
-    if file.is_none() {
-        return Some((
-            key,
-            format!("is missing, and evaluation.split = \"{key}\" needs it"),
         ));
     }
     let labels = task.labels.as_ref()?;

@@ -7,6 +7,7 @@ use std::{
 };
 
 use moe_core::tokenizer::Tokenizer;
+use serde::{Serialize, Serializer};
 
 use super::{DataError, Record, rows};
 
@@ -14,13 +15,14 @@ use super::{DataError, Record, rows};
 const SHOWN: usize = 20;
 
 /// What is in a data file.
-#[derive(Debug)]
+#[derive(Debug, Serialize)]
 pub struct DataReport {
     /// The file.
     pub path: PathBuf,
     /// Records that can be used.
     pub records: usize,
     /// Records that are refused.
+    #[serde(serialize_with = "as_text")]
     pub refused: Vec<DataError>,
     /// Records per label; instruction records have none.
     pub labels: BTreeMap<String, usize>,
@@ -32,6 +34,10 @@ pub struct DataReport {
     pub characters: Option<[usize; 3]>,
     /// Shortest, median and longest text in tokens, where a tokenizer was given.
     pub tokens: Option<[usize; 3]>,
+}
+
+fn as_text<S: Serializer>(errors: &[DataError], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(errors.iter().map(ToString::to_string))
 }
 
 impl DataReport {

@@ -111,6 +111,15 @@ pub fn learn(
     if let Some(begun) = begun {
         check_data(begun, &task)?;
     }
+    if task.evaluation.is_empty() {
+        warnings.push(
+            format!(
+                "task `{}` has no {split:?} part: it is never scored",
+                config.name
+            )
+            .to_lowercase(),
+        );
+    }
     let parts = &found.saved.parts;
     let new = match begun {
         Some(begun) => begun.clone(),
@@ -160,8 +169,14 @@ pub fn learn(
 
 /// The settings of the new task: those of the run with its own on top.
 fn settings(state: &State, config: &TaskConfig, set: &[String]) -> Result<TaskSettings> {
+    // What is scored of the task is its own affair.
+    let scored = TaskConfig {
+        dev: Some(config.train.clone()),
+        test: Some(config.train.clone()),
+        ..config.clone()
+    };
     let run = Experiment {
-        tasks: vec![config.clone()],
+        tasks: vec![scored],
         ..state.experiment.clone()
     };
     let own = Experiment::parse(&run.to_toml(), Path::new("the model's settings"), set)?;

@@ -3,6 +3,7 @@
 use std::{fmt, time::Instant};
 
 use burn::module::Module;
+use serde::Serialize;
 
 use super::{
     prepare::{fresh_optimizer, prepare, untrained},
@@ -16,7 +17,7 @@ use crate::{
 };
 
 /// A run that has not been made.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Plan {
     /// Method and mode.
     pub method: String,
@@ -35,7 +36,7 @@ pub struct Plan {
 }
 
 /// What one task would train.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct TaskPlan {
     /// Its name.
     pub name: String,

@@ -11,6 +11,7 @@ use moe_core::tokenizer::Tokenizer;
 use moe_hub::data::suites::{self, Manifest, Origins, Standing};
 use moe_hub::{BaseSource, Cache, Web};
 
+use super::print_json;
 use crate::base;
 use crate::download::DownloadDisplay;
 use crate::failure::{Failure, message};
@@ -33,6 +34,9 @@ pub struct Check {
     /// Also count tokens, with this base's tokenizer
     #[arg(long, value_name = "BASE")]
     base: Option<BaseSource>,
+    /// Print the reports as JSON
+    #[arg(long)]
+    json: bool,
 }
 
 /// Which suite, and where to.
@@ -104,13 +108,19 @@ fn fetch(arguments: &Fetch) -> Result<()> {
 
 /// Prints a report per file; fails when a record is refused.
 fn check(arguments: &Check) -> Result<()> {
-    let Check { files, base } = arguments;
+    let Check { files, base, json } = arguments;
     let tokenizer = base.as_ref().map(tokenizer).transpose()?;
-    let mut refused = 0;
+    let (mut refused, mut reports) = (0, Vec::new());
     for file in files {
         let report = DataReport::new(file, tokenizer.as_ref())?;
-        write!(stdout(), "{report}")?;
         refused += report.refused.len();
+        match json {
+            true => reports.push(report),
+            false => write!(stdout(), "{report}")?,
+        }
+    }
+    if *json {
+        print_json(&reports)?;
     }
     if refused > 0 {
         let message = format!("{refused} records are refused");

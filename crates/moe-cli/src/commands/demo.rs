@@ -6,18 +6,16 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use clap::{Args, ValueEnum};
 use moe_cl::config::{Experiment, MethodConfig, Mode, MoeClConfig, SequentialConfig};
-use moe_cl::events::Recorder;
-use moe_cl::training::{RunOptions, learn};
+use moe_cl::training::{RunOptions, train};
 use moe_core::device::DeviceChoice;
 use moe_core::model::BaseDtype;
 use moe_hub::data::demo::{DemoData, prepare};
 use moe_hub::{BaseSource, Cache, smollm2};
-use moe_report::TensorBoard;
 
 use super::report;
+use super::train::recorders;
 use crate::base;
 use crate::download::DownloadDisplay;
-use crate::progress::ProgressDisplay;
 
 const EXPERIMENT: &str = include_str!("../../../../configs/demo.toml");
 
@@ -78,7 +76,7 @@ impl Contestant {
 pub fn run(arguments: &Arguments, device: Option<DeviceChoice>) -> Result<()> {
     let mut experiment = Experiment::parse(EXPERIMENT, Path::new("demo.toml"), &[])?;
     experiment.base.source = smollm2().to_string();
-    let base = base::load_to_learn(
+    let base = base::load(
         &mut experiment,
         arguments.base.as_ref(),
         arguments.base_dtype,
@@ -104,15 +102,12 @@ pub fn run(arguments: &Arguments, device: Option<DeviceChoice>) -> Result<()> {
                 .join(method.folder())
                 .join(format!("seed-{seed}"));
             let options = RunOptions::new(out.clone(), true);
-            let mut recorders: Vec<Box<dyn Recorder>> = vec![
-                Box::new(TensorBoard::new(out.join("tensorboard"))),
-                Box::new(ProgressDisplay::new()),
-            ];
-            learn(&experiment, &base, &options, &mut recorders)?;
+            let mut recorders = recorders(&out, false)?;
+            train(&experiment, &base, &options, &mut recorders)?;
             runs.push(out);
         }
     }
-    report::write(&runs, &arguments.out.join("report.html"))
+    report::write(&runs, &arguments.out.join("report.html"), true)
 }
 
 fn fetch() -> Result<DemoData> {

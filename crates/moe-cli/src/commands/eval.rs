@@ -7,22 +7,25 @@ use anyhow::Result;
 use clap::{ArgGroup, Args, ValueEnum};
 use moe_cl::config::Split;
 use moe_cl::metrics::Inferred;
-use moe_cl::training::{Scores, Task, Trained};
+use moe_cl::training::{Scores, Task, Trained, checkpoint_of};
 use moe_core::device::DeviceChoice;
 use moe_core::model::BaseDtype;
-use moe_hub::BaseSource;
+use serde_json::json;
 
-use crate::base;
+use super::print_json;
+use crate::base::ModelBase;
 use crate::progress::ProgressDisplay;
 
 /// What to score, and on which texts.
 #[derive(Debug, Args)]
-#[command(group = ArgGroup::new("what").required(true).args(["run", "checkpoint"]))]
+#[command(group = ArgGroup::new("what").required(true).args(["model", "run", "checkpoint"]))]
 pub struct Arguments {
-    /// Directory of a run: its newest whole checkpoint
+    /// Directory of a model, or of one of its checkpoints
+    model: Option<PathBuf>,
+    /// The same
     #[arg(long, value_name = "DIR")]
     run: Option<PathBuf>,
-    /// Directory of one checkpoint of a run
+    /// Directory of one checkpoint of a model
     #[arg(long, value_name = "DIR")]
     checkpoint: Option<PathBuf>,
     /// A task: its texts alone are scored. `auto`: all tasks, with the task of every text inferred too [default: auto]
@@ -31,12 +34,14 @@ pub struct Arguments {
     /// Part of each task's data [default: as in the run]
     #[arg(long, value_enum)]
     split: Option<SplitName>,
-    /// Base model in place of the one that the run names
-    #[arg(long, value_name = "BASE")]
-    base: Option<BaseSource>,
+    #[command(flatten)]
+    base: ModelBase,
     /// Number format of the base's matrices: f32 or bf16 [default: that of the run]
     #[arg(long, value_name = "DTYPE")]
     base_dtype: Option<BaseDtype>,
+    /// Print the scores as JSON
+    #[arg(long)]
+    json: bool,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -47,19 +52,19 @@ enum SplitName {
 
 /// Scores the tasks of the stream and prints a line for each; with the task inferred, also where texts were sent.
 pub fn run(arguments: &Arguments, device: Option<DeviceChoice>) -> Result<()> {
-    let path = arguments
-        .run
-        .as_ref()
-        .or(arguments.checkpoint.as_ref())
-        .expect("clap requires one of them");
-    let mut experiment = Trained::experiment(path)?;
-    let base = base::load_to_learn(
-        &mut experiment,
-        arguments.base.as_ref(),
-        arguments.base_dtype,
-        device,
-    )?;
-    let mut trained = Trained::open(path, &base)?;
+    let path = [&arguments.model, &arguments.run, &arguments.checkpoint];
+    let path = path.into_iter().find_map(Option::as_ref);
+    let path = path.expect("clap requires one of them");
+    let saved = checkpoint_of(path)?;
+    let mut experiment = saved.state.whole_experiment();
+    if let Some(dtype) = arguments.base_dtype {
+        experiment.base.dtype = dtype;
+    }
+    if let Some(device) = device {
+        experiment.device = device.to_string();
+    }
+    let base = arguments.base.load(&saved, &experiment)?;
+    let mut trained = Trained::on_base(saved, &base)?;
     if let Some(split) = arguments.split {
         trained.experiment.evaluation.split = match split {
             SplitName::Dev => Split::Dev,
@@ -77,6 +82,16 @@ pub fn run(arguments: &Arguments, device: Option<DeviceChoice>) -> Result<()> {
         Some(_) => None,
     };
     drop(display);
+    if arguments.json {
+        let rows = tasks.iter().enumerate().map(|(index, task)| {
+            json!({
+                "task": task.name, "texts": task.evaluation.len(), "learnt": index < trained.learnt,
+                "score": scores.accuracies[index],
+                "inferred": inferred.as_ref().and_then(|it| it.accuracies[index]),
+            })
+        });
+        return print_json(&json!({"tasks": rows.collect::<Vec<_>>(), "inferred": inferred}));
+    }
     let mut out = stdout().lock();
     write!(
         out,

@@ -6,29 +6,30 @@ use std::path::PathBuf;
 use anyhow::{Result, bail};
 use clap::Args;
 use moe_cl::Base;
-use moe_cl::config::{Experiment, Objective};
+use moe_cl::config::Objective;
 use moe_cl::data::prompt_tokens;
-use moe_cl::training::Trained;
+use moe_cl::training::{Trained, checkpoint_of};
 use moe_core::device::DeviceChoice;
 use moe_core::generate::{CausalLm, Sampling, generate_with};
 use moe_core::model::BaseDtype;
-use moe_hub::BaseSource;
 
-use crate::base;
+use crate::base::ModelBase;
 use crate::failure::Failure;
 
 /// Who writes, about what, and how boldly.
 #[derive(Debug, Args)]
 pub struct Arguments {
-    /// Directory of a run, or of one of its checkpoints; without it the base writes alone
-    #[arg(long, value_name = "DIR", requires = "task")]
+    /// Directory of a model, or of one of its checkpoints; without it the base writes alone
+    #[arg(conflicts_with = "run")]
+    model: Option<PathBuf>,
+    /// The same
+    #[arg(long, value_name = "DIR")]
     run: Option<PathBuf>,
-    /// Task whose experts write, or `auto`: the one that the prompt seems to belong to
-    #[arg(long, value_name = "NAME|auto", requires = "run")]
+    /// Task whose experts write, or `auto`: the one that the prompt seems to belong to [default: auto]
+    #[arg(long, value_name = "NAME|auto")]
     task: Option<String>,
-    /// Base model [default: that of the run, else SmolLM2-135M-Instruct]
-    #[arg(long, value_name = "BASE")]
-    base: Option<BaseSource>,
+    #[command(flatten)]
+    base: ModelBase,
     /// Number format of the base's matrices: f32 or bf16 [default: that of the run, else f32]
     #[arg(long, value_name = "DTYPE")]
     base_dtype: Option<BaseDtype>,
@@ -57,20 +58,27 @@ pub struct Arguments {
 
 /// Writes the answer to standard output as it comes.
 pub fn run(arguments: &Arguments, device: Option<DeviceChoice>) -> Result<()> {
-    let (Some(run), Some(task)) = (&arguments.run, &arguments.task) else {
-        let (_, path) = base::fetch(arguments.base.as_ref())?;
+    let Some(run) = arguments.model.as_ref().or(arguments.run.as_ref()) else {
+        if arguments.task.is_some() {
+            bail!(Failure::new("--task is of a model", "name its directory"));
+        }
         let dtype = arguments.base_dtype.unwrap_or_default();
-        let base = Base::load_as(&path, dtype, &device.unwrap_or_default().open()?)?;
+        let base = arguments
+            .base
+            .alone(dtype, &device.unwrap_or_default().open()?)?;
         return answer(arguments, &base, &base.decoder, None);
     };
-    let mut experiment: Experiment = Trained::experiment(run)?;
-    let base = base::load(
-        &mut experiment,
-        arguments.base.as_ref(),
-        arguments.base_dtype,
-        device,
-    )?;
-    let trained = Trained::open(run, &base)?;
+    let task = arguments.task.as_deref().unwrap_or("auto");
+    let saved = checkpoint_of(run)?;
+    let mut experiment = saved.state.whole_experiment();
+    if let Some(dtype) = arguments.base_dtype {
+        experiment.base.dtype = dtype;
+    }
+    if let Some(device) = device {
+        experiment.device = device.to_string();
+    }
+    let base = arguments.base.load(&saved, &experiment)?;
+    let trained = Trained::on_base(saved, &base)?;
     let Choice { index, shared } = choose(&trained, task, &arguments.prompt)?;
     if index >= trained.learnt {
         bail!(Failure::new(
@@ -81,7 +89,7 @@ pub fn run(arguments: &Arguments, device: Option<DeviceChoice>) -> Result<()> {
     // A text of no known task is not asked a known task's question.
     let question = (!shared).then(|| Question {
         instruction: experiment.tasks[index].instruction.as_deref(),
-        labels: &trained.labels[index],
+        labels: trained.labels(index),
     });
     let model = trained.model(index, shared).folded();
     match experiment.training.objective {

@@ -9,7 +9,9 @@ use moe_core::checkpoint::Checkpoint;
 use moe_core::config::ModelConfig;
 use moe_core::model::BaseDtype;
 use moe_hub::BaseSource;
+use serde_json::json;
 
+use super::print_json;
 use crate::base;
 
 /// Which base, and the training whose memory is estimated.
@@ -32,6 +34,9 @@ pub struct Arguments {
     /// Number format of the base's matrices: f32 or bf16
     #[arg(long, value_name = "DTYPE", default_value_t)]
     base_dtype: BaseDtype,
+    /// Print it as JSON
+    #[arg(long)]
+    json: bool,
 }
 
 /// Prints what is in the base and what training on it takes.
@@ -39,6 +44,9 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     let (source, path) = base::fetch(arguments.base.as_ref())?;
     let checkpoint = Checkpoint::open(&path)?;
     let config = checkpoint.config();
+    if arguments.json {
+        return print_json(&summary(&source, &checkpoint, arguments));
+    }
     let mut out = stdout().lock();
     let mut line = |name: &str, value: String| writeln!(out, "{name:<22}{value}");
     line("base", source.to_string())?;
@@ -124,6 +132,34 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         "`moe-cl train --dry-run` measures it for an experiment"
     )?;
     Ok(())
+}
+
+/// What [`run`] prints, for programs; sizes in bytes.
+fn summary(
+    source: &BaseSource,
+    checkpoint: &Checkpoint,
+    arguments: &Arguments,
+) -> serde_json::Value {
+    let config = checkpoint.config();
+    let memory = Memory::of(config, arguments);
+    let dtypes = dtypes(checkpoint).into_iter();
+    let stored = dtypes.map(|(dtype, (tensors, numbers))| {
+        json!({"dtype": dtype, "tensors": tensors, "numbers": numbers})
+    });
+    json!({
+        "base": source.to_string(), "path": checkpoint.path(),
+        "architecture": format!("{:?}", config.architecture).to_lowercase(),
+        "parameters": config.num_parameters(), "layers": config.num_layers, "d_model": config.d_model,
+        "d_ff": config.d_ff, "heads": config.num_heads, "head_dim": config.head_dim,
+        "kv_heads": config.num_kv_heads, "tied_embeddings": config.tie_word_embeddings,
+        "vocabulary": config.vocab_size, "context": config.max_position_embeddings,
+        "sliding_window": config.sliding_window, "chat_template": checkpoint.chat_template().is_some(),
+        "stored": stored.collect::<Vec<_>>(), "bytes_on_disk": checkpoint.bytes_on_disk(),
+        "memory": {
+            "base": memory.base, "experts": memory.experts, "optimizer": memory.optimizer,
+            "activations": memory.activations,
+        },
+    })
 }
 
 /// Element type → (tensors, numbers).

@@ -3,15 +3,36 @@
 use std::io::{Write, stdout};
 
 use anyhow::Result;
+use clap::Args;
 use moe_cl::config::MethodConfig;
 use moe_cl::methods::{Card, method};
+use serde_json::json;
+
+use super::print_json;
+
+/// How they are shown.
+#[derive(Debug, Args)]
+pub struct Arguments {
+    /// Print them as JSON
+    #[arg(long)]
+    json: bool,
+}
 
 /// Prints a line for every method, under the name that `method.name` takes.
-pub fn run() -> Result<()> {
+pub fn run(arguments: &Arguments) -> Result<()> {
     let rows: Vec<(String, Card)> = MethodConfig::all()
         .iter()
         .map(|config| Ok((name(config)?, method(config, 1).card())))
         .collect::<Result<_>>()?;
+    if arguments.json {
+        let row = |(name, card): &(String, Card)| {
+            json!({
+                "method": name, "what": card.what, "needs": card.needs, "stores": card.stores,
+                "source": card.source, "strength": card.strength,
+            })
+        };
+        return print_json(&rows.iter().map(row).collect::<Vec<_>>());
+    }
     let width = |column: &dyn Fn(&(String, Card)) -> usize, title: &str| {
         let widest = rows.iter().map(column).max().unwrap_or(0);
         widest.max(title.len())

@@ -5,13 +5,20 @@ mod demo;
 mod eval;
 mod generate;
 mod inspect;
+mod learn;
 mod methods;
 mod report;
+mod rollback;
 mod schema;
+mod tasks;
 mod train;
+
+use std::io::{Write, stdout};
+use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use moe_core::device::DeviceChoice;
+use serde::Serialize;
 
 /// Language models that keep learning new tasks without forgetting the old ones.
 #[derive(Debug, Parser)]
@@ -35,7 +42,13 @@ enum Command {
     Demo(demo::Arguments),
     /// Learn a stream of tasks as an experiment file says
     Train(train::Arguments),
-    /// Score a run, or one of its checkpoints, on every task
+    /// Learn one more task into a model that has learnt some
+    Learn(learn::Arguments),
+    /// What a model knows: its tasks, their experts, what they were learnt from, their scores
+    Tasks(tasks::Arguments),
+    /// Go back to what a model was right after a task
+    Rollback(rollback::Arguments),
+    /// Score a model, or one of its checkpoints, on every task
     Eval(eval::Arguments),
     /// Write text with a task's experts, or with a base alone
     Generate(generate::Arguments),
@@ -47,7 +60,7 @@ enum Command {
     /// Architecture, parameters and types of a base, and the memory that training it needs
     Inspect(inspect::Arguments),
     /// The continual-learning methods: what each needs at test time, what it stores, where it comes from
-    Methods,
+    Methods(methods::Arguments),
     /// JSON Schema of experiment files, for editors
     Schema,
 }
@@ -56,19 +69,32 @@ enum Command {
 ///
 /// # Errors
 /// Whatever stopped the command.
-pub fn run(cli: Cli) -> anyhow::Result<()> {
+pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     let device = cli.device;
     match cli.command {
         Command::Demo(arguments) => demo::run(&arguments, device),
         Command::Train(arguments) => train::run(&arguments, device),
+        Command::Learn(arguments) => return learn::run(&arguments, device),
+        Command::Tasks(arguments) => tasks::run(&arguments),
+        Command::Rollback(arguments) => rollback::run(&arguments),
         Command::Eval(arguments) => eval::run(&arguments, device),
         Command::Generate(arguments) => generate::run(&arguments, device),
         Command::Report(arguments) => report::run(&arguments),
         Command::Data(arguments) => data::run(&arguments),
         Command::Inspect(arguments) => inspect::run(&arguments),
-        Command::Methods => methods::run(),
+        Command::Methods(arguments) => methods::run(&arguments),
         Command::Schema => schema::run(),
-    }
+    }?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Prints a value as JSON, for programs.
+fn print_json(value: &impl Serialize) -> anyhow::Result<()> {
+    Ok(writeln!(
+        stdout(),
+        "{}",
+        serde_json::to_string_pretty(value)?
+    )?)
 }
 
 #[cfg(test)]

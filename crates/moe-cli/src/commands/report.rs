@@ -7,6 +7,9 @@ use std::path::{Path, PathBuf};
 use anyhow::{Result, ensure};
 use clap::Args;
 use moe_report::RunData;
+use serde_json::json;
+
+use super::print_json;
 
 /// Which runs, and where the page goes.
 #[derive(Debug, Args)]
@@ -17,6 +20,9 @@ pub struct Arguments {
     /// The page [default: report.html in the first DIR]
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
+    /// Print the figures as JSON
+    #[arg(long)]
+    json: bool,
 }
 
 /// Writes the page and prints the table.
@@ -31,21 +37,44 @@ pub fn run(arguments: &Arguments) -> Result<()> {
             directory.display()
         );
     }
-    let page = arguments
-        .out
-        .clone()
-        .unwrap_or_else(|| arguments.runs[0].join("report.html"));
-    write(&runs, &page)
+    let page = match &arguments.out {
+        Some(page) => page.clone(),
+        // A model that may only be read is reported on here.
+        None => match fs::metadata(&arguments.runs[0]) {
+            Ok(folder) if folder.permissions().readonly() => PathBuf::from("report.html"),
+            _ => arguments.runs[0].join("report.html"),
+        },
+    };
+    write(&runs, &page, !arguments.json)?;
+    match arguments.json {
+        true => print_json(&figures(&runs)?),
+        false => Ok(()),
+    }
 }
 
-/// Writes the page over `runs` to `page`, prints their table and where the page is.
-pub fn write(runs: &[PathBuf], page: &Path) -> Result<()> {
+/// The figures of every run, for programs.
+fn figures(runs: &[PathBuf]) -> Result<Vec<serde_json::Value>> {
+    let figures = runs.iter().map(|path| {
+        let run = RunData::load(path)?;
+        Ok(json!({
+            "run": path, "name": run.name, "method": run.method, "seed": run.seed, "tasks": run.tasks,
+            "finished": run.finished, "matrix": run.matrix, "summary": run.matrix.summary(),
+            "inferred": run.last_inferred(),
+        }))
+    });
+    figures.collect()
+}
+
+/// Writes the page over `runs` to `page`; says their table and where the page is where that is wanted.
+pub fn write(runs: &[PathBuf], page: &Path, say: bool) -> Result<()> {
     let runs = runs
         .iter()
         .map(|run| RunData::load(run))
         .collect::<std::io::Result<Vec<_>>>()?;
     moe_report::write(&runs, page)?;
-    writeln!(stdout(), "{}\n{}", moe_report::table(&runs), page.display())?;
+    if say {
+        writeln!(stdout(), "{}\n{}", moe_report::table(&runs), page.display())?;
+    }
     Ok(())
 }
 
