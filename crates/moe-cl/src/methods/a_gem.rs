@@ -100,6 +100,11 @@ impl Method for AGem {
         }
     }
 
+    /// What is rehearsed goes through the head of its own task.
+    fn trains_earlier_heads(&self) -> bool {
+        true
+    }
+
     fn finish(&mut self, learner: Learner, learnt: LearntTask<'_>) -> Learner {
         self.reservoir.take(learnt, self.options.budget);
         learner

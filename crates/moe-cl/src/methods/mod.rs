@@ -192,6 +192,11 @@ pub trait Method {
         true
     }
 
+    /// Whether the heads of earlier tasks move while a task is learnt.
+    fn trains_earlier_heads(&self) -> bool {
+        false
+    }
+
     /// Which experts answer for a text that belongs to no known task, `task` being the nearest: those that all tasks share.
     /// None where there are none; the nearest task then answers.
     fn fallback(&self, _learner: &Learner, _task: usize) -> Option<Mix> {
@@ -278,18 +283,15 @@ impl Piece {
     }
 }
 
-/// The one piece of JSON of a method that has no other.
+/// The one piece of JSON of a method that has no other; before its first task there is none.
 ///
 /// # Errors
-/// When there is not that piece alone, or it is of another form.
-fn only_json<T: DeserializeOwned>(memory: &[Piece], name: &str) -> io::Result<T> {
+/// When there is another piece, or it is of another form.
+fn only_json<T: DeserializeOwned + Default>(memory: &[Piece], name: &str) -> io::Result<T> {
     match memory {
+        [] => Ok(T::default()),
         [piece] if piece.name == name => Ok(serde_json::from_slice(&piece.bytes)?),
         [piece, ..] => Err(piece.foreign()),
-        [] => Err(io::Error::new(
-            io::ErrorKind::InvalidData,
-            format!("the memory `{name}` is missing"),
-        )),
     }
 }
 

@@ -56,6 +56,11 @@ impl Method for Replay {
         }
     }
 
+    /// What is rehearsed goes through the head of its own task.
+    fn trains_earlier_heads(&self) -> bool {
+        true
+    }
+
     fn finish(&mut self, learner: Learner, learnt: LearntTask<'_>) -> Learner {
         self.reservoir.take(learnt, self.options.budget);
         learner

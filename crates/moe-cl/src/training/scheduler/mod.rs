@@ -189,12 +189,20 @@ impl<'a> Run<'a> {
                 && self.progress.step_in_task.is_multiple_of(every)
                 && position + 1 < steps.len()
             {
-                self.stored.forget(&self.learner, learnt.clone());
+                self.forget_moved(learnt.clone());
                 self.save()?;
             }
         }
-        self.stored.forget(&self.learner, learnt);
+        self.forget_moved(learnt);
         self.finish_task(index, steps.len())
+    }
+
+    /// What learning `tasks` moves is to be stored anew.
+    fn forget_moved(&mut self, tasks: Range<usize>) {
+        if self.method.trains_earlier_heads() {
+            self.stored.forget_heads();
+        }
+        self.stored.forget(&self.learner, tasks);
     }
 
     /// Puts the task that was just learnt on disk: from here on the model has it.

@@ -51,6 +51,11 @@ impl StoredParts {
         }
     }
 
+    /// Forgets all heads.
+    pub(super) fn forget_heads(&mut self) {
+        self.heads.clear();
+    }
+
     /// Forgets what a finished task adds to the memories of method and recognizer.
     pub(super) fn forget_memory(&mut self) {
         self.memory_is_new = true;
