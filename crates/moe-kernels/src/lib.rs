@@ -19,14 +19,14 @@
 mod adamw;
 mod attention;
 #[cfg(feature = "flex")]
+mod autodiff;
+#[cfg(feature = "flex")]
 mod backend;
 #[cfg(feature = "flex")]
 mod cpu;
 pub mod dropout;
 mod linear;
 mod moe_ffn;
-#[cfg(feature = "flex")]
-mod outputs;
 mod process;
 mod rms_norm;
 mod swiglu;

@@ -2,8 +2,10 @@
 
 mod composed;
 #[cfg(feature = "flex")]
-pub(crate) mod cpu;
+mod cpu;
 
+#[cfg(feature = "flex")]
+use burn::backend::{Backend, ExtensionType, tensor::FloatTensor};
 use burn::tensor::Tensor;
 
 pub use composed::{attend, attention_bias, rotate};
@@ -17,6 +19,19 @@ pub struct AttentionShape {
     pub head_dim: usize,
     /// How many positions a query sees, its own included; all earlier ones without a window.
     pub window: Option<usize>,
+}
+
+/// [`attention()`] as an operation.
+#[cfg(feature = "flex")]
+#[derive(Clone, Debug, ExtensionType)]
+pub struct Attention<B: Backend> {
+    pub(crate) query: FloatTensor<B>,
+    pub(crate) key: FloatTensor<B>,
+    pub(crate) value: FloatTensor<B>,
+    pub(crate) cos: FloatTensor<B>,
+    pub(crate) sin: FloatTensor<B>,
+    pub(crate) real: FloatTensor<B>,
+    pub(crate) shape: AttentionShape,
 }
 
 /// `softmax(QKᵀ/√head_dim + mask) V` with rotated queries and keys, before the output projection.
@@ -59,15 +74,15 @@ pub fn attention(
     #[cfg(feature = "flex")]
     if [&query, &key, &value].into_iter().all(crate::has_kernels) {
         use crate::FusedOps;
-        return Tensor::from_dispatch(burn::backend::Dispatch::attention(
-            query.into_dispatch(),
-            key.into_dispatch(),
-            value.into_dispatch(),
-            cos.into_dispatch(),
-            sin.into_dispatch(),
-            real.into_dispatch(),
+        return Tensor::from_dispatch(burn::backend::Dispatch::attention(Attention {
+            query: query.into_dispatch(),
+            key: key.into_dispatch(),
+            value: value.into_dispatch(),
+            cos: cos.into_dispatch(),
+            sin: sin.into_dispatch(),
+            real: real.into_dispatch(),
             shape,
-        ));
+        }));
     }
     let (cos, sin) = (cos.unsqueeze_dim(2), sin.unsqueeze_dim(2));
     let bias = attention_bias(real.greater_elem(0.5), 0, shape.window);

@@ -2,8 +2,10 @@
 
 mod composed;
 #[cfg(feature = "flex")]
-pub(crate) mod cpu;
+mod cpu;
 
+#[cfg(feature = "flex")]
+use burn::backend::{Backend, ExtensionType, tensor::FloatTensor};
 use burn::tensor::Tensor;
 
 use crate::dropout::Mask;
@@ -46,6 +48,25 @@ pub struct Observed {
 pub struct Dropout {
     /// Per active expert: on the input of gate, of up, and of down.
     pub masks: Vec<[Mask; 3]>,
+}
+
+/// [`moe_ffn()`] as an operation.
+#[cfg(feature = "flex")]
+#[derive(Clone, Debug, ExtensionType)]
+pub struct MoeFfnInputs<B: Backend> {
+    pub(crate) x: FloatTensor<B>,
+    pub(crate) weights: FloatTensor<B>,
+    pub(crate) gate_a: FloatTensor<B>,
+    pub(crate) gate_b: FloatTensor<B>,
+    pub(crate) up_a: FloatTensor<B>,
+    pub(crate) up_b: FloatTensor<B>,
+    pub(crate) down_a: FloatTensor<B>,
+    pub(crate) down_b: FloatTensor<B>,
+    pub(crate) base_gate: FloatTensor<B>,
+    pub(crate) base_up: FloatTensor<B>,
+    pub(crate) base_down: FloatTensor<B>,
+    pub(crate) shares: FloatTensor<B>,
+    pub(crate) settings: MoeFfn,
 }
 
 /// `Σ_e g_e F_e(x)`, where expert e is the SwiGLU network of the base with LoRA e on its three matrices, and the pooled output of
@@ -113,21 +134,21 @@ pub fn moe_ffn(
         use crate::FusedOps;
         let observed = settings.observed.is_some();
         let [base_gate, base_up, base_down] = base.map(Tensor::into_dispatch);
-        let (output, pooled) = burn::backend::Dispatch::moe_ffn(
-            x.into_dispatch(),
-            weights.into_dispatch(),
-            gate.a.into_dispatch(),
-            gate.b.into_dispatch(),
-            up.a.into_dispatch(),
-            up.b.into_dispatch(),
-            down.a.into_dispatch(),
-            down.b.into_dispatch(),
+        let (output, pooled) = burn::backend::Dispatch::moe_ffn(MoeFfnInputs {
+            x: x.into_dispatch(),
+            weights: weights.into_dispatch(),
+            gate_a: gate.a.into_dispatch(),
+            gate_b: gate.b.into_dispatch(),
+            up_a: up.a.into_dispatch(),
+            up_b: up.b.into_dispatch(),
+            down_a: down.a.into_dispatch(),
+            down_b: down.b.into_dispatch(),
             base_gate,
             base_up,
             base_down,
-            shares.into_dispatch(),
+            shares: shares.into_dispatch(),
             settings,
-        );
+        });
         let pooled = observed.then(|| Tensor::from_dispatch(pooled));
         return (Tensor::from_dispatch(output), pooled);
     }
