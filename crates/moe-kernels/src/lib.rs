@@ -47,6 +47,11 @@ pub use swiglu::swiglu;
 pub use token_cross_entropy::token_cross_entropy;
 pub use token_gate::token_gate;
 
+/// The README's example runs with the tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
+
 /// Whether the kernels of this crate can work on `x`: 32-bit floats of the CPU back end.
 pub fn has_kernels<const D: usize>(x: &burn::tensor::Tensor<D>) -> bool {
     #[cfg(feature = "flex")]

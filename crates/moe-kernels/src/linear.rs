@@ -177,3 +177,26 @@ mod cpu {
         sum.map(|(sum, shape, d_in)| with_last_axis(sum, &shape, d_in))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::{Device, Tensor};
+
+    use super::{linear, linears};
+
+    fn zeros<const D: usize>(shape: [usize; D]) -> Tensor<D> {
+        Tensor::zeros(shape, &Device::flex())
+    }
+
+    #[test]
+    #[should_panic(expected = "a linear layer of another input size")]
+    fn the_layer_reads_the_last_axis() {
+        linear(zeros([2, 5, 4]), zeros([5, 3]));
+    }
+
+    #[test]
+    #[should_panic(expected = "a linear layer of another input size")]
+    fn every_layer_reads_the_last_axis() {
+        linears(zeros([2, 4]), [[4, 3], [4, 2], [3, 4]].map(zeros));
+    }
+}

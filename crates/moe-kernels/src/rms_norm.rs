@@ -264,3 +264,32 @@ mod cpu {
         FlexTensor::from_data(TensorData::new(out, shape))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::{Device, Tensor};
+
+    use super::{add_rms_norm, rms_norm};
+
+    fn zeros<const D: usize>(shape: [usize; D]) -> Tensor<D> {
+        Tensor::zeros(shape, &Device::flex())
+    }
+
+    #[test]
+    #[should_panic(expected = "a norm of another width")]
+    fn gamma_is_as_wide_as_the_last_axis() {
+        rms_norm(zeros([4, 5]), zeros([4]), 1e-5);
+    }
+
+    #[test]
+    #[should_panic(expected = "a norm of another width")]
+    fn gamma_is_as_wide_as_the_sum() {
+        add_rms_norm(zeros([4, 5]), zeros([4, 5]), zeros([4]), 1e-5);
+    }
+
+    #[test]
+    #[should_panic(expected = "terms of different shapes")]
+    fn a_sum_has_terms_of_one_shape() {
+        add_rms_norm(zeros([4, 5]), zeros([1, 5]), zeros([5]), 1e-5);
+    }
+}

@@ -105,3 +105,15 @@ mod cpu {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::{Device, Tensor};
+
+    #[test]
+    #[should_panic(expected = "gate and up of different shapes")]
+    fn gate_and_up_are_of_one_shape() {
+        let [gate, up] = [[4, 5], [4, 1]].map(|shape| Tensor::<2>::zeros(shape, &Device::flex()));
+        super::swiglu(gate, up);
+    }
+}

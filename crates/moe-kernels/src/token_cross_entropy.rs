@@ -216,3 +216,31 @@ mod cpu {
         (tensor(losses, [n]), gradient)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::{Device, Tensor};
+
+    fn losses(hidden: [usize; 2], weight: [usize; 2], targets: &[usize]) {
+        let [hidden, weight] = [hidden, weight].map(|shape| Tensor::zeros(shape, &Device::flex()));
+        super::token_cross_entropy(hidden, weight, targets);
+    }
+
+    #[test]
+    #[should_panic(expected = "a vocabulary of another width")]
+    fn the_vocabulary_reads_the_hidden_state() {
+        losses([2, 4], [3, 7], &[0, 1]);
+    }
+
+    #[test]
+    #[should_panic(expected = "one target per row")]
+    fn every_row_has_its_target() {
+        losses([2, 4], [4, 7], &[0]);
+    }
+
+    #[test]
+    #[should_panic(expected = "a target beyond the vocabulary")]
+    fn targets_are_of_the_vocabulary() {
+        losses([2, 4], [4, 7], &[0, 7]);
+    }
+}

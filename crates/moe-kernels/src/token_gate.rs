@@ -8,12 +8,13 @@ use burn::tensor::{Tensor, activation::softmax};
 ///
 /// # Panics
 ///
-/// When the inner axes differ.
+/// When the inner axes differ, or there is no expert.
 pub fn token_gate(x: Tensor<2>, weight: Tensor<2>) -> Tensor<2> {
     let ([_, d_model], [inner, experts]) = (x.dims(), weight.dims());
     assert_eq!(d_model, inner, "a gate of another input size");
+    assert!(experts > 0, "a gate to no expert");
     #[cfg(feature = "flex")]
-    if experts > 0 && crate::has_kernels(&x) && crate::has_kernels(&weight) {
+    if crate::has_kernels(&x) && crate::has_kernels(&weight) {
         use crate::FusedOps;
         return Tensor::from_dispatch(burn::backend::Dispatch::token_gate(TokenGate {
             x: x.into_dispatch(),
@@ -161,5 +162,29 @@ mod cpu {
             tensor(sum, [d_model, experts])
         });
         [x_grad, weight_grad]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::{Device, Tensor};
+
+    use super::token_gate;
+
+    fn gate(x: [usize; 2], weight: [usize; 2]) -> Tensor<2> {
+        let [x, weight] = [x, weight].map(|shape| Tensor::zeros(shape, &Device::flex()));
+        token_gate(x, weight)
+    }
+
+    #[test]
+    #[should_panic(expected = "a gate of another input size")]
+    fn the_gate_reads_the_tokens() {
+        gate([5, 4], [3, 2]);
+    }
+
+    #[test]
+    #[should_panic(expected = "a gate to no expert")]
+    fn there_is_an_expert() {
+        gate([5, 4], [4, 0]);
     }
 }

@@ -3,6 +3,7 @@
 mod composed;
 #[cfg(feature = "flex")]
 mod cpu;
+mod shapes;
 
 #[cfg(feature = "flex")]
 use burn::backend::{Backend, ExtensionType, tensor::FloatTensor};
@@ -17,7 +18,7 @@ pub struct AttentionShape {
     pub kv_heads: usize,
     /// Features of one head, an even number.
     pub head_dim: usize,
-    /// How many positions a query sees, its own included; all earlier ones without a window.
+    /// How many positions a query sees, at least its own; all earlier ones without a window.
     pub window: Option<usize>,
 }
 
@@ -45,7 +46,7 @@ pub struct Attention<B: Backend> {
 ///
 /// # Panics
 ///
-/// When the shapes do not fit together.
+/// When the shapes do not fit together, `head_dim` is odd or zero, `kv_heads` is zero, or a window is.
 pub fn attention(
     query: Tensor<3>,
     key: Tensor<3>,
@@ -55,24 +56,14 @@ pub fn attention(
     real: Tensor<2>,
     shape: AttentionShape,
 ) -> Tensor<3> {
-    let ([batch, seq, width], [_, _, kv_width]) = (query.dims(), key.dims());
-    let AttentionShape {
-        kv_heads, head_dim, ..
-    } = shape;
-    assert_eq!(kv_width, kv_heads * head_dim, "keys of another size");
-    assert_eq!(width % kv_width, 0, "queries that share no whole key");
-    assert_eq!(
-        key.dims(),
-        value.dims(),
-        "keys and values of different shapes"
-    );
-    assert_eq!(
-        cos.dims(),
-        [batch, seq, head_dim / 2],
-        "a rotation of another shape"
-    );
+    shapes::assert_fit(&query, [&key, &value], [&cos, &sin], &real, shape);
     #[cfg(feature = "flex")]
-    if [&query, &key, &value].into_iter().all(crate::has_kernels) {
+    if ![&cos, &sin].into_iter().any(Tensor::is_tracked)
+        && [&query, &key, &value, &cos, &sin]
+            .into_iter()
+            .all(crate::has_kernels)
+        && crate::has_kernels(&real)
+    {
         use crate::FusedOps;
         return Tensor::from_dispatch(burn::backend::Dispatch::attention(Attention {
             query: query.into_dispatch(),
@@ -84,6 +75,10 @@ pub fn attention(
             shape,
         }));
     }
+    let [batch, seq, width] = query.dims();
+    let AttentionShape {
+        kv_heads, head_dim, ..
+    } = shape;
     let (cos, sin) = (cos.unsqueeze_dim(2), sin.unsqueeze_dim(2));
     let bias = attention_bias(real.greater_elem(0.5), 0, shape.window);
     let split = |x: Tensor<3>, heads| x.reshape([batch, seq, heads, head_dim]);
