@@ -56,6 +56,7 @@ fn compare<const D: usize>(
 
 fn main() {
     moe_kernels::set_up_process();
+    Device::flex().seed(0);
     println!(
         "{:<20} {:>12} {:>12} {:>8}",
         "operation", "fused", "composed", "faster"

@@ -35,6 +35,9 @@ impl AdamW {
 impl Optimizer for AdamW {
     type State<const D: usize> = AdamWState<D>;
 
+    /// # Panics
+    ///
+    /// When the gradient or the moments are of another shape than the parameter.
     fn step<const D: usize>(
         &self,
         rate: LearningRate,
@@ -42,6 +45,12 @@ impl Optimizer for AdamW {
         gradient: Tensor<D>,
         state: Option<AdamWState<D>>,
     ) -> (Tensor<D>, Option<AdamWState<D>>) {
+        let shape = parameter.dims();
+        assert_eq!(gradient.dims(), shape, "a gradient of another shape");
+        if let Some(AdamWState { momentum }) = &state {
+            assert_eq!(momentum.moment_1.dims(), shape, "a mean of another shape");
+            assert_eq!(momentum.moment_2.dims(), shape, "a spread of another shape");
+        }
         #[cfg(feature = "flex")]
         if [&parameter, &gradient]
             .iter()
@@ -165,5 +174,51 @@ mod cpu {
                 .try_into_primitive::<Flex>()
                 .expect("a tensor of the CPU"),
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::optim::{AdamWState, Optimizer};
+    use burn::tensor::{Device, Tensor};
+
+    use super::AdamW;
+
+    fn zeros(shape: [usize; 2]) -> Tensor<2> {
+        Tensor::zeros(shape, &Device::flex())
+    }
+
+    /// A second step, of a parameter `[2, 3]`.
+    fn step(gradient: [usize; 2], change: impl FnOnce(&mut AdamWState<2>)) -> Tensor<2> {
+        let adamw = AdamW::new([0.9, 0.999], 1e-8, 0.01);
+        let (parameter, state) = adamw.step(1e-3, zeros([2, 3]), zeros([2, 3]), None);
+        let state = state.map(|mut state| {
+            change(&mut state);
+            state
+        });
+        adamw.step(1e-3, parameter, zeros(gradient), state).0
+    }
+
+    #[test]
+    fn shapes_that_fit_are_taken() {
+        assert_eq!(step([2, 3], |_| ()).dims(), [2, 3]);
+    }
+
+    #[test]
+    #[should_panic(expected = "a gradient of another shape")]
+    fn every_number_has_its_gradient() {
+        step([3, 2], |_| ());
+    }
+
+    #[test]
+    #[should_panic(expected = "a mean of another shape")]
+    fn every_number_has_its_mean() {
+        step([2, 3], |state| state.momentum.moment_1 = zeros([2, 4]));
+    }
+
+    #[test]
+    #[should_panic(expected = "a spread of another shape")]
+    fn every_number_has_its_spread() {
+        step([2, 3], |state| state.momentum.moment_2 = zeros([2, 4]));
     }
 }

@@ -83,6 +83,18 @@ mod tests {
     }
 
     #[test]
+    #[should_panic(expected = "dropout of 1")]
+    fn something_is_kept() {
+        Mask::new(0, 1.0);
+    }
+
+    #[test]
+    #[should_panic(expected = "dropout of -0.1")]
+    fn a_probability_is_not_negative() {
+        Mask::new(0, -0.1);
+    }
+
+    #[test]
     fn another_key_is_another_mask() {
         let factors = |key| Mask::new(key, 0.5).factors(10, 10);
         assert_eq!(factors(1), factors(1));

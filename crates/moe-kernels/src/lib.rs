@@ -19,14 +19,14 @@
 mod adamw;
 mod attention;
 #[cfg(feature = "flex")]
+mod autodiff;
+#[cfg(feature = "flex")]
 mod backend;
 #[cfg(feature = "flex")]
 mod cpu;
 pub mod dropout;
 mod linear;
 mod moe_ffn;
-#[cfg(feature = "flex")]
-mod outputs;
 mod process;
 mod rms_norm;
 mod swiglu;
@@ -46,6 +46,11 @@ pub use rms_norm::{add_rms_norm, rms_norm};
 pub use swiglu::swiglu;
 pub use token_cross_entropy::token_cross_entropy;
 pub use token_gate::token_gate;
+
+/// The README's example runs with the tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
 
 /// Whether the kernels of this crate can work on `x`: 32-bit floats of the CPU back end.
 pub fn has_kernels<const D: usize>(x: &burn::tensor::Tensor<D>) -> bool {

@@ -1,3 +1,5 @@
+#[cfg(feature = "flex")]
+use burn::backend::{Backend, ExtensionType, tensor::FloatTensor};
 use burn::tensor::{Tensor, module};
 
 /// `x [..., d_in]` → `x W [..., d_out]` with `weight [d_in, d_out]`.
@@ -14,10 +16,10 @@ pub fn linear<const D: usize>(x: Tensor<D>, weight: Tensor<2>) -> Tensor<D> {
     #[cfg(feature = "flex")]
     if crate::has_kernels(&x) && is_frozen(&weight) {
         use crate::FusedOps;
-        return Tensor::from_dispatch(burn::backend::Dispatch::frozen_linear(
-            x.into_dispatch(),
-            weight.into_dispatch(),
-        ));
+        return Tensor::from_dispatch(burn::backend::Dispatch::frozen_linear(FrozenLinear {
+            x: x.into_dispatch(),
+            weight: weight.into_dispatch(),
+        }));
     }
     composed(x, weight)
 }
@@ -34,8 +36,12 @@ pub fn linears<const D: usize>(x: Tensor<D>, weights: [Tensor<2>; 3]) -> [Tensor
     if crate::has_kernels(&x) && weights.iter().all(is_frozen) {
         use crate::FusedOps;
         let [first, second, third] = weights.map(Tensor::into_dispatch);
-        let (first, second, third) =
-            burn::backend::Dispatch::frozen_linears(x.into_dispatch(), first, second, third);
+        let (first, second, third) = burn::backend::Dispatch::frozen_linears(FrozenLinears {
+            x: x.into_dispatch(),
+            first,
+            second,
+            third,
+        });
         return [first, second, third].map(Tensor::from_dispatch);
     }
     weights.map(|weight| linear(x.clone(), weight))
@@ -69,35 +75,77 @@ pub(crate) fn is_frozen(weight: &Tensor<2>) -> bool {
             .is_ok()
 }
 
+/// [`linear()`] as an operation.
 #[cfg(feature = "flex")]
-pub(crate) mod cpu {
+#[derive(Clone, Debug, ExtensionType)]
+pub struct FrozenLinear<B: Backend> {
+    pub(crate) x: FloatTensor<B>,
+    pub(crate) weight: FloatTensor<B>,
+}
+
+/// [`linears()`] as an operation.
+#[cfg(feature = "flex")]
+#[derive(Clone, Debug, ExtensionType)]
+pub struct FrozenLinears<B: Backend> {
+    pub(crate) x: FloatTensor<B>,
+    pub(crate) first: FloatTensor<B>,
+    pub(crate) second: FloatTensor<B>,
+    pub(crate) third: FloatTensor<B>,
+}
+
+#[cfg(feature = "flex")]
+mod cpu {
     use burn::backend::Flex;
-    use burn::backend::autodiff::checkpoint::base::Checkpointer;
-    use burn::backend::autodiff::grads::Gradients;
-    use burn::backend::autodiff::ops::{Backward, Ops};
     use burn::backend::flex::FlexTensor;
 
     use burn::tensor::{Shape, TensorData};
 
+    use super::{FrozenLinear, FrozenLinears};
+    use crate::autodiff::Operation;
     use crate::cpu::panel_product::Activations;
     use crate::cpu::weight::Weight;
-    use crate::outputs::Gathered;
     use crate::values::{Values, matrix_dims};
 
-    pub(crate) fn forward(x: FlexTensor, weight: &Weight) -> FlexTensor {
-        let [out] = products(x, [weight]);
-        out
+    impl Operation<Flex, 1, 1> for FrozenLinear<Flex> {
+        type Kept = [Weight; 1];
+
+        fn forward(self) -> ([FlexTensor; 1], [Weight; 1]) {
+            let weights = [Weight::of(self.weight)];
+            (products(self.x, &weights), weights)
+        }
+
+        fn backward(
+            weights: [Weight; 1],
+            grads: [Option<FlexTensor>; 1],
+            _wanted: [bool; 1],
+        ) -> [Option<FlexTensor>; 1] {
+            [backward(&weights, grads)]
+        }
+    }
+
+    impl Operation<Flex, 1, 3> for FrozenLinears<Flex> {
+        type Kept = [Weight; 3];
+
+        fn forward(self) -> ([FlexTensor; 3], [Weight; 3]) {
+            let weights = [self.first, self.second, self.third].map(Weight::of);
+            (products(self.x, &weights), weights)
+        }
+
+        fn backward(
+            weights: [Weight; 3],
+            grads: [Option<FlexTensor>; 3],
+            _wanted: [bool; 1],
+        ) -> [Option<FlexTensor>; 1] {
+            [backward(&weights, grads)]
+        }
     }
 
     /// `x` times every weight.
-    pub(crate) fn products<const N: usize>(
-        x: FlexTensor,
-        weights: [&Weight; N],
-    ) -> [FlexTensor; N] {
+    fn products<const N: usize>(x: FlexTensor, weights: &[Weight; N]) -> [FlexTensor; N] {
         let ([rows, _], shape) = (matrix_dims(&x), x.layout().shape().clone());
         let x = Values::of(x);
         let x = Activations::new(&x, rows);
-        weights.map(|weight| {
+        weights.each_ref().map(|weight| {
             let [_, d_out] = weight.dims();
             with_last_axis(weight.forward(&x), &shape, d_out)
         })
@@ -110,55 +158,14 @@ pub(crate) mod cpu {
         FlexTensor::from_data(TensorData::new(numbers, shape))
     }
 
-    #[derive(Debug)]
-    pub(crate) struct LinearBackward;
-
-    impl Backward<Flex, 1> for LinearBackward {
-        type State = Weight;
-
-        fn backward(
-            self,
-            ops: Ops<Weight, 1>,
-            grads: &mut Gradients,
-            _checkpointer: &mut Checkpointer,
-        ) {
-            let grad = grads.consume::<Flex>(&ops.node);
-            let [Some(x)] = ops.parents else { return };
-            if let Some(out) = backward([(&ops.state, grad)]) {
-                grads.register::<Flex>(x.id, out);
-            }
-        }
-    }
-
-    #[derive(Debug)]
-    pub(crate) struct LinearsBackward;
-
-    impl Backward<Flex, 1> for LinearsBackward {
-        type State = ([Weight; 3], Gathered<3>);
-
-        fn backward(
-            self,
-            ops: Ops<Self::State, 1>,
-            grads: &mut Gradients,
-            _checkpointer: &mut Checkpointer,
-        ) {
-            let (weights, gathered) = ops.state;
-            grads.consume::<Flex>(&ops.node);
-            let gradients = gathered.take();
-            let [Some(x)] = ops.parents else { return };
-            let parts = weights.iter().zip(gradients);
-            if let Some(out) = backward(parts.filter_map(|(weight, grad)| Some((weight, grad?)))) {
-                grads.register::<Flex>(x.id, out);
-            }
-        }
-    }
-
     /// `Σ grad Wᵀ`.
-    fn backward<'a>(
-        parts: impl IntoIterator<Item = (&'a Weight, FlexTensor)>,
+    fn backward<const N: usize>(
+        weights: &[Weight; N],
+        grads: [Option<FlexTensor>; N],
     ) -> Option<FlexTensor> {
         let mut sum: Option<(Vec<f32>, Shape, usize)> = None;
-        for (weight, grad) in parts {
+        for (weight, grad) in weights.iter().zip(grads) {
+            let Some(grad) = grad else { continue };
             let ([rows, _], shape) = (matrix_dims(&grad), grad.layout().shape().clone());
             let grad = Values::of(grad);
             let grad = Activations::new(&grad, rows);
@@ -168,5 +175,28 @@ pub(crate) mod cpu {
             }
         }
         sum.map(|(sum, shape, d_in)| with_last_axis(sum, &shape, d_in))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::{Device, Tensor};
+
+    use super::{linear, linears};
+
+    fn zeros<const D: usize>(shape: [usize; D]) -> Tensor<D> {
+        Tensor::zeros(shape, &Device::flex())
+    }
+
+    #[test]
+    #[should_panic(expected = "a linear layer of another input size")]
+    fn the_layer_reads_the_last_axis() {
+        linear(zeros([2, 5, 4]), zeros([5, 3]));
+    }
+
+    #[test]
+    #[should_panic(expected = "a linear layer of another input size")]
+    fn every_layer_reads_the_last_axis() {
+        linears(zeros([2, 4]), [[4, 3], [4, 2], [3, 4]].map(zeros));
     }
 }

@@ -1,3 +1,5 @@
+#[cfg(feature = "flex")]
+use burn::backend::{Backend, ExtensionType, tensor::FloatTensor};
 use burn::tensor::Tensor;
 
 /// `x / √(mean(x²) + ε) ⊙ γ` over the last axis (Zhang & Sennrich 2019), `gamma [width]`.
@@ -13,11 +15,11 @@ pub fn rms_norm<const D: usize>(x: Tensor<D>, gamma: Tensor<1>, epsilon: f64) ->
     #[cfg(feature = "flex")]
     if !gamma.is_tracked() && crate::has_kernels(&x) && crate::has_kernels(&gamma) {
         use crate::FusedOps;
-        return Tensor::from_dispatch(burn::backend::Dispatch::rms_norm(
-            x.into_dispatch(),
-            gamma.into_dispatch(),
-            epsilon as f32,
-        ));
+        return Tensor::from_dispatch(burn::backend::Dispatch::rms_norm(RmsNorm {
+            x: x.into_dispatch(),
+            gamma: gamma.into_dispatch(),
+            epsilon: epsilon as f32,
+        }));
     }
     composed(x, gamma, epsilon)
 }
@@ -42,12 +44,12 @@ pub fn add_rms_norm<const D: usize>(
         && crate::has_kernels(&gamma)
     {
         use crate::FusedOps;
-        let (sum, normed) = burn::backend::Dispatch::add_rms_norm(
-            x.into_dispatch(),
-            y.into_dispatch(),
-            gamma.into_dispatch(),
-            epsilon as f32,
-        );
+        let (sum, normed) = burn::backend::Dispatch::add_rms_norm(AddRmsNorm {
+            x: x.into_dispatch(),
+            y: y.into_dispatch(),
+            gamma: gamma.into_dispatch(),
+            epsilon: epsilon as f32,
+        });
         return (Tensor::from_dispatch(sum), Tensor::from_dispatch(normed));
     }
     let sum = x + y;
@@ -60,18 +62,35 @@ fn composed<const D: usize>(x: Tensor<D>, gamma: Tensor<1>, epsilon: f64) -> Ten
     (x / scale) * gamma.unsqueeze()
 }
 
+/// [`rms_norm()`] as an operation.
 #[cfg(feature = "flex")]
-pub(crate) mod cpu {
+#[derive(Clone, Debug, ExtensionType)]
+pub struct RmsNorm<B: Backend> {
+    pub(crate) x: FloatTensor<B>,
+    pub(crate) gamma: FloatTensor<B>,
+    pub(crate) epsilon: f32,
+}
+
+/// [`add_rms_norm()`] as an operation.
+#[cfg(feature = "flex")]
+#[derive(Clone, Debug, ExtensionType)]
+pub struct AddRmsNorm<B: Backend> {
+    pub(crate) x: FloatTensor<B>,
+    pub(crate) y: FloatTensor<B>,
+    pub(crate) gamma: FloatTensor<B>,
+    pub(crate) epsilon: f32,
+}
+
+#[cfg(feature = "flex")]
+mod cpu {
     use burn::backend::Flex;
-    use burn::backend::autodiff::checkpoint::base::Checkpointer;
-    use burn::backend::autodiff::grads::Gradients;
-    use burn::backend::autodiff::ops::{Backward, Ops};
     use burn::backend::flex::FlexTensor;
     use burn::tensor::TensorData;
 
+    use super::{AddRmsNorm, RmsNorm};
+    use crate::autodiff::Operation;
     use crate::cpu::pieces::{Buffer, filled};
     use crate::cpu::vectorised;
-    use crate::outputs::Gathered;
     use crate::values::Values;
 
     /// Rows of one task.
@@ -139,10 +158,58 @@ pub(crate) mod cpu {
         1.0 / (mean + epsilon).sqrt()
     }
 
-    /// Input, gamma and epsilon of a norm.
-    pub(crate) type Norm = (FlexTensor, FlexTensor, f32);
+    impl Operation<Flex, 1, 1> for RmsNorm<Flex> {
+        type Kept = Self;
 
-    pub(crate) fn forward(x: FlexTensor, gamma: FlexTensor, epsilon: f32) -> FlexTensor {
+        fn forward(self) -> ([FlexTensor; 1], Self) {
+            let output = forward(self.x.clone(), self.gamma.clone(), self.epsilon);
+            ([output], self)
+        }
+
+        fn backward(
+            norm: Self,
+            [grad]: [Option<FlexTensor>; 1],
+            _wanted: [bool; 1],
+        ) -> [Option<FlexTensor>; 1] {
+            [grad.map(|grad| backward(norm, grad, None))]
+        }
+    }
+
+    impl Operation<Flex, 2, 2> for AddRmsNorm<Flex> {
+        /// The norm of the sum.
+        type Kept = RmsNorm<Flex>;
+
+        fn forward(self) -> ([FlexTensor; 2], RmsNorm<Flex>) {
+            let Self {
+                x,
+                y,
+                gamma,
+                epsilon,
+            } = self;
+            let outputs = add_forward(x, y, gamma.clone(), epsilon);
+            let norm = RmsNorm {
+                x: outputs[0].clone(),
+                gamma,
+                epsilon,
+            };
+            (outputs, norm)
+        }
+
+        fn backward(
+            norm: RmsNorm<Flex>,
+            grads: [Option<FlexTensor>; 2],
+            wanted: [bool; 2],
+        ) -> [Option<FlexTensor>; 2] {
+            let grad = match grads {
+                [sum, Some(normed)] => Some(backward(norm, normed, sum)),
+                [sum, None] => sum,
+            };
+            // Both terms have the gradient of their sum.
+            wanted.map(|wanted| grad.clone().filter(|_| wanted))
+        }
+    }
+
+    fn forward(x: FlexTensor, gamma: FlexTensor, epsilon: f32) -> FlexTensor {
         let shape = x.layout().shape().clone();
         let (x, gamma) = (Values::of(x), Values::of(gamma));
         let out = filled(x.len(), ROWS * gamma.len(), |place, out| {
@@ -152,7 +219,7 @@ pub(crate) mod cpu {
     }
 
     /// `[x + y, its norm]`.
-    pub(crate) fn add_forward(
+    fn add_forward(
         x: FlexTensor,
         y: FlexTensor,
         gamma: FlexTensor,
@@ -176,7 +243,7 @@ pub(crate) mod cpu {
 
     /// Gradient of the norm's input, of which `others` comes to it another way.
     fn backward(
-        (x, gamma, epsilon): Norm,
+        RmsNorm { x, gamma, epsilon }: RmsNorm<Flex>,
         grad: FlexTensor,
         others: Option<FlexTensor>,
     ) -> FlexTensor {
@@ -196,48 +263,33 @@ pub(crate) mod cpu {
         });
         FlexTensor::from_data(TensorData::new(out, shape))
     }
+}
 
-    #[derive(Debug)]
-    pub(crate) struct RmsNormBackward;
+#[cfg(test)]
+mod tests {
+    use burn::tensor::{Device, Tensor};
 
-    impl Backward<Flex, 1> for RmsNormBackward {
-        type State = Norm;
+    use super::{add_rms_norm, rms_norm};
 
-        fn backward(
-            self,
-            ops: Ops<Norm, 1>,
-            grads: &mut Gradients,
-            _checkpointer: &mut Checkpointer,
-        ) {
-            let grad = grads.consume::<Flex>(&ops.node);
-            let [Some(x)] = ops.parents else { return };
-            grads.register::<Flex>(x.id, backward(ops.state, grad, None));
-        }
+    fn zeros<const D: usize>(shape: [usize; D]) -> Tensor<D> {
+        Tensor::zeros(shape, &Device::flex())
     }
 
-    #[derive(Debug)]
-    pub(crate) struct AddRmsNormBackward;
+    #[test]
+    #[should_panic(expected = "a norm of another width")]
+    fn gamma_is_as_wide_as_the_last_axis() {
+        rms_norm(zeros([4, 5]), zeros([4]), 1e-5);
+    }
 
-    impl Backward<Flex, 2> for AddRmsNormBackward {
-        /// The norm's input is the sum.
-        type State = (Norm, Gathered<2>);
+    #[test]
+    #[should_panic(expected = "a norm of another width")]
+    fn gamma_is_as_wide_as_the_sum() {
+        add_rms_norm(zeros([4, 5]), zeros([4, 5]), zeros([4]), 1e-5);
+    }
 
-        fn backward(
-            self,
-            ops: Ops<Self::State, 2>,
-            grads: &mut Gradients,
-            _checkpointer: &mut Checkpointer,
-        ) {
-            let (norm, gathered) = ops.state;
-            grads.consume::<Flex>(&ops.node);
-            let grad = match gathered.take() {
-                [sum, Some(normed)] => backward(norm, normed, sum),
-                [Some(sum), None] => sum,
-                [None, None] => return,
-            };
-            for term in ops.parents.into_iter().flatten() {
-                grads.register::<Flex>(term.id, grad.clone());
-            }
-        }
+    #[test]
+    #[should_panic(expected = "terms of different shapes")]
+    fn a_sum_has_terms_of_one_shape() {
+        add_rms_norm(zeros([4, 5]), zeros([1, 5]), zeros([5]), 1e-5);
     }
 }

@@ -1,3 +1,5 @@
+#[cfg(feature = "flex")]
+use burn::backend::{Backend, ExtensionType, tensor::FloatTensor};
 use burn::tensor::Tensor;
 
 /// `silu(gate) ⊙ up`, of equal shapes (Shazeer 2020, "GLU Variants Improve Transformer").
@@ -10,24 +12,31 @@ pub fn swiglu<const D: usize>(gate: Tensor<D>, up: Tensor<D>) -> Tensor<D> {
     #[cfg(feature = "flex")]
     if crate::has_kernels(&gate) && crate::has_kernels(&up) {
         use crate::FusedOps;
-        return Tensor::from_dispatch(burn::backend::Dispatch::swiglu(
-            gate.into_dispatch(),
-            up.into_dispatch(),
-        ));
+        return Tensor::from_dispatch(burn::backend::Dispatch::swiglu(Swiglu {
+            gate: gate.into_dispatch(),
+            up: up.into_dispatch(),
+        }));
     }
     burn::tensor::activation::silu(gate) * up
 }
 
+/// [`swiglu()`] as an operation.
 #[cfg(feature = "flex")]
-pub(crate) mod cpu {
+#[derive(Clone, Debug, ExtensionType)]
+pub struct Swiglu<B: Backend> {
+    pub(crate) gate: FloatTensor<B>,
+    pub(crate) up: FloatTensor<B>,
+}
+
+#[cfg(feature = "flex")]
+mod cpu {
     use burn::backend::Flex;
-    use burn::backend::autodiff::checkpoint::base::Checkpointer;
-    use burn::backend::autodiff::grads::Gradients;
-    use burn::backend::autodiff::ops::{Backward, Ops};
     use burn::backend::flex::FlexTensor;
     use burn::tensor::TensorData;
     use rayon::prelude::*;
 
+    use super::Swiglu;
+    use crate::autodiff::Operation;
     use crate::cpu::exp::sigmoid;
     use crate::cpu::pieces::filled;
     use crate::cpu::vectorised;
@@ -56,31 +65,28 @@ pub(crate) mod cpu {
         }
     }
 
-    pub(crate) fn forward(gate: FlexTensor, up: FlexTensor) -> FlexTensor {
-        let shape = gate.layout().shape().clone();
-        let (gate, up) = (Values::of(gate), Values::of(up));
-        let out = filled(gate.len(), STEP, |place, out| {
-            forward_numbers(&gate[place.clone()], &up[place], out);
-        });
-        FlexTensor::from_data(TensorData::new(out, shape))
-    }
+    impl Operation<Flex, 2, 1> for Swiglu<Flex> {
+        type Kept = Self;
 
-    #[derive(Debug)]
-    pub(crate) struct SwigluBackward;
-
-    impl Backward<Flex, 2> for SwigluBackward {
-        /// Gate and up.
-        type State = [FlexTensor; 2];
+        fn forward(self) -> ([FlexTensor; 1], Self) {
+            let shape = self.gate.layout().shape().clone();
+            let [gate, up] = [&self.gate, &self.up].map(|side| Values::of(side.clone()));
+            let out = filled(gate.len(), STEP, |place, out| {
+                forward_numbers(&gate[place.clone()], &up[place], out);
+            });
+            ([FlexTensor::from_data(TensorData::new(out, shape))], self)
+        }
 
         fn backward(
-            self,
-            ops: Ops<Self::State, 2>,
-            grads: &mut Gradients,
-            _checkpointer: &mut Checkpointer,
-        ) {
-            let grad = Values::of(grads.consume::<Flex>(&ops.node));
-            let shape = ops.state[0].layout().shape().clone();
-            let [gate, up] = ops.state.map(Values::of);
+            Self { gate, up }: Self,
+            [grad]: [Option<FlexTensor>; 1],
+            wanted: [bool; 2],
+        ) -> [Option<FlexTensor>; 2] {
+            let Some(grad) = grad else {
+                return [None, None];
+            };
+            let shape = gate.layout().shape().clone();
+            let [gate, up, grad] = [gate, up, grad].map(Values::of);
             let (mut d_gate, mut d_up) = (vec![0.0; grad.len()], vec![0.0; grad.len()]);
             let inputs = gate
                 .par_chunks(STEP)
@@ -93,12 +99,21 @@ pub(crate) mod cpu {
                 .for_each(|((d_gate, d_up), ((gate, up), grad))| {
                     backward_numbers(gate, up, grad, d_gate, d_up);
                 });
-            for (parent, grad) in ops.parents.into_iter().zip([d_gate, d_up]) {
-                if let Some(parent) = parent {
-                    let grad = FlexTensor::from_data(TensorData::new(grad, shape.clone()));
-                    grads.register::<Flex>(parent.id, grad);
-                }
-            }
+            let [of_gate, of_up] = wanted;
+            let tensor = |grad| FlexTensor::from_data(TensorData::new(grad, shape.clone()));
+            [of_gate.then(|| tensor(d_gate)), of_up.then(|| tensor(d_up))]
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::{Device, Tensor};
+
+    #[test]
+    #[should_panic(expected = "gate and up of different shapes")]
+    fn gate_and_up_are_of_one_shape() {
+        let [gate, up] = [[4, 5], [4, 1]].map(|shape| Tensor::<2>::zeros(shape, &Device::flex()));
+        super::swiglu(gate, up);
     }
 }

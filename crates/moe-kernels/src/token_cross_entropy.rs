@@ -1,3 +1,5 @@
+#[cfg(feature = "flex")]
+use burn::backend::{Backend, ExtensionType, tensor::FloatTensor};
 use burn::tensor::{Int, Tensor, TensorData, activation::log_softmax};
 
 /// Rows whose logits are held together where there is no kernel.
@@ -25,9 +27,11 @@ pub fn token_cross_entropy(hidden: Tensor<2>, weight: Tensor<2>, targets: &[usiz
     if n > 0 && crate::has_kernels(&hidden) && crate::linear::is_frozen(&weight) {
         use crate::FusedOps;
         return Tensor::from_dispatch(burn::backend::Dispatch::token_cross_entropy(
-            hidden.into_dispatch(),
-            weight.into_dispatch(),
-            targets.to_vec(),
+            TokenCrossEntropy {
+                hidden: hidden.into_dispatch(),
+                weight: weight.into_dispatch(),
+                targets: targets.to_vec(),
+            },
         ));
     }
     let blocks = (0..n.max(1)).step_by(ROWS).map(|start| {
@@ -49,15 +53,23 @@ fn composed(hidden: Tensor<2>, weight: Tensor<2>, targets: &[usize]) -> Tensor<1
         .neg()
 }
 
+/// [`token_cross_entropy()`] as an operation.
 #[cfg(feature = "flex")]
-pub(crate) mod cpu {
+#[derive(Clone, Debug, ExtensionType)]
+pub struct TokenCrossEntropy<B: Backend> {
+    pub(crate) hidden: FloatTensor<B>,
+    pub(crate) weight: FloatTensor<B>,
+    pub(crate) targets: Vec<usize>,
+}
+
+#[cfg(feature = "flex")]
+mod cpu {
     use burn::backend::Flex;
-    use burn::backend::autodiff::checkpoint::base::Checkpointer;
-    use burn::backend::autodiff::grads::Gradients;
-    use burn::backend::autodiff::ops::{Backward, Ops};
     use burn::backend::flex::FlexTensor;
     use rayon::prelude::*;
 
+    use super::TokenCrossEntropy;
+    use crate::autodiff::Operation;
     use crate::cpu::exp::exp;
     use crate::cpu::panel_product::Activations;
     use crate::cpu::vectorised;
@@ -125,13 +137,46 @@ pub(crate) mod cpu {
         }
     }
 
+    impl Operation<Flex, 1, 1> for TokenCrossEntropy<Flex> {
+        /// `∂ loss / ∂ hidden`, `[n, d_model]`.
+        type Kept = Vec<f32>;
+
+        fn forward(self) -> ([FlexTensor; 1], Vec<f32>) {
+            let (losses, gradient) = losses(self, true);
+            ([losses], gradient.expect("asked for"))
+        }
+
+        fn outputs(self) -> [FlexTensor; 1] {
+            [losses(self, false).0]
+        }
+
+        fn backward(
+            mut out: Vec<f32>,
+            [grad]: [Option<FlexTensor>; 1],
+            _wanted: [bool; 1],
+        ) -> [Option<FlexTensor>; 1] {
+            let Some(grad) = grad.map(Values::of) else {
+                return [None];
+            };
+            let n = grad.len();
+            let d_model = out.len() / n.max(1);
+            for (row, grad) in out.chunks_exact_mut(d_model).zip(grad.iter()) {
+                row.iter_mut().for_each(|g| *g *= grad);
+            }
+            [Some(tensor(out, [n, d_model]))]
+        }
+    }
+
     /// The losses `[n]`, and `∂ loss / ∂ hidden`, `[n, d_model]`, where that is asked for.
-    pub(crate) fn forward(
-        hidden: FlexTensor,
-        weight: &Weight,
-        targets: &[usize],
+    fn losses(
+        TokenCrossEntropy {
+            hidden,
+            weight,
+            targets,
+        }: TokenCrossEntropy<Flex>,
         with_gradient: bool,
     ) -> (FlexTensor, Option<Vec<f32>>) {
+        let weight = Weight::of(weight);
         let ([n, d_model], [_, vocabulary]) = (matrix_dims(&hidden), weight.dims());
         let hidden = Values::of(hidden);
         let hidden = Activations::new(&hidden, n);
@@ -143,7 +188,7 @@ pub(crate) mod cpu {
             let mut logits = piece.forward(&hidden);
             rows.par_iter_mut()
                 .zip(logits.par_chunks_mut(width))
-                .zip(targets)
+                .zip(&targets)
                 .for_each(|((row, logits), &target)| {
                     if (start..start + width).contains(&target) {
                         row.target = logits[target - start];
@@ -159,7 +204,7 @@ pub(crate) mod cpu {
             }
         }
         if let Some(gradient) = &mut gradient {
-            let gathered = gradient.par_chunks_mut(d_model).zip(&rows).zip(targets);
+            let gathered = gradient.par_chunks_mut(d_model).zip(&rows).zip(&targets);
             gathered.for_each(|((gathered, row), &target)| {
                 let word = weight.column(target);
                 for (g, word) in gathered.iter_mut().zip(word) {
@@ -170,28 +215,32 @@ pub(crate) mod cpu {
         let losses = rows.iter().map(Row::loss).collect();
         (tensor(losses, [n]), gradient)
     }
+}
 
-    #[derive(Debug)]
-    pub(crate) struct TokenCrossEntropyBackward;
+#[cfg(test)]
+mod tests {
+    use burn::tensor::{Device, Tensor};
 
-    impl Backward<Flex, 1> for TokenCrossEntropyBackward {
-        /// `∂ loss / ∂ hidden`, `[n, d_model]`.
-        type State = Vec<f32>;
+    fn losses(hidden: [usize; 2], weight: [usize; 2], targets: &[usize]) {
+        let [hidden, weight] = [hidden, weight].map(|shape| Tensor::zeros(shape, &Device::flex()));
+        super::token_cross_entropy(hidden, weight, targets);
+    }
 
-        fn backward(
-            self,
-            ops: Ops<Vec<f32>, 1>,
-            grads: &mut Gradients,
-            _checkpointer: &mut Checkpointer,
-        ) {
-            let grad = Values::of(grads.consume::<Flex>(&ops.node));
-            let [Some(hidden)] = ops.parents else { return };
-            let (n, mut out) = (grad.len(), ops.state);
-            let d_model = out.len() / n.max(1);
-            for (row, grad) in out.chunks_exact_mut(d_model).zip(grad.iter()) {
-                row.iter_mut().for_each(|g| *g *= grad);
-            }
-            grads.register::<Flex>(hidden.id, tensor(out, [n, d_model]));
-        }
+    #[test]
+    #[should_panic(expected = "a vocabulary of another width")]
+    fn the_vocabulary_reads_the_hidden_state() {
+        losses([2, 4], [3, 7], &[0, 1]);
+    }
+
+    #[test]
+    #[should_panic(expected = "one target per row")]
+    fn every_row_has_its_target() {
+        losses([2, 4], [4, 7], &[0]);
+    }
+
+    #[test]
+    #[should_panic(expected = "a target beyond the vocabulary")]
+    fn targets_are_of_the_vocabulary() {
+        losses([2, 4], [4, 7], &[0, 7]);
     }
 }

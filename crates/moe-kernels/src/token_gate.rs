@@ -1,3 +1,5 @@
+#[cfg(feature = "flex")]
+use burn::backend::{Backend, ExtensionType, tensor::FloatTensor};
 use burn::tensor::{Tensor, activation::softmax};
 
 /// `softmax(x G)`: each token's weights of the experts (MoE-CL, "(β_s, β_t) = softmax(G z)").
@@ -6,29 +8,37 @@ use burn::tensor::{Tensor, activation::softmax};
 ///
 /// # Panics
 ///
-/// When the inner axes differ.
+/// When the inner axes differ, or there is no expert.
 pub fn token_gate(x: Tensor<2>, weight: Tensor<2>) -> Tensor<2> {
     let ([_, d_model], [inner, experts]) = (x.dims(), weight.dims());
     assert_eq!(d_model, inner, "a gate of another input size");
+    assert!(experts > 0, "a gate to no expert");
     #[cfg(feature = "flex")]
-    if experts > 0 && crate::has_kernels(&x) && crate::has_kernels(&weight) {
+    if crate::has_kernels(&x) && crate::has_kernels(&weight) {
         use crate::FusedOps;
-        return Tensor::from_dispatch(burn::backend::Dispatch::token_gate(
-            x.into_dispatch(),
-            weight.into_dispatch(),
-        ));
+        return Tensor::from_dispatch(burn::backend::Dispatch::token_gate(TokenGate {
+            x: x.into_dispatch(),
+            weight: weight.into_dispatch(),
+        }));
     }
     softmax(x.matmul(weight), 1)
 }
 
+/// [`token_gate()`] as an operation.
 #[cfg(feature = "flex")]
-pub(crate) mod cpu {
+#[derive(Clone, Debug, ExtensionType)]
+pub struct TokenGate<B: Backend> {
+    pub(crate) x: FloatTensor<B>,
+    pub(crate) weight: FloatTensor<B>,
+}
+
+#[cfg(feature = "flex")]
+mod cpu {
     use burn::backend::Flex;
-    use burn::backend::autodiff::checkpoint::base::Checkpointer;
-    use burn::backend::autodiff::grads::Gradients;
-    use burn::backend::autodiff::ops::{Backward, Ops};
     use burn::backend::flex::FlexTensor;
 
+    use super::TokenGate;
+    use crate::autodiff::Operation;
     use crate::cpu::exp::exp;
     use crate::cpu::pieces::{Buffer, Pieces, filled};
     use crate::cpu::product::{Matrix, small_product, transposed};
@@ -39,7 +49,26 @@ pub(crate) mod cpu {
     /// Tokens of one task.
     const ROWS: usize = 48;
 
-    pub(crate) fn forward(x: FlexTensor, weight: FlexTensor) -> FlexTensor {
+    impl Operation<Flex, 2, 1> for TokenGate<Flex> {
+        /// Input, matrix and output.
+        type Kept = [FlexTensor; 3];
+
+        fn forward(self) -> ([FlexTensor; 1], [FlexTensor; 3]) {
+            let Self { x, weight } = self;
+            let output = forward(x.clone(), weight.clone());
+            ([output.clone()], [x, weight, output])
+        }
+
+        fn backward(
+            kept: [FlexTensor; 3],
+            [grad]: [Option<FlexTensor>; 1],
+            wanted: [bool; 2],
+        ) -> [Option<FlexTensor>; 2] {
+            grad.map_or([None, None], |grad| backward(kept, grad, wanted))
+        }
+    }
+
+    fn forward(x: FlexTensor, weight: FlexTensor) -> FlexTensor {
         let ([tokens, d_model], [_, experts]) = (matrix_dims(&x), matrix_dims(&weight));
         let [x, weight] = [x, weight].map(Values::of);
         let weight = Matrix::new(&weight, d_model, experts);
@@ -79,70 +108,83 @@ pub(crate) mod cpu {
         }
     }
 
-    #[derive(Debug)]
-    pub(crate) struct TokenGateBackward;
+    fn backward(
+        [x, weight, weights]: [FlexTensor; 3],
+        grad: FlexTensor,
+        [of_x, of_weight]: [bool; 2],
+    ) -> [Option<FlexTensor>; 2] {
+        let ([tokens, d_model], [_, experts]) = (matrix_dims(&x), matrix_dims(&weight));
+        let [x, weight, weights, grad] = [x, weight, weights, grad].map(Values::of);
 
-    impl Backward<Flex, 2> for TokenGateBackward {
-        /// Input, matrix and output.
-        type State = [FlexTensor; 3];
-
-        fn backward(
-            self,
-            ops: Ops<Self::State, 2>,
-            grads: &mut Gradients,
-            _checkpointer: &mut Checkpointer,
-        ) {
-            let grad = Values::of(grads.consume::<Flex>(&ops.node));
-            let [x, weight, weights] = ops.state;
-            let ([tokens, d_model], [_, experts]) = (matrix_dims(&x), matrix_dims(&weight));
-            let [x, weight, weights] = [x, weight, weights].map(Values::of);
-            let [of_x, of_weight] = ops.parents;
-
-            let turned = transposed(&weight, d_model, experts);
-            let turned = Matrix::new(&turned, experts, d_model);
-            let mut x_grad = Buffer::new(if of_x.is_some() { tokens * d_model } else { 0 });
-            let x_pieces = x_grad.pieces();
-            // Of the transposed matrix, each task's tokens apart.
-            let tasks = tokens.div_ceil(ROWS);
-            let mut sums = vec![0.0; tasks * experts * d_model];
-            let sum_pieces = Pieces::new(&mut sums);
-            let one_task = |scores: &mut Vec<f32>, task: usize| {
-                let first = task * ROWS;
-                let rows = ROWS.min(tokens - first);
-                let (place, width) = (first * experts, rows * experts);
-                let scores = &mut scores[..width];
-                scores_backward(
-                    experts,
-                    &weights[place..][..width],
-                    &grad[place..][..width],
-                    scores,
-                );
-                let scores = Matrix::new(scores, rows, experts);
-                if of_x.is_some() {
-                    // SAFETY: tasks share no token.
-                    let out = unsafe { x_pieces.zeroed(first * d_model, rows * d_model) };
-                    small_product(scores, turned, None, out, d_model, false);
-                }
-                // SAFETY: this task's own.
-                let out = unsafe { sum_pieces.piece(task * experts * d_model, experts * d_model) };
-                let x = Matrix::new(&x[first * d_model..][..rows * d_model], rows, d_model);
-                small_product(scores.transposed(), x, None, out, d_model, false);
-            };
-            for_each_task(tasks, || vec![0.0; ROWS * experts], one_task);
-
-            if let Some(x) = of_x {
-                // SAFETY: the tasks are all tokens.
-                let x_grad = unsafe { x_grad.written() };
-                grads.register::<Flex>(x.id, tensor(x_grad, [tokens, d_model]));
+        let turned = transposed(&weight, d_model, experts);
+        let turned = Matrix::new(&turned, experts, d_model);
+        let mut x_grad = Buffer::new(if of_x { tokens * d_model } else { 0 });
+        let x_pieces = x_grad.pieces();
+        // Of the transposed matrix, each task's tokens apart.
+        let tasks = tokens.div_ceil(ROWS);
+        let mut sums = vec![0.0; tasks * experts * d_model];
+        let sum_pieces = Pieces::new(&mut sums);
+        let one_task = |scores: &mut Vec<f32>, task: usize| {
+            let first = task * ROWS;
+            let rows = ROWS.min(tokens - first);
+            let (place, width) = (first * experts, rows * experts);
+            let scores = &mut scores[..width];
+            scores_backward(
+                experts,
+                &weights[place..][..width],
+                &grad[place..][..width],
+                scores,
+            );
+            let scores = Matrix::new(scores, rows, experts);
+            if of_x {
+                // SAFETY: tasks share no token.
+                let out = unsafe { x_pieces.zeroed(first * d_model, rows * d_model) };
+                small_product(scores, turned, None, out, d_model, false);
             }
-            if let Some(weight) = of_weight {
-                let mut sum = vec![0.0; experts * d_model];
-                for part in sums.chunks_exact(experts * d_model) {
-                    sum.iter_mut().zip(part).for_each(|(sum, x)| *sum += x);
-                }
-                let sum = transposed(&sum, experts, d_model);
-                grads.register::<Flex>(weight.id, tensor(sum, [d_model, experts]));
+            // SAFETY: this task's own.
+            let out = unsafe { sum_pieces.piece(task * experts * d_model, experts * d_model) };
+            let x = Matrix::new(&x[first * d_model..][..rows * d_model], rows, d_model);
+            small_product(scores.transposed(), x, None, out, d_model, false);
+        };
+        for_each_task(tasks, || vec![0.0; ROWS * experts], one_task);
+
+        let x_grad = of_x.then(|| {
+            // SAFETY: the tasks are all tokens.
+            let x_grad = unsafe { x_grad.written() };
+            tensor(x_grad, [tokens, d_model])
+        });
+        let weight_grad = of_weight.then(|| {
+            let mut sum = vec![0.0; experts * d_model];
+            for part in sums.chunks_exact(experts * d_model) {
+                sum.iter_mut().zip(part).for_each(|(sum, x)| *sum += x);
             }
-        }
+            let sum = transposed(&sum, experts, d_model);
+            tensor(sum, [d_model, experts])
+        });
+        [x_grad, weight_grad]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::{Device, Tensor};
+
+    use super::token_gate;
+
+    fn gate(x: [usize; 2], weight: [usize; 2]) -> Tensor<2> {
+        let [x, weight] = [x, weight].map(|shape| Tensor::zeros(shape, &Device::flex()));
+        token_gate(x, weight)
+    }
+
+    #[test]
+    #[should_panic(expected = "a gate of another input size")]
+    fn the_gate_reads_the_tokens() {
+        gate([5, 4], [3, 2]);
+    }
+
+    #[test]
+    #[should_panic(expected = "a gate to no expert")]
+    fn there_is_an_expert() {
+        gate([5, 4], [4, 0]);
     }
 }

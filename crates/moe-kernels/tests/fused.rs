@@ -1,9 +1,11 @@
 //! Every fused operation has the values and the gradients of the obvious composition of Burn's operations.
-#![cfg(feature = "flex")]
+
+use std::cell::Cell;
+use std::f64::consts::TAU;
 
 use burn::optim::{AdamWConfig, AdamWState, Optimizer};
 use burn::tensor::{
-    Bool, DType, Device, Distribution, Gradients, Int, Tensor, TensorData, Tolerance, activation,
+    Bool, DType, Device, Gradients, Int, Tensor, TensorData, Tolerance, activation,
 };
 use moe_kernels::dropout::Mask;
 use moe_kernels::{AdamW, AttentionShape, Dropout, Loras, MoeFfn, Observed};
@@ -12,8 +14,32 @@ use moe_kernels::{
     swiglu, token_cross_entropy, token_gate,
 };
 
-fn random<const D: usize>(shape: [usize; D]) -> Tensor<D> {
-    Tensor::random(shape, Distribution::Normal(0.0, 1.0), &Device::flex())
+/// Numbers that are the same in every run.
+struct Random(Cell<u64>);
+
+impl Random {
+    fn new(seed: u64) -> Self {
+        Self(Cell::new(seed))
+    }
+
+    /// Normally distributed (Box & Muller 1958).
+    fn normal<const D: usize>(&self, shape: [usize; D]) -> Tensor<D> {
+        let number = || {
+            let radius = (-2.0 * (1.0 - self.uniform()).ln()).sqrt();
+            (radius * (TAU * self.uniform()).cos()) as f32
+        };
+        let numbers: Vec<f32> = (0..shape.iter().product()).map(|_| number()).collect();
+        Tensor::from_data(TensorData::new(numbers, shape), &Device::flex())
+    }
+
+    /// In `[0, 1)` (SplitMix64, Steele et al. 2014).
+    fn uniform(&self) -> f64 {
+        let state = self.0.get().wrapping_add(0x9e37_79b9_7f4a_7c15);
+        self.0.set(state);
+        let x = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        ((x ^ (x >> 31)) >> 11) as f64 / (1u64 << 53) as f64
+    }
 }
 
 fn tracked<const D: usize>(x: &Tensor<D>) -> Tensor<D> {
@@ -43,8 +69,13 @@ fn grad<const D: usize>(x: &Tensor<D>, grads: &Gradients) -> Tensor<D> {
 
 #[test]
 fn linear_is_burns_product_with_a_frozen_weight() {
+    let random = Random::new(1);
     for [n, d_in, d_out] in [[1, 5, 3], [30, 40, 33], [100, 577, 70]] {
-        let (x, weight, probe) = (random([n, d_in]), random([d_in, d_out]), random([n, d_out]));
+        let (x, weight, probe) = (
+            random.normal([n, d_in]),
+            random.normal([d_in, d_out]),
+            random.normal([n, d_out]),
+        );
         let (ours, burns) = (tracked(&x), tracked(&x));
         let out = linear(ours.clone(), weight.clone());
         let want = burns.clone().matmul(weight);
@@ -59,11 +90,15 @@ fn linear_is_burns_product_with_a_frozen_weight() {
 
 #[test]
 fn a_bf16_weight_meets_activations_that_are_rounded_too() {
+    let random = Random::new(2);
     for [n, d_in, d_out] in [[1, 5, 3], [30, 40, 33], [100, 577, 70]] {
         let rounded = |x: Tensor<2>| x.cast(DType::BF16).cast(DType::F32);
-        let (x, probe) = (rounded(random([n, d_in])), rounded(random([n, d_out])));
-        let plain = random([d_in, d_out]).cast(DType::BF16);
-        let turned = random([d_out, d_in]).cast(DType::BF16).transpose();
+        let (x, probe) = (
+            rounded(random.normal([n, d_in])),
+            rounded(random.normal([n, d_out])),
+        );
+        let plain = random.normal([d_in, d_out]).cast(DType::BF16);
+        let turned = random.normal([d_out, d_in]).cast(DType::BF16).transpose();
         for weight in [plain, turned] {
             let (ours, burns) = (tracked(&x), tracked(&x));
             let out = linear(ours.clone(), weight.clone());
@@ -96,12 +131,13 @@ fn loss<const D: usize>(outputs: &[Tensor<D>], probes: &[Tensor<D>], read: [bool
 
 #[test]
 fn three_products_of_one_input_are_burns() {
+    let random = Random::new(3);
     for read in READ {
-        let weights = [8, 5, 33].map(|d_out| random([40, d_out]));
+        let weights = [8, 5, 33].map(|d_out| random.normal([40, d_out]));
         let probes = weights
             .each_ref()
-            .map(|weight| random([2, 15, weight.dims()[1]]));
-        let x = random([2, 15, 40]);
+            .map(|weight| random.normal([2, 15, weight.dims()[1]]));
+        let x = random.normal([2, 15, 40]);
         let (ours, burns) = (tracked(&x), tracked(&x));
         let outputs = linears(ours.clone(), weights.clone());
         let want = weights.map(|weight| burns.clone().matmul(weight.unsqueeze()));
@@ -116,9 +152,10 @@ fn three_products_of_one_input_are_burns() {
 
 #[test]
 fn a_sum_and_its_norm_are_burns() {
+    let random = Random::new(4);
     for read in READ {
-        let [x, y, sum_probe, norm_probe] = [(); 4].map(|()| random([2, 9, 50]));
-        let (gamma, probes) = (random([50]), [sum_probe, norm_probe]);
+        let [x, y, sum_probe, norm_probe] = [(); 4].map(|()| random.normal([2, 9, 50]));
+        let (gamma, probes) = (random.normal([50]), [sum_probe, norm_probe]);
         let (ours, burns) = ([&x, &y].map(tracked), [&x, &y].map(tracked));
         let [x, y] = ours.clone();
         let (sum, normed) = add_rms_norm(x, y, gamma.clone(), 1e-5);
@@ -138,9 +175,13 @@ fn a_sum_and_its_norm_are_burns() {
 
 #[test]
 fn the_gate_is_a_softmax_over_its_product() {
+    let random = Random::new(5);
     for [tokens, d_model, experts] in [[1, 5, 1], [50, 40, 2], [100, 33, 17]] {
-        let (x, weight) = (random([tokens, d_model]), random([d_model, experts]));
-        let probe = random([tokens, experts]);
+        let (x, weight) = (
+            random.normal([tokens, d_model]),
+            random.normal([d_model, experts]),
+        );
+        let probe = random.normal([tokens, experts]);
         let (ours, burns) = ([&x, &weight].map(tracked), [&x, &weight].map(tracked));
         let gate = |[x, weight]: [Tensor<2>; 2]| token_gate(x, weight);
         let (out, want) = (gate(ours.clone()), {
@@ -170,7 +211,8 @@ fn far_scores_leave_a_gate_open_to_one_expert() {
 
 #[test]
 fn a_trained_weight_gets_its_gradient() {
-    let (x, weight) = (random([4, 3]), tracked(&random([3, 2])));
+    let random = Random::new(6);
+    let (x, weight) = (random.normal([4, 3]), tracked(&random.normal([3, 2])));
     let grads = linear(x.clone(), weight.clone()).sum().backward();
     let want = x.transpose().matmul(Tensor::ones([4, 2], &Device::flex()));
     assert_same("weight", grad(&weight, &grads), want);
@@ -178,11 +220,12 @@ fn a_trained_weight_gets_its_gradient() {
 
 #[test]
 fn rms_norm_is_its_formula() {
+    let random = Random::new(7);
     for width in [3, 16, 50] {
         let (x, gamma, probe) = (
-            random([2, 7, width]),
-            random([width]),
-            random([2, 7, width]),
+            random.normal([2, 7, width]),
+            random.normal([width]),
+            random.normal([2, 7, width]),
         );
         let (ours, burns) = (tracked(&x), tracked(&x));
         let out = rms_norm(ours.clone(), gamma.clone(), 1e-5);
@@ -199,10 +242,11 @@ fn rms_norm_is_its_formula() {
 
 #[test]
 fn swiglu_is_silu_times_up() {
+    let random = Random::new(8);
     let far = Tensor::<1>::from_data([0.0, -90.0, 90.0, -1e4, 1e4], &Device::flex());
-    let near = Tensor::random([20_000], Distribution::Normal(0.0, 5.0), &Device::flex());
+    let near = random.normal([20_000]) * 5.0;
     let gate = Tensor::cat(vec![far, near], 0);
-    let up = random(gate.dims());
+    let up = random.normal(gate.dims());
     let [ours, our_up, burns, burns_up] = [&gate, &up, &gate, &up].map(tracked);
     let out = swiglu(ours.clone(), our_up.clone());
     let want = activation::silu(burns.clone()) * burns_up.clone();
@@ -226,6 +270,7 @@ fn padded(batch: usize, seq: usize) -> Tensor<2, Bool> {
 
 #[test]
 fn attention_is_its_composition_at_every_real_token() {
+    let random = Random::new(9);
     for (seq, heads, kv_heads, head_dim, window) in [
         (1, 2, 1, 4, None),
         (5, 4, 2, 6, None),
@@ -241,14 +286,14 @@ fn attention_is_its_composition_at_every_real_token() {
         let real = padded(batch, seq);
         let width = kv_heads * head_dim;
         let inputs = [
-            random([batch, seq, heads * head_dim]),
-            random([batch, seq, width]),
-            random([batch, seq, width]),
+            random.normal([batch, seq, heads * head_dim]),
+            random.normal([batch, seq, width]),
+            random.normal([batch, seq, width]),
         ];
-        let angles = random([batch, seq, head_dim / 2]);
+        let angles = random.normal([batch, seq, head_dim / 2]);
         let (cos, sin) = (angles.clone().cos(), angles.sin());
-        let probe =
-            random([batch, seq, heads * head_dim]) * real.clone().float().reshape([batch, seq, 1]);
+        let probe = random.normal([batch, seq, heads * head_dim])
+            * real.clone().float().reshape([batch, seq, 1]);
 
         let ours = inputs.each_ref().map(tracked);
         let [query, key, value] = ours.clone();
@@ -302,6 +347,7 @@ const RANK: usize = 3;
 
 impl Layer {
     fn new(experts: usize, observed: Option<Observed>, dropout: Option<f64>) -> Self {
+        let random = Random::new(10);
         let tokens = BATCH * SEQ;
         let codes = experts * RANK;
         let real = padded(BATCH, SEQ).float();
@@ -311,11 +357,12 @@ impl Layer {
                 .collect(),
         };
         Self {
-            x: random([tokens, D_MODEL]),
-            weights: activation::softmax(random([tokens, experts]), 1),
+            x: random.normal([tokens, D_MODEL]),
+            weights: activation::softmax(random.normal([tokens, experts]), 1),
             loras: [[D_MODEL, D_FF], [D_MODEL, D_FF], [D_FF, D_MODEL]]
-                .map(|[d_in, d_out]| [random([d_in, codes]), random([codes, d_out])]),
-            base: [[D_MODEL, D_FF], [D_MODEL, D_FF], [D_FF, D_MODEL]].map(random),
+                .map(|[d_in, d_out]| [random.normal([d_in, codes]), random.normal([codes, d_out])]),
+            base: [[D_MODEL, D_FF], [D_MODEL, D_FF], [D_FF, D_MODEL]]
+                .map(|shape| random.normal(shape)),
             shares: real.clone() / real.sum_dim(1),
             settings: MoeFfn {
                 experts,
@@ -412,6 +459,7 @@ fn so_it_is_on_a_bf16_base() {
 }
 
 fn check_mixture(base: DType, share: f32) {
+    let random = Random::new(11);
     let seen = |expert, detached| Some(Observed { expert, detached });
     for (experts, observed, dropout) in [
         (1, None, None),
@@ -424,7 +472,10 @@ fn check_mixture(base: DType, share: f32) {
         let mut layer = Layer::new(experts, observed, dropout);
         layer.base = layer.base.map(|weight| weight.cast(base));
         let (ours, naive) = (layer.leaves(), layer.leaves());
-        let (probe, pooled_probe) = (random([BATCH * SEQ, D_MODEL]), random([BATCH, D_MODEL]));
+        let (probe, pooled_probe) = (
+            random.normal([BATCH * SEQ, D_MODEL]),
+            random.normal([BATCH, D_MODEL]),
+        );
         let run = |(output, pooled): (Tensor<2>, Option<Tensor<2>>)| {
             let loss = (output.clone() * probe.clone()).sum();
             let loss = match &pooled {
@@ -436,9 +487,9 @@ fn check_mixture(base: DType, share: f32) {
         let (grads, output, pooled) = run(layer.fused(&ours));
         let (wanted, want, want_pooled) = run(layer.naive(&naive));
         assert_near("output", output, want, share);
-        assert_eq!(pooled.is_some(), want_pooled.is_some());
-        if let (Some(pooled), Some(want)) = (pooled, want_pooled) {
-            assert_near("pooled", pooled, want, share);
+        match (pooled, want_pooled) {
+            (Some(pooled), Some(want)) => assert_near("pooled", pooled, want, share),
+            (pooled, _) => assert!(pooled.is_none() && observed.is_none()),
         }
         for ((name, ours), naive) in NAMES.into_iter().zip(&ours).zip(&naive) {
             assert_near(name, grad(ours, &grads), grad(naive, &wanted), share);
@@ -448,12 +499,16 @@ fn check_mixture(base: DType, share: f32) {
 
 #[test]
 fn the_mixture_and_the_pooled_output_can_be_read_alone() {
+    let random = Random::new(12);
     let seen = Observed {
         expert: 1,
         detached: false,
     };
     let layer = Layer::new(2, Some(seen), None);
-    let probes = [random([BATCH * SEQ, D_MODEL]), random([BATCH, D_MODEL])];
+    let probes = [
+        random.normal([BATCH * SEQ, D_MODEL]),
+        random.normal([BATCH, D_MODEL]),
+    ];
     for read in READ {
         let (ours, naive) = (layer.leaves(), layer.leaves());
         let run = |(output, pooled): (Tensor<2>, Option<Tensor<2>>)| {
@@ -473,11 +528,12 @@ fn the_mixture_and_the_pooled_output_can_be_read_alone() {
 /// Batches that nothing is kept of go through the network some rows at a time.
 #[test]
 fn a_large_batch_without_gradients_has_the_same_output() {
+    let random = Random::new(13);
     let (batch, seq) = (5, 400);
     let layer = Layer::new(2, None, None);
     let mut large = layer.leaves().map(Tensor::inner);
-    large[0] = random([batch * seq, D_MODEL]);
-    large[1] = activation::softmax(random([batch * seq, 2]), 1);
+    large[0] = random.normal([batch * seq, D_MODEL]);
+    large[1] = activation::softmax(random.normal([batch * seq, 2]), 1);
     let layer = Layer {
         shares: Tensor::zeros([batch, seq], &Device::flex()),
         ..layer
@@ -529,6 +585,7 @@ fn results_are_the_same_bit_for_bit_again() {
 
 #[test]
 fn results_do_not_depend_on_the_number_of_threads() {
+    let random = Random::new(14);
     let layer = Layer::new(
         2,
         Some(Observed {
@@ -537,7 +594,7 @@ fn results_do_not_depend_on_the_number_of_threads() {
         }),
         Some(0.1),
     );
-    let (x, weight) = (random([300, 600]), random([600, 200]));
+    let (x, weight) = (random.normal([300, 600]), random.normal([600, 200]));
     let run = || {
         let leaves = layer.leaves();
         let (output, pooled) = layer.fused(&leaves);
@@ -558,14 +615,15 @@ fn results_do_not_depend_on_the_number_of_threads() {
 
 #[test]
 fn the_loss_of_tokens_is_that_of_all_logits() {
+    let random = Random::new(15);
     // More than one piece of the vocabulary, and one that is not whole.
     let [n, d_model, vocabulary] = [150, 48, 5000];
     let targets: Vec<usize> = (0..n).map(|row| row * 137 % vocabulary).collect();
     let places: Vec<i64> = targets.iter().map(|&target| target as i64).collect();
     let places = Tensor::<2, Int>::from_data(TensorData::new(places, [n, 1]), &Device::flex());
-    let (hidden, probe) = (random([n, d_model]), random([n]));
-    let plain = random([d_model, vocabulary]);
-    let turned = random([vocabulary, d_model]).transpose();
+    let (hidden, probe) = (random.normal([n, d_model]), random.normal([n]));
+    let plain = random.normal([d_model, vocabulary]);
+    let turned = random.normal([vocabulary, d_model]).transpose();
     for weight in [plain, turned] {
         for (dtype, share) in [(DType::F32, 2e-5), (DType::BF16, 1e-2)] {
             let weight = weight.clone().cast(dtype);
@@ -619,16 +677,17 @@ fn a_sure_prediction_costs_nothing_and_far_logits_stay_finite() {
 
 #[test]
 fn adamw_is_burns_to_the_last_bit() {
+    let random = Random::new(16);
     let (betas, epsilon, decay) = ([0.9, 0.999], 1e-8, 0.01);
     let burns = AdamWConfig::new()
         .with_epsilon(epsilon)
         .with_weight_decay(decay)
         .build();
     let ours = AdamW::new(betas, epsilon, decay);
-    let start = random([130, 257]);
+    let start = random.normal([130, 257]);
     let (mut left, mut right) = ((start.clone(), None), (start, None));
     for step in 1..=5 {
-        let (rate, gradient) = (1e-2 / f64::from(step), random([130, 257]));
+        let (rate, gradient) = (1e-2 / f64::from(step), random.normal([130, 257]));
         left = ours.step(rate, left.0, gradient.clone(), left.1);
         right = burns.step(rate, right.0, gradient, right.1);
         let parts = |(parameter, state): &(Tensor<2>, Option<AdamWState<2>>)| {

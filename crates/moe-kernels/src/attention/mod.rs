@@ -2,8 +2,11 @@
 
 mod composed;
 #[cfg(feature = "flex")]
-pub(crate) mod cpu;
+mod cpu;
+mod shapes;
 
+#[cfg(feature = "flex")]
+use burn::backend::{Backend, ExtensionType, tensor::FloatTensor};
 use burn::tensor::Tensor;
 
 pub use composed::{attend, attention_bias, rotate};
@@ -15,8 +18,21 @@ pub struct AttentionShape {
     pub kv_heads: usize,
     /// Features of one head, an even number.
     pub head_dim: usize,
-    /// How many positions a query sees, its own included; all earlier ones without a window.
+    /// How many positions a query sees, at least its own; all earlier ones without a window.
     pub window: Option<usize>,
+}
+
+/// [`attention()`] as an operation.
+#[cfg(feature = "flex")]
+#[derive(Clone, Debug, ExtensionType)]
+pub struct Attention<B: Backend> {
+    pub(crate) query: FloatTensor<B>,
+    pub(crate) key: FloatTensor<B>,
+    pub(crate) value: FloatTensor<B>,
+    pub(crate) cos: FloatTensor<B>,
+    pub(crate) sin: FloatTensor<B>,
+    pub(crate) real: FloatTensor<B>,
+    pub(crate) shape: AttentionShape,
 }
 
 /// `softmax(QKᵀ/√head_dim + mask) V` with rotated queries and keys, before the output projection.
@@ -30,7 +46,7 @@ pub struct AttentionShape {
 ///
 /// # Panics
 ///
-/// When the shapes do not fit together.
+/// When the shapes do not fit together, `head_dim` is odd or zero, `kv_heads` is zero, or a window is.
 pub fn attention(
     query: Tensor<3>,
     key: Tensor<3>,
@@ -40,35 +56,29 @@ pub fn attention(
     real: Tensor<2>,
     shape: AttentionShape,
 ) -> Tensor<3> {
-    let ([batch, seq, width], [_, _, kv_width]) = (query.dims(), key.dims());
+    shapes::assert_fit(&query, [&key, &value], [&cos, &sin], &real, shape);
+    #[cfg(feature = "flex")]
+    if ![&cos, &sin].into_iter().any(Tensor::is_tracked)
+        && [&query, &key, &value, &cos, &sin]
+            .into_iter()
+            .all(crate::has_kernels)
+        && crate::has_kernels(&real)
+    {
+        use crate::FusedOps;
+        return Tensor::from_dispatch(burn::backend::Dispatch::attention(Attention {
+            query: query.into_dispatch(),
+            key: key.into_dispatch(),
+            value: value.into_dispatch(),
+            cos: cos.into_dispatch(),
+            sin: sin.into_dispatch(),
+            real: real.into_dispatch(),
+            shape,
+        }));
+    }
+    let [batch, seq, width] = query.dims();
     let AttentionShape {
         kv_heads, head_dim, ..
     } = shape;
-    assert_eq!(kv_width, kv_heads * head_dim, "keys of another size");
-    assert_eq!(width % kv_width, 0, "queries that share no whole key");
-    assert_eq!(
-        key.dims(),
-        value.dims(),
-        "keys and values of different shapes"
-    );
-    assert_eq!(
-        cos.dims(),
-        [batch, seq, head_dim / 2],
-        "a rotation of another shape"
-    );
-    #[cfg(feature = "flex")]
-    if [&query, &key, &value].into_iter().all(crate::has_kernels) {
-        use crate::FusedOps;
-        return Tensor::from_dispatch(burn::backend::Dispatch::attention(
-            query.into_dispatch(),
-            key.into_dispatch(),
-            value.into_dispatch(),
-            cos.into_dispatch(),
-            sin.into_dispatch(),
-            real.into_dispatch(),
-            shape,
-        ));
-    }
     let (cos, sin) = (cos.unsqueeze_dim(2), sin.unsqueeze_dim(2));
     let bias = attention_bias(real.greater_elem(0.5), 0, shape.window);
     let split = |x: Tensor<3>, heads| x.reshape([batch, seq, heads, head_dim]);

@@ -2,8 +2,11 @@
 
 mod composed;
 #[cfg(feature = "flex")]
-pub(crate) mod cpu;
+mod cpu;
+mod shapes;
 
+#[cfg(feature = "flex")]
+use burn::backend::{Backend, ExtensionType, tensor::FloatTensor};
 use burn::tensor::Tensor;
 
 use crate::dropout::Mask;
@@ -48,12 +51,31 @@ pub struct Dropout {
     pub masks: Vec<[Mask; 3]>,
 }
 
+/// [`moe_ffn()`] as an operation.
+#[cfg(feature = "flex")]
+#[derive(Clone, Debug, ExtensionType)]
+pub struct MoeFfnInputs<B: Backend> {
+    pub(crate) x: FloatTensor<B>,
+    pub(crate) weights: FloatTensor<B>,
+    pub(crate) gate_a: FloatTensor<B>,
+    pub(crate) gate_b: FloatTensor<B>,
+    pub(crate) up_a: FloatTensor<B>,
+    pub(crate) up_b: FloatTensor<B>,
+    pub(crate) down_a: FloatTensor<B>,
+    pub(crate) down_b: FloatTensor<B>,
+    pub(crate) base_gate: FloatTensor<B>,
+    pub(crate) base_up: FloatTensor<B>,
+    pub(crate) base_down: FloatTensor<B>,
+    pub(crate) shares: FloatTensor<B>,
+    pub(crate) settings: MoeFfn,
+}
+
 /// `Σ_e g_e F_e(x)`, where expert e is the SwiGLU network of the base with LoRA e on its three matrices, and the pooled output of
 /// one expert.
 ///
 /// - `x [batch · seq, d_model]`
 /// - `weights [batch · seq, experts]`: g
-/// - `[gate, up, down]`: the experts' LoRAs
+/// - `loras`: the experts', on gate, up and down
 /// - `base`: the frozen gate and up `[d_model, d_ff]` and down `[d_ff, d_model]`, in f32 or bf16 (see [`linear()`](fn@crate::linear))
 /// - `shares [batch, seq]`: each token's share of its row's mean
 ///
@@ -73,63 +95,46 @@ pub struct Dropout {
 ///
 /// # Panics
 ///
-/// When the shapes do not fit together.
+/// When the shapes do not fit together, there is no expert or no rank, or the observed expert or a dropout's masks are of other experts.
 pub fn moe_ffn(
     x: Tensor<2>,
     weights: Tensor<2>,
-    [gate, up, down]: [Loras; 3],
-    [base_gate, base_up, base_down]: [Tensor<2>; 3],
+    loras: [Loras; 3],
+    base: [Tensor<2>; 3],
     shares: Tensor<2>,
     settings: MoeFfn,
 ) -> (Tensor<2>, Option<Tensor<2>>) {
-    let [tokens, d_model] = x.dims();
-    let [batch, seq] = shares.dims();
-    let [_, d_ff] = base_gate.dims();
-    let codes = settings.experts * settings.rank;
-    assert_eq!(tokens, batch * seq, "tokens of another batch");
-    assert_eq!(
-        weights.dims(),
-        [tokens, settings.experts],
-        "weights of other experts"
-    );
-    assert_eq!(
-        [gate.a.dims(), gate.b.dims()],
-        [[d_model, codes], [codes, d_ff]],
-        "LoRAs on gate"
-    );
-    assert_eq!(
-        [up.a.dims(), up.b.dims()],
-        [[d_model, codes], [codes, d_ff]],
-        "LoRAs on up"
-    );
-    assert_eq!(
-        [down.a.dims(), down.b.dims()],
-        [[d_ff, codes], [codes, d_model]],
-        "LoRAs on down"
-    );
-    let base = [base_gate, base_up, base_down];
+    shapes::assert_fit(&x, &weights, &loras, &base, &shares, &settings);
     #[cfg(feature = "flex")]
-    if base.iter().all(crate::linear::is_frozen) && crate::has_kernels(&x) {
+    if base.iter().all(crate::linear::is_frozen)
+        && !shares.is_tracked()
+        && [&x, &weights, &shares].into_iter().all(crate::has_kernels)
+        && loras
+            .iter()
+            .flat_map(|it| [&it.a, &it.b])
+            .all(crate::has_kernels)
+    {
         use crate::FusedOps;
+        let [gate, up, down] = loras;
         let observed = settings.observed.is_some();
         let [base_gate, base_up, base_down] = base.map(Tensor::into_dispatch);
-        let (output, pooled) = burn::backend::Dispatch::moe_ffn(
-            x.into_dispatch(),
-            weights.into_dispatch(),
-            gate.a.into_dispatch(),
-            gate.b.into_dispatch(),
-            up.a.into_dispatch(),
-            up.b.into_dispatch(),
-            down.a.into_dispatch(),
-            down.b.into_dispatch(),
+        let (output, pooled) = burn::backend::Dispatch::moe_ffn(MoeFfnInputs {
+            x: x.into_dispatch(),
+            weights: weights.into_dispatch(),
+            gate_a: gate.a.into_dispatch(),
+            gate_b: gate.b.into_dispatch(),
+            up_a: up.a.into_dispatch(),
+            up_b: up.b.into_dispatch(),
+            down_a: down.a.into_dispatch(),
+            down_b: down.b.into_dispatch(),
             base_gate,
             base_up,
             base_down,
-            shares.into_dispatch(),
+            shares: shares.into_dispatch(),
             settings,
-        );
+        });
         let pooled = observed.then(|| Tensor::from_dispatch(pooled));
         return (Tensor::from_dispatch(output), pooled);
     }
-    composed::moe_ffn(x, weights, [gate, up, down], base, shares, &settings)
+    composed::moe_ffn(x, weights, loras, base, shares, &settings)
 }

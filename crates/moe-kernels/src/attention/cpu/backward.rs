@@ -1,9 +1,5 @@
 //! Backward pass: the scores are computed again.
 
-use burn::backend::Flex;
-use burn::backend::autodiff::checkpoint::base::Checkpointer;
-use burn::backend::autodiff::grads::Gradients;
-use burn::backend::autodiff::ops::{Backward, Ops};
 use burn::backend::flex::FlexTensor;
 
 use super::{Attended, Saved, Sizes, gather};
@@ -12,43 +8,11 @@ use crate::cpu::pieces::Buffer;
 use crate::cpu::product::{Matrix, small_product, transposed};
 use crate::cpu::tile::ROWS;
 use crate::cpu::vectorised;
-use crate::values::{Values, tensor};
-
-#[derive(Debug)]
-pub(crate) struct AttentionBackward;
-
-impl Backward<Flex, 3> for AttentionBackward {
-    type State = (Saved, Attended);
-
-    fn backward(
-        self,
-        ops: Ops<Self::State, 3>,
-        grads: &mut Gradients,
-        _checkpointer: &mut Checkpointer,
-    ) {
-        let grad = grads.consume::<Flex>(&ops.node);
-        let (saved, attended) = ops.state;
-        let Sizes {
-            batch,
-            seq,
-            heads,
-            kv_heads,
-            head_dim,
-            ..
-        } = saved.sizes;
-        let gradients = saved.backward(attended, grad);
-        let widths = [heads, kv_heads, kv_heads].map(|heads| heads * head_dim);
-        for ((parent, gradient), width) in ops.parents.into_iter().zip(gradients).zip(widths) {
-            if let Some(parent) = parent {
-                grads.register::<Flex>(parent.id, tensor(gradient, [batch, seq, width]));
-            }
-        }
-    }
-}
+use crate::values::Values;
 
 impl Saved {
     /// Gradients of query, key and value from that of the output.
-    fn backward(&self, attended: Attended, grad: FlexTensor) -> [Vec<f32>; 3] {
+    pub(super) fn backward(&self, attended: Attended, grad: FlexTensor) -> [Vec<f32>; 3] {
         let Sizes {
             seq,
             heads,

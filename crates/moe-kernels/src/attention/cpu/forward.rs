@@ -9,7 +9,7 @@ use crate::cpu::vectorised;
 use crate::values::tensor;
 
 impl Saved {
-    pub(crate) fn forward(&self) -> Attended {
+    pub(super) fn forward(&self) -> Attended {
         let Sizes {
             batch,
             seq,

@@ -5,15 +5,52 @@ mod forward;
 
 use std::ops::Range;
 
+use burn::backend::Flex;
 use burn::backend::flex::FlexTensor;
 
-pub(crate) use self::backward::AttentionBackward;
-use super::AttentionShape;
+use super::Attention;
+use crate::autodiff::Operation;
 use crate::cpu::pieces::Pieces;
 use crate::cpu::product::{Matrix, small_product};
 use crate::cpu::queue::for_each_task;
 use crate::cpu::tile::ROWS;
-use crate::values::{Values, matrix_dims};
+use crate::values::{Values, matrix_dims, tensor};
+
+impl Operation<Flex, 3, 1> for Attention<Flex> {
+    type Kept = (Saved, Attended);
+
+    fn forward(self) -> ([FlexTensor; 1], Self::Kept) {
+        let saved = Saved::new(self);
+        let attended = saved.forward();
+        ([attended.output.clone()], (saved, attended))
+    }
+
+    fn backward(
+        (saved, attended): Self::Kept,
+        [grad]: [Option<FlexTensor>; 1],
+        wanted: [bool; 3],
+    ) -> [Option<FlexTensor>; 3] {
+        let Some(grad) = grad else {
+            return [None, None, None];
+        };
+        let Sizes {
+            batch,
+            seq,
+            heads,
+            kv_heads,
+            head_dim,
+            ..
+        } = saved.sizes;
+        let [query, key, value] = saved.backward(attended, grad);
+        let [of_query, of_key, of_value] = wanted;
+        let some_heads = |gradient, heads| tensor(gradient, [batch, seq, heads * head_dim]);
+        [
+            of_query.then(|| some_heads(query, heads)),
+            of_key.then(|| some_heads(key, kv_heads)),
+            of_value.then(|| some_heads(value, kv_heads)),
+        ]
+    }
+}
 
 /// What forward and backward read.
 #[derive(Clone, Debug)]
@@ -41,7 +78,7 @@ struct Sizes {
 #[derive(Clone, Debug)]
 pub(crate) struct Attended {
     /// `[batch, seq, heads · head_dim]`.
-    pub(crate) output: FlexTensor,
+    output: FlexTensor,
     /// `ln Σ exp(score)` of every query, `[batch, heads, seq]`.
     log_sums: FlexTensor,
 }
@@ -54,14 +91,16 @@ struct Place {
 }
 
 impl Saved {
-    pub(crate) fn new(
-        query: FlexTensor,
-        key: FlexTensor,
-        value: FlexTensor,
-        cos: FlexTensor,
-        sin: FlexTensor,
-        real: FlexTensor,
-        shape: AttentionShape,
+    fn new(
+        Attention {
+            query,
+            key,
+            value,
+            cos,
+            sin,
+            real,
+            shape,
+        }: Attention<Flex>,
     ) -> Self {
         let [batch, seq] = matrix_dims(&real);
         let [_, width] = matrix_dims(&query);

@@ -23,13 +23,13 @@ type Pooled<'a> = (&'a mut [f32], &'a mut [f32]);
 
 impl Inputs {
     /// Mixture and pooled output, and what the backward pass needs.
-    pub(crate) fn forward(&self) -> ([FlexTensor; 2], Kept) {
+    pub(super) fn forward(&self) -> ([FlexTensor; 2], Kept) {
         let (out, kept) = self.rows_forward(0..self.sizes.batch, true);
         (self.parted(out), kept.expect("asked for"))
     }
 
     /// Mixture and pooled output alone.
-    pub(crate) fn outputs(&self) -> [FlexTensor; 2] {
+    pub(super) fn outputs(&self) -> [FlexTensor; 2] {
         let Sizes {
             batch,
             seq,

@@ -7,16 +7,65 @@ mod loops;
 
 use std::ops::Range;
 
+use burn::backend::Flex;
 use burn::backend::flex::FlexTensor;
 
-pub(crate) use self::backward::MoeFfnBackward;
-pub(crate) use self::kept::Kept;
+use self::backward::Gradient;
+use self::kept::Kept;
 use self::loops::mask_rows;
-use super::MoeFfn;
+use super::{MoeFfn, MoeFfnInputs};
+use crate::autodiff::Operation;
 use crate::cpu::product::{Matrix, small_product};
 use crate::cpu::tile::ROWS;
 use crate::cpu::weight::Weight;
-use crate::values::{Values, matrix_dims};
+use crate::values::{Values, matrix_dims, tensor};
+
+impl Operation<Flex, 8, 2> for MoeFfnInputs<Flex> {
+    type Kept = (Inputs, Kept);
+
+    fn forward(self) -> ([FlexTensor; 2], Self::Kept) {
+        let inputs = Inputs::new(self);
+        let (outputs, kept) = inputs.forward();
+        (outputs, (inputs, kept))
+    }
+
+    fn outputs(self) -> [FlexTensor; 2] {
+        Inputs::new(self).outputs()
+    }
+
+    fn backward(
+        (inputs, kept): Self::Kept,
+        grads: [Option<FlexTensor>; 2],
+        wanted: [bool; 8],
+    ) -> [Option<FlexTensor>; 8] {
+        let Sizes {
+            d_model,
+            d_ff,
+            codes,
+            ..
+        } = inputs.sizes;
+        let tokens = inputs.sizes.tokens();
+        let grad = inputs.joined(grads);
+        let Gradient {
+            x,
+            weights,
+            a: [gate_a, up_a, down_a],
+            b: [gate_b, up_b, down_b],
+        } = inputs.backward(&kept, &grad, wanted[0]);
+        let mut wanted = wanted.into_iter();
+        [
+            (x, [tokens, d_model]),
+            (weights, [tokens, inputs.settings.experts]),
+            (gate_a, [d_model, codes]),
+            (gate_b, [codes, d_ff]),
+            (up_a, [d_model, codes]),
+            (up_b, [codes, d_ff]),
+            (down_a, [d_ff, codes]),
+            (down_b, [codes, d_model]),
+        ]
+        .map(|(gradient, shape)| (wanted.next() == Some(true)).then(|| tensor(gradient, shape)))
+    }
+}
 
 /// The tensors of the operation.
 #[derive(Clone, Debug)]
@@ -71,27 +120,29 @@ impl Block {
 }
 
 impl Inputs {
-    pub(crate) fn new(
-        [x, weights, gate_a, gate_b, up_a, up_b, down_a, down_b]: [FlexTensor; 8],
-        base: [FlexTensor; 3],
-        shares: FlexTensor,
-        settings: MoeFfn,
-    ) -> Self {
-        let base = base.map(Weight::of);
-        let ([tokens, d_model], [_, d_ff]) = (matrix_dims(&x), base[0].dims());
-        let [batch, seq] = matrix_dims(&shares);
+    fn new(tensors: MoeFfnInputs<Flex>) -> Self {
+        let MoeFfnInputs {
+            base_gate,
+            base_up,
+            base_down,
+            settings,
+            ..
+        } = tensors;
+        let base = [base_gate, base_up, base_down].map(Weight::of);
+        let ([tokens, d_model], [_, d_ff]) = (matrix_dims(&tensors.x), base[0].dims());
+        let [batch, seq] = matrix_dims(&tensors.shares);
         let pooled = if settings.observed.is_some() {
             batch
         } else {
             0
         };
         Self {
-            x: Values::of(x),
-            weights: Values::of(weights),
-            a: [gate_a, up_a, down_a].map(Values::of),
-            b: [gate_b, up_b, down_b].map(Values::of),
+            x: Values::of(tensors.x),
+            weights: Values::of(tensors.weights),
+            a: [tensors.gate_a, tensors.up_a, tensors.down_a].map(Values::of),
+            b: [tensors.gate_b, tensors.up_b, tensors.down_b].map(Values::of),
             base,
-            shares: Values::of(shares),
+            shares: Values::of(tensors.shares),
             sizes: Sizes {
                 batch,
                 seq,

@@ -3,10 +3,6 @@
 
 mod block;
 
-use burn::backend::Flex;
-use burn::backend::autodiff::checkpoint::base::Checkpointer;
-use burn::backend::autodiff::grads::Gradients;
-use burn::backend::autodiff::ops::{Backward, Ops};
 use burn::backend::flex::FlexTensor;
 use rayon::prelude::*;
 
@@ -17,63 +13,14 @@ use crate::cpu::pieces::{Buffer, Pieces, filled};
 use crate::cpu::product::{Matrix, product, transposed};
 use crate::cpu::queue::for_each_task;
 use crate::cpu::tile::ROWS;
-use crate::outputs::Gathered;
-use crate::values::{Values, tensor};
+use crate::values::Values;
 
-#[derive(Debug)]
-pub(crate) struct MoeFfnBackward;
-
-impl Backward<Flex, 8> for MoeFfnBackward {
-    type State = ((Inputs, Kept), Gathered<2>);
-
-    fn backward(
-        self,
-        ops: Ops<Self::State, 8>,
-        grads: &mut Gradients,
-        _checkpointer: &mut Checkpointer,
-    ) {
-        let ((inputs, kept), gathered) = ops.state;
-        grads.consume::<Flex>(&ops.node);
-        let grad = inputs.joined(gathered.take());
-        let Sizes {
-            d_model,
-            d_ff,
-            codes,
-            ..
-        } = inputs.sizes;
-        let tokens = inputs.sizes.tokens();
-        let experts = inputs.settings.experts;
-        let below = ops.parents[0].is_some();
-        let Gradient {
-            x,
-            weights,
-            a: [gate_a, up_a, down_a],
-            b: [gate_b, up_b, down_b],
-        } = inputs.backward(&kept, &grad, below);
-        let all = [
-            (x, [tokens, d_model]),
-            (weights, [tokens, experts]),
-            (gate_a, [d_model, codes]),
-            (gate_b, [codes, d_ff]),
-            (up_a, [d_model, codes]),
-            (up_b, [codes, d_ff]),
-            (down_a, [d_ff, codes]),
-            (down_b, [codes, d_model]),
-        ];
-        for (parent, (gradient, shape)) in ops.parents.into_iter().zip(all) {
-            if let Some(parent) = parent {
-                grads.register::<Flex>(parent.id, tensor(gradient, shape));
-            }
-        }
-    }
-}
-
-struct Gradient {
+pub(super) struct Gradient {
     /// Empty when nothing below wants it.
-    x: Vec<f32>,
-    weights: Vec<f32>,
-    a: [Vec<f32>; 3],
-    b: [Vec<f32>; 3],
+    pub(super) x: Vec<f32>,
+    pub(super) weights: Vec<f32>,
+    pub(super) a: [Vec<f32>; 3],
+    pub(super) b: [Vec<f32>; 3],
 }
 
 /// The small matrices turned, for products from the right.
@@ -199,7 +146,7 @@ impl Room {
 
 impl Inputs {
     /// Gradient of the rows that went through down, `[rows, d_model]`.
-    fn joined(&self, [tokens, pooled]: [Option<FlexTensor>; 2]) -> Vec<f32> {
+    pub(super) fn joined(&self, [tokens, pooled]: [Option<FlexTensor>; 2]) -> Vec<f32> {
         let [tokens, pooled] = [tokens, pooled].map(|grad| grad.map(Values::of));
         let Sizes { d_model, rows, .. } = self.sizes;
         let first_pooled = self.sizes.tokens() * d_model;
@@ -219,7 +166,7 @@ impl Inputs {
         })
     }
 
-    fn backward(&self, kept: &Kept, grad: &[f32], below: bool) -> Gradient {
+    pub(super) fn backward(&self, kept: &Kept, grad: &[f32], below: bool) -> Gradient {
         let Sizes {
             batch,
             d_model,
