@@ -79,14 +79,13 @@ impl ModelBase {
         if let Some(BaseSource::Path(path)) = &named {
             places.push(path.clone());
         }
+        // Another base where it was is noticed, and not passed over for a copy that lies elsewhere.
+        if let Some(there) = places.into_iter().find(|path| path.exists()) {
+            return Ok(there);
+        }
         let known = Fingerprints::open(&Cache::open()?);
-        places.extend(known.locate(&was.identity.weights));
-        places.retain(|path| path.exists());
-        let same = |path: &&PathBuf| {
-            fingerprint(path).is_ok_and(|weights| weights == was.identity.weights)
-        };
-        if let Some(path) = places.iter().find(same).or(places.first()) {
-            return Ok(path.clone());
+        if let Some(copy) = known.locate(&was.identity.weights).pop() {
+            return Ok(copy);
         }
         match named {
             Some(BaseSource::Path(_)) | None => bail!(Failure::new(
@@ -106,11 +105,6 @@ fn load_known(path: &Path, dtype: BaseDtype, device: &Device) -> Result<Base> {
     let known = Fingerprints::open(&Cache::open()?);
     let fingerprint = |checkpoint: &Checkpoint| known.of(path, || checkpoint.fingerprint());
     Ok(Base::load_known(path, dtype, device, fingerprint)?)
-}
-
-fn fingerprint(path: &Path) -> Result<String> {
-    let known = Fingerprints::open(&Cache::open()?);
-    Ok(known.of(path, || Checkpoint::open(path)?.fingerprint())?)
 }
 
 /// Puts what the command line says of base, number format and device into the experiment, and loads the base. What its frozen

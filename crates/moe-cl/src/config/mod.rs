@@ -4,7 +4,6 @@
 //! value stands), `strict` (the tree against the schema), serde (the tree → [`Experiment`]), `sense` (values that make no sense).
 
 mod adapters;
-mod baselines;
 mod document;
 mod error;
 mod experiment;
@@ -15,14 +14,14 @@ mod sense;
 mod strict;
 mod training;
 
-pub use adapters::AdaptersConfig;
-pub use baselines::{
-    EwcConfig, EwcMode, LwfConfig, OLoraConfig, OLoraTest, RehearsalConfig, SequentialConfig,
-    Weights,
+pub use crate::methods::{
+    DiscriminatorLoss, EwcConfig, EwcMode, Experts, Gate, LwfConfig, Mode, MoeClConfig,
+    OLoraConfig, OLoraTest, RehearsalConfig, SequentialConfig, SharedExpert, Weights,
 };
+pub use adapters::AdaptersConfig;
 pub use error::{ConfigError, Place};
 pub use experiment::{BaseConfig, DataConfig, Experiment, TaskConfig};
-pub use method::{DiscriminatorLoss, Experts, Gate, MethodConfig, Mode, MoeClConfig, SharedExpert};
+pub use method::MethodConfig;
 pub use router::RouterConfig;
 pub use training::{EvaluationConfig, Objective, Pooling, Split, TrainingConfig};
 

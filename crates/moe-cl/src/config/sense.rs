@@ -88,13 +88,16 @@ pub(super) fn first_nonsense(experiment: &Experiment) -> Option<(String, String)
             "must be above 0 and at most 1",
         ),
     ];
+    let of_method = method.options().numbers().into_iter();
+    let of_method = of_method.map(|it| (format!("method.{}", it.key), it.value, it.range, it.rule));
     // Written so that a NaN, which is in no range, is refused.
     if let Some((key, value, _, rule)) = numbers
         .into_iter()
-        .chain(method.numbers())
+        .map(|(key, value, range, rule)| (key.to_owned(), value, range, rule))
+        .chain(of_method)
         .find(|&(_, value, (low, high), _)| !(low..=high).contains(&value))
     {
-        return Some((key.into(), format!("{rule}, got {value}")));
+        return Some((key, format!("{rule}, got {value}")));
     }
     if *method == MethodConfig::LinearProbe && training.objective != Objective::Heads {
         return Some((

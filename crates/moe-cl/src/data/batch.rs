@@ -1,9 +1,6 @@
 //! Batches: the order in which examples come, and their tensors.
 
-use burn::{
-    data::dataloader::batcher::Batcher,
-    tensor::{Device, Tensor, TensorData},
-};
+use burn::tensor::{Device, Tensor, TensorData};
 use moe_lora::Texts;
 use rand::seq::SliceRandom;
 
@@ -83,7 +80,7 @@ impl Batch {
     }
 }
 
-/// How examples become batches, for the methods and for a `burn` data loader.
+/// How examples become batches, for the methods.
 #[derive(Clone, Copy, Debug)]
 pub struct Collate<'a> {
     /// Token that fills the short rows.
@@ -110,12 +107,6 @@ impl Collate<'_> {
             batch.texts.states = Some(trunk.states(&texts, seq, device));
         }
         batch
-    }
-}
-
-impl Batcher<Example, Batch> for Collate<'static> {
-    fn batch(&self, examples: Vec<Example>, device: &Device) -> Batch {
-        Collate::batch(self, &examples.iter().collect::<Vec<_>>(), device)
     }
 }
 
@@ -215,8 +206,7 @@ mod tests {
             example(&[5, 6, 7], 1..3, None),
             example(&[8, 9], 1..2, Some(0)),
         );
-        let collate: &dyn Batcher<_, Batch> = &Collate::padding(0);
-        let batch = collate.batch(vec![first, second], &Device::flex());
+        let batch = Collate::padding(0).batch(&[&first, &second], &Device::flex());
         assert_eq!(
             (batch.answer_positions, batch.answer_tokens),
             (vec![0, 1, 3], vec![6, 7, 9])

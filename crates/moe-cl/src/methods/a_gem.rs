@@ -4,9 +4,11 @@ use std::{collections::BTreeMap, io};
 
 use burn::{module::Module, optim::GradientsParams};
 
-use super::{AfterBackward, Card, LearntTask, Method, Piece, Reservoir, rehearsal::rehearsal_loss};
+use super::{
+    AfterBackward, Bounded, Card, LearntTask, Method, Options, Piece, RehearsalConfig, Reservoir,
+    rehearsal::rehearsal_loss,
+};
 use crate::{
-    config::RehearsalConfig,
     learner::Learner,
     training::optimizer::{map_gradients, sum_over},
 };
@@ -61,6 +63,16 @@ pub fn project(
             (None, Some(part)) => Some(part.neg()),
         }
     })
+}
+
+impl Options for AGem {
+    fn method(&self, _tasks: usize) -> Box<dyn Method> {
+        Box::new(self.clone())
+    }
+
+    fn numbers(&self) -> Vec<Bounded> {
+        self.options.numbers()
+    }
 }
 
 impl Method for AGem {

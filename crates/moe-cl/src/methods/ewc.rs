@@ -7,15 +7,73 @@ use moe_core::model::Decoder;
 use rand::{SeedableRng, seq::index};
 use rand_chacha::ChaCha8Rng;
 
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
 use super::{
-    Card, Importance, LearntTask, Loss, Method, Piece, Step, importance::Anchor, penalty,
-    routed_loss,
+    Bounded, Card, Importance, LearntTask, Loss, Method, Options, Piece, Step, importance::Anchor,
+    penalty, routed_loss,
 };
 use crate::{
-    config::{EwcConfig, EwcMode, Objective},
+    config::Objective,
     data::{Batch, Collate},
     learner::Learner,
 };
+
+/// How EWC keeps the importances of several tasks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum EwcMode {
+    /// Importances and anchor of every task: memory grows with the tasks.
+    #[default]
+    Separate,
+    /// One importance, `F ← decay · F + F_task`, and the newest anchor.
+    Online,
+}
+
+/// Options of EWC.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct EwcConfig {
+    /// Weight λ of `Σ F (θ − θ*)²`, without the ½ of the paper.
+    pub lambda: f64,
+    /// How the importances of several tasks are kept.
+    pub mode: EwcMode,
+    /// Factor on the older importance, in [0, 1]; online mode only.
+    pub decay: f64,
+    /// Examples of a finished task that its importance is measured on, each a batch of its own.
+    pub fisher_examples: usize,
+}
+
+impl Default for EwcConfig {
+    fn default() -> Self {
+        Self {
+            lambda: 100.0,
+            mode: EwcMode::Separate,
+            decay: 1.0,
+            fisher_examples: 128,
+        }
+    }
+}
+
+impl Options for EwcConfig {
+    fn method(&self, _tasks: usize) -> Box<dyn Method> {
+        Box::new(Ewc::new(self.clone()))
+    }
+
+    fn numbers(&self) -> Vec<Bounded> {
+        vec![
+            Bounded::weight("lambda", self.lambda),
+            Bounded {
+                key: "decay",
+                value: self.decay,
+                range: (0.0, 1.0),
+                rule: "must be between 0 and 1",
+            },
+            Bounded::count("fisher_examples", self.fisher_examples),
+        ]
+    }
+}
 
 /// Begins the name of a stored anchor.
 const ANCHOR: &str = "anchor/";

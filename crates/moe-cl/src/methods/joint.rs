@@ -2,12 +2,18 @@
 
 use std::ops::Range;
 
-use super::{Card, Method};
+use super::{Card, Method, Options};
 
 /// One LoRA expert that learns everything in the first stage. The stages after it learn nothing, so that every row of the
 /// accuracy matrix is the same and BWT and forgetting are zero by construction.
 #[derive(Clone, Copy, Debug)]
 pub struct Joint;
+
+impl Options for Joint {
+    fn method(&self, _tasks: usize) -> Box<dyn Method> {
+        Box::new(*self)
+    }
+}
 
 impl Method for Joint {
     fn name(&self) -> String {

@@ -2,12 +2,18 @@
 
 use moe_lora::Routing;
 
-use super::{Card, Method, NewTask};
+use super::{Card, Method, NewTask, Options};
 use crate::learner::{Learner, TaskExperts};
 
 /// Heads and nothing else.
 #[derive(Clone, Copy, Debug)]
 pub struct LinearProbe;
+
+impl Options for LinearProbe {
+    fn method(&self, _tasks: usize) -> Box<dyn Method> {
+        Box::new(*self)
+    }
+}
 
 impl Method for LinearProbe {
     fn name(&self) -> String {

@@ -4,14 +4,55 @@
 use burn::module::Module;
 use moe_lora::{ExpertId, Routing};
 
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
 use super::{
-    Card, LearntTask, Loss, Method, NewTask, Step, distillation, loss_of_hidden, one_expert,
+    Bounded, Card, LearntTask, Loss, Method, NewTask, Options, Step, distillation, loss_of_hidden,
+    one_expert,
 };
 use crate::{
-    config::{LwfConfig, Objective},
+    config::Objective,
     learner::{Learner, TaskExperts},
     objective::answer_logits,
 };
+
+/// Options of learning without forgetting.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct LwfConfig {
+    /// Weight of the distillation loss.
+    pub lambda: f64,
+    /// Temperature T of `T² KL(softmax(old / T) ‖ softmax(new / T))`.
+    pub temperature: f64,
+}
+
+impl Default for LwfConfig {
+    fn default() -> Self {
+        Self {
+            lambda: 1.0,
+            temperature: 2.0,
+        }
+    }
+}
+
+impl Options for LwfConfig {
+    fn method(&self, _tasks: usize) -> Box<dyn Method> {
+        Box::new(Lwf::new(self.clone()))
+    }
+
+    fn numbers(&self) -> Vec<Bounded> {
+        vec![
+            Bounded::weight("lambda", self.lambda),
+            Bounded {
+                key: "temperature",
+                value: self.temperature,
+                range: (f64::MIN_POSITIVE, f64::MAX),
+                rule: "must be above 0 and finite",
+            },
+        ]
+    }
+}
 
 /// One expert, distilled from its own past on the new task's texts.
 ///

@@ -7,7 +7,7 @@ use moe_core::model::Decoder;
 use moe_lora::{Mix, Routing, Texts, mean_of_tokens};
 
 use super::{
-    Card, LearntTask, Loss, Method, NewTask, Own, Piece, Step, loss_of_hidden, only_json,
+    Card, LearntTask, Loss, Method, NewTask, Options, Own, Piece, Step, loss_of_hidden, only_json,
     with_own_trained,
 };
 use crate::{
@@ -63,6 +63,12 @@ impl Mocl {
             .flat_map(|&task| learner.answering(task).experts());
         let experts = experts.copied().collect();
         (cosines, Mix::Weighted { experts, weights })
+    }
+}
+
+impl Options for Mocl {
+    fn method(&self, _tasks: usize) -> Box<dyn Method> {
+        Box::new(self.clone())
     }
 }
 

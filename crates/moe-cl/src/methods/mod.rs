@@ -34,19 +34,21 @@ use serde::{Serialize, de::DeserializeOwned};
 pub use a_gem::{AGem, dot, project};
 pub use card::Card;
 pub use distillation::{distillation, divergence};
-pub use ewc::{Ewc, fisher};
+pub use ewc::{Ewc, EwcConfig, EwcMode, fisher};
 pub use importance::{Anchor, Importance, penalty};
 pub use joint::Joint;
 pub use linear_probe::LinearProbe;
-pub use lwf::Lwf;
+pub use lwf::{Lwf, LwfConfig};
 pub use mocl::Mocl;
-pub use moe_cl::{DISCRIMINATOR_LOSS, MoeCl};
-pub use o_lora::{OLora, overlap};
+pub use moe_cl::{
+    DISCRIMINATOR_LOSS, DiscriminatorLoss, Experts, Gate, Mode, MoeCl, MoeClConfig, SharedExpert,
+};
+pub use o_lora::{OLora, OLoraConfig, OLoraTest, overlap};
 pub use own::{Own, OwnForm};
 pub use per_task::PerTask;
-pub use rehearsal::{Kept, Reservoir};
+pub use rehearsal::{Kept, RehearsalConfig, Reservoir};
 pub use replay::Replay;
-pub use sequential::Sequential;
+pub use sequential::{Sequential, SequentialConfig, Weights};
 pub use slao::Slao;
 
 use crate::{
@@ -297,19 +299,52 @@ fn only_json<T: DeserializeOwned + Default>(memory: &[Piece], name: &str) -> io:
 
 /// The method that a configuration names, for a stream of `tasks` tasks.
 pub fn method(config: &MethodConfig, tasks: usize) -> Box<dyn Method> {
-    match config {
-        MethodConfig::MoeCl(options) => Box::new(MoeCl::new(options.clone(), tasks)),
-        MethodConfig::Sequential(options) => Box::new(Sequential::new(options.clone())),
-        MethodConfig::PerTask => Box::new(PerTask),
-        MethodConfig::OLora(options) => Box::new(OLora::new(options.clone())),
-        MethodConfig::Mocl => Box::new(Mocl::default()),
-        MethodConfig::Ewc(options) => Box::new(Ewc::new(options.clone())),
-        MethodConfig::Lwf(options) => Box::new(Lwf::new(options.clone())),
-        MethodConfig::Replay(options) => Box::new(Replay::new(options.clone())),
-        MethodConfig::AGem(options) => Box::new(AGem::new(options.clone())),
-        MethodConfig::Slao => Box::new(Slao),
-        MethodConfig::Joint => Box::new(Joint),
-        MethodConfig::LinearProbe => Box::new(LinearProbe),
+    config.options().method(tasks)
+}
+
+/// What is written of a method in an experiment.
+pub trait Options {
+    /// The method before its first task, for a stream of `tasks` tasks.
+    fn method(&self, tasks: usize) -> Box<dyn Method>;
+
+    /// The numbers among the options, and the range that each has to be in.
+    fn numbers(&self) -> Vec<Bounded> {
+        Vec::new()
+    }
+}
+
+/// A number of the `[method]` table.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Bounded {
+    /// Its key.
+    pub key: &'static str,
+    /// Its value.
+    pub value: f64,
+    /// The least and the largest that it may be.
+    pub range: (f64, f64),
+    /// What is said of one that is not.
+    pub rule: &'static str,
+}
+
+impl Bounded {
+    /// Something that a term of the loss is multiplied with.
+    fn weight(key: &'static str, value: f64) -> Self {
+        Self {
+            key,
+            value,
+            range: (0.0, f64::MAX),
+            rule: "must be at least 0 and finite",
+        }
+    }
+
+    /// A number of things.
+    fn count(key: &'static str, value: usize) -> Self {
+        Self {
+            key,
+            value: value as f64,
+            range: (1.0, f64::MAX),
+            rule: "must be at least 1",
+        }
     }
 }
 

@@ -4,11 +4,53 @@ use burn::tensor::Tensor;
 use moe_core::model::Decoder;
 use moe_lora::{Catalogue, ExpertId, Lora, Mix, Projection, Routing, Texts};
 
-use super::{Card, Loss, Method, NewTask, Step, loss_of_hidden, with_own_trained};
-use crate::{
-    config::{OLoraConfig, OLoraTest},
-    learner::{Learner, TaskExperts},
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{
+    Bounded, Card, Loss, Method, NewTask, Options, Step, loss_of_hidden, with_own_trained,
 };
+use crate::learner::{Learner, TaskExperts};
+
+/// Which experts of O-LoRA are active.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum OLoraTest {
+    /// The sum of all adapters, in training and at test time: the published form.
+    #[default]
+    Summed,
+    /// The task's own alone, as in the comparison by the authors of MoE-CL.
+    Own,
+}
+
+/// Options of O-LoRA.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct OLoraConfig {
+    /// Weight λ of the overlap between the new task's A and those of earlier tasks.
+    pub lambda: f64,
+    /// Which adapters are active.
+    pub test: OLoraTest,
+}
+
+impl Default for OLoraConfig {
+    fn default() -> Self {
+        Self {
+            lambda: 0.5,
+            test: OLoraTest::Summed,
+        }
+    }
+}
+
+impl Options for OLoraConfig {
+    fn method(&self, _tasks: usize) -> Box<dyn Method> {
+        Box::new(OLora::new(self.clone()))
+    }
+
+    fn numbers(&self) -> Vec<Bounded> {
+        vec![Bounded::weight("lambda", self.lambda)]
+    }
+}
 
 /// An expert per task, kept apart by a penalty on the overlap of the A matrices.
 #[derive(Clone, Debug)]

@@ -2,12 +2,18 @@
 
 use moe_lora::Routing;
 
-use super::{Card, Method, NewTask};
+use super::{Card, Method, NewTask, Options};
 use crate::learner::{Learner, TaskExperts};
 
 /// A fresh LoRA expert for every task.
 #[derive(Clone, Copy, Debug)]
 pub struct PerTask;
+
+impl Options for PerTask {
+    fn method(&self, _tasks: usize) -> Box<dyn Method> {
+        Box::new(*self)
+    }
+}
 
 impl Method for PerTask {
     fn name(&self) -> String {

@@ -5,15 +5,45 @@ use std::{collections::BTreeMap, io};
 use burn::tensor::Tensor;
 use moe_core::model::Decoder;
 use rand::{Rng, RngExt, seq::index};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{LearntTask, Piece, only_json};
+use super::{Bounded, LearntTask, Piece, only_json};
 use crate::{
     config::Objective,
     data::{Collate, Example},
     learner::Learner,
     objective::task_loss,
 };
+
+/// Options of the methods that keep examples of earlier tasks.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct RehearsalConfig {
+    /// Examples kept over all tasks together, a uniform sample of all that were seen.
+    pub budget: usize,
+    /// Kept examples that go with each batch.
+    pub batch_size: usize,
+}
+
+impl Default for RehearsalConfig {
+    fn default() -> Self {
+        Self {
+            budget: 64,
+            batch_size: 8,
+        }
+    }
+}
+
+impl RehearsalConfig {
+    /// What [`super::Options::numbers`] says of both methods.
+    pub(super) fn numbers(&self) -> Vec<Bounded> {
+        vec![
+            Bounded::count("budget", self.budget),
+            Bounded::count("batch_size", self.batch_size),
+        ]
+    }
+}
 
 /// Name of what the methods with a reservoir remember.
 const RESERVOIR: &str = "reservoir";

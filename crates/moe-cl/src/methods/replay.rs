@@ -4,9 +4,10 @@
 use std::io;
 
 use super::{
-    Card, LearntTask, Loss, Method, Piece, Reservoir, Step, rehearsal::rehearsal_loss, routed_loss,
+    Bounded, Card, LearntTask, Loss, Method, Options, Piece, RehearsalConfig, Reservoir, Step,
+    rehearsal::rehearsal_loss, routed_loss,
 };
-use crate::{config::RehearsalConfig, learner::Learner};
+use crate::learner::Learner;
 
 /// One expert and a reservoir of examples.
 #[derive(Clone, Debug)]
@@ -22,6 +23,16 @@ impl Replay {
             options,
             reservoir: Reservoir::default(),
         }
+    }
+}
+
+impl Options for Replay {
+    fn method(&self, _tasks: usize) -> Box<dyn Method> {
+        Box::new(self.clone())
+    }
+
+    fn numbers(&self) -> Vec<Bounded> {
+        self.options.numbers()
     }
 }
 

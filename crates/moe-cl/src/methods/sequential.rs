@@ -2,11 +2,36 @@
 
 use moe_lora::Routing;
 
-use super::{Card, Method, NewTask, Own, with_one_expert};
-use crate::{
-    config::{SequentialConfig, Weights},
-    learner::{Learner, TaskExperts},
-};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{Card, Method, NewTask, Options, Own, with_one_expert};
+use crate::learner::{Learner, TaskExperts};
+
+/// Which weights sequential fine-tuning moves.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Weights {
+    /// One LoRA expert (FT-P).
+    #[default]
+    Adapter,
+    /// The base's own weights, and no adapter (FT-F). Every checkpoint holds a whole model.
+    All,
+}
+
+/// Options of sequential fine-tuning.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct SequentialConfig {
+    /// Which weights move.
+    pub weights: Weights,
+}
+
+impl Options for SequentialConfig {
+    fn method(&self, _tasks: usize) -> Box<dyn Method> {
+        Box::new(Sequential::new(self.clone()))
+    }
+}
 
 /// The same weights for the whole stream, without any protection.
 #[derive(Clone, Debug)]

@@ -4,12 +4,18 @@
 use burn::tensor::{Tensor, TensorData};
 use moe_lora::{Lora, Projection, Routing};
 
-use super::{Card, LearntTask, Loss, Method, NewTask, Step, one_expert, routed_loss};
+use super::{Card, LearntTask, Loss, Method, NewTask, Options, Step, one_expert, routed_loss};
 use crate::learner::{Learner, TaskExperts};
 
 /// Two experts while a task is learnt, one that answers for every task and is moved only by merging, and a working copy of it.
 #[derive(Clone, Copy, Debug)]
 pub struct Slao;
+
+impl Options for Slao {
+    fn method(&self, _tasks: usize) -> Box<dyn Method> {
+        Box::new(*self)
+    }
+}
 
 impl Method for Slao {
     fn name(&self) -> String {

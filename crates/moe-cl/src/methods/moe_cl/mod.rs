@@ -2,6 +2,7 @@
 //! a task discriminator per layer, trained against the shared expert, keeps task noise out of it.
 
 mod adversary;
+mod options;
 
 use std::io;
 
@@ -11,8 +12,9 @@ use moe_lora::{ExpertId, Gate as TaskGate, GateId, GateInit, Mix, Observe, Routi
 use rand::Rng;
 
 use super::{Card, LearntTask, Loss, Method, NewTask, Own, Piece, Step};
+pub use options::{DiscriminatorLoss, Experts, Gate, Mode, MoeClConfig, SharedExpert};
+
 use crate::{
-    config::{DiscriminatorLoss, Experts, Gate, Mode, MoeClConfig, SharedExpert},
     data::Example,
     learner::{Learner, TaskExperts},
     objective::task_loss,
