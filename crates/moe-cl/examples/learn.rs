@@ -10,7 +10,7 @@ use moe_cl::{
     Base,
     config::Experiment,
     events::{Event, Recorder},
-    training::{RunOptions, learn},
+    training::{RunOptions, train},
 };
 
 /// Prints what matters.
@@ -52,7 +52,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     };
     let experiment = Experiment::load(Path::new(config), settings)?;
     let base = Base::load(Path::new(base), &Device::flex())?;
-    let result = learn(
+    let result = train(
         &experiment,
         &base,
         &RunOptions::new(out.into(), true),

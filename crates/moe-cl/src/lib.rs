@@ -31,3 +31,8 @@ pub use seeds::{Purpose, Seeds};
 pub use task_model::{TaskChoice, TaskModel};
 pub use task_vectors::TaskVectors;
 pub use trunk::{Trunk, TrunkCache};
+
+/// The README's example runs with the tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -76,13 +76,14 @@ fn help_names_every_command_and_a_wrong_one_exits_with_2() {
     let (status, out, _) = run(moe_cl(home.path()).arg("--help"));
     assert_eq!(status, Some(0));
     for name in [
-        "demo", "train", "eval", "generate", "report", "data", "inspect", "schema", "--device",
+        "demo", "train", "learn", "tasks", "rollback", "eval", "generate", "report", "data",
+        "inspect", "methods", "schema", "--device",
     ] {
         assert!(out.contains(name), "{name} in {out}");
     }
     let (status, _, err) = run(moe_cl(home.path()).arg("eval"));
     assert_eq!(status, Some(2));
-    assert!(err.contains("<--run <DIR>|--checkpoint <DIR>>"), "{err}");
+    assert!(err.contains("<MODEL|--run <DIR>|--checkpoint <DIR>>"), "{err}");
     let (status, _, err) = run(moe_cl(home.path()).arg("trian"));
     assert_eq!(status, Some(2));
     assert!(err.contains("'train'"), "{err}");

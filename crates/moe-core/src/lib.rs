@@ -16,3 +16,8 @@ pub mod parameters;
 pub mod tokenizer;
 
 pub use error::{Error, Result};
+
+/// The README's example runs with the tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -13,3 +13,8 @@ mod reversal;
 pub use discriminator::{Discriminator, DiscriminatorLoss, adversarial_loss};
 pub use memory::FeatureMemory;
 pub use reversal::reverse_gradient;
+
+/// The README's example runs with the tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

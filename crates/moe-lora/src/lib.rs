@@ -43,3 +43,8 @@ pub use lora::Lora;
 pub use mix::{Mix, Mixed};
 pub use routing::Routing;
 pub use texts::{States, Texts};
+
+/// The README's example runs with the tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -38,17 +38,21 @@ pub use probe::answer as answer_probe;
 /// Groups whose code comes with later issues.
 const LATER: [&str; 2] = ["peft", "routers"];
 
-/// Exit code of a run that compared nothing because every case was skipped: neither a success nor a failure.
+/// Exit code of a run that compared nothing, because there are no fixtures or every case was skipped: neither a success nor a failure.
 const NOT_RUN: u8 = 3;
 
 /// Runs every case below `root`, prints a line for each and `N passed, N failed, N skipped` at the end.
 ///
-/// Fails when a case fails, or when there is no case at all. Where every case was skipped nothing has been held against anything:
-/// a line says `NOT RUN`, and the exit code is 3.
+/// Fails when a case fails, or when there is no case at all. Where there is no such folder, or every case was skipped, nothing has
+/// been held against anything: a line says `NOT RUN: ` and why, and the exit code is 3.
 pub fn run(root: &Path) -> ExitCode {
+    if !root.is_dir() {
+        println!("NOT RUN: there is no folder {}", root.display());
+        return ExitCode::from(NOT_RUN);
+    }
     let mut folders = Vec::new();
     if let Err(error) = find_cases(root, &mut folders) {
-        eprintln!("NOT RUN: {error:#}");
+        eprintln!("error: {error:#}");
         return ExitCode::from(2);
     }
     folders.sort();

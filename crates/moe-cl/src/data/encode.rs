@@ -351,6 +351,7 @@ mod tests {
             train: records(&[]),
             dev: records(&[]),
             test: records(&[]),
+            train_file: "train".into(),
             warnings: Vec::new(),
         }
     }

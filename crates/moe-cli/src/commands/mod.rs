@@ -61,8 +61,8 @@ enum Command {
     Inspect(inspect::Arguments),
     /// The continual-learning methods: what each needs at test time, what it stores, where it comes from
     Methods(methods::Arguments),
-    /// JSON Schema of experiment files, for editors
-    Schema,
+    /// JSON Schema of experiment files, for editors; or every key in tables, for people
+    Schema(schema::Arguments),
 }
 
 /// Does what the command line says.
@@ -83,7 +83,7 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Data(arguments) => data::run(&arguments),
         Command::Inspect(arguments) => inspect::run(&arguments),
         Command::Methods(arguments) => methods::run(&arguments),
-        Command::Schema => schema::run(),
+        Command::Schema(arguments) => schema::run(&arguments),
     }?;
     Ok(ExitCode::SUCCESS)
 }

@@ -1,11 +1,26 @@
 //! `moe-cl schema`
 
+mod guide;
+
 use std::io::{Write, stdout};
 
 use anyhow::Result;
+use clap::Args;
 use moe_cl::config::Experiment;
 
-/// Prints the JSON Schema of experiment files.
-pub fn run() -> Result<()> {
-    Ok(writeln!(stdout(), "{:#}", Experiment::schema())?)
+/// In which form.
+#[derive(Debug, Args)]
+pub struct Arguments {
+    /// As tables for people: the part of docs/GUIDE.md that lists every key
+    #[arg(long)]
+    guide: bool,
+}
+
+/// Prints the JSON Schema of experiment files, or what it says in tables.
+pub fn run(arguments: &Arguments) -> Result<()> {
+    let schema = Experiment::schema();
+    Ok(match arguments.guide {
+        true => write!(stdout(), "{}", guide::keys(&schema))?,
+        false => writeln!(stdout(), "{schema:#}")?,
+    })
 }

@@ -144,13 +144,13 @@ fn a_model_lives() {
     let (_, error, status) = moe_cl(folder, &[&turned[..], &["--guard", "0.05"]].concat());
     assert_eq!(status, 3, "{error}");
     assert!(
-        error.contains("refused: turned would cost colours"),
+        error.contains("refused: turned would cost "),
         "{error}"
     );
     assert_eq!(json(folder, &["tasks", "m"]), two, "the model is as it was");
     good(folder, &[&turned[..], &["--guard", "1"]].concat());
     let three = json(folder, &["tasks", "m"]);
-    assert!(score(&three, "colours") < score(&two, "colours"));
+    assert!(score(&three, "weather") < score(&two, "weather"));
 
     // The folder moves, and its data are gone; nothing but the base is needed.
     fs::rename(folder.join("m"), folder.join("moved")).unwrap();

@@ -12,7 +12,10 @@ pub fn keys(schema: &Value) -> String {
         .map(|(key, property)| (key, property, guide.shape(property)))
         .partition(|(_, _, shape)| is_table(shape) || is_table(&guide.items(shape)));
     let mut text = String::from("### At the top\n\n");
-    text += &guide.table(schema, simple.into_iter().map(|(key, property, _)| (key, property)));
+    text += &guide.table(
+        schema,
+        simple.into_iter().map(|(key, property, _)| (key, property)),
+    );
     for (key, property, shape) in tables {
         let (title, shape) = match is_table(&shape) {
             true => (format!("[{key}]"), shape),
@@ -36,11 +39,16 @@ impl Guide<'_> {
     /// What `schema` refers to, and of a value that may be left out what it is otherwise.
     fn shape(&self, schema: &Value) -> Value {
         let target = schema["$ref"].as_str();
-        if let Some(target) = target.and_then(|path| self.root.pointer(path.trim_start_matches('#'))) {
+        if let Some(target) =
+            target.and_then(|path| self.root.pointer(path.trim_start_matches('#')))
+        {
             return self.shape(target);
         }
         let written = |form: &&Value| form["type"] != "null";
-        match schema["anyOf"].as_array().and_then(|forms| forms.iter().find(written)) {
+        match schema["anyOf"]
+            .as_array()
+            .and_then(|forms| forms.iter().find(written))
+        {
             Some(form) => self.shape(form),
             None => schema.clone(),
         }
@@ -54,15 +62,23 @@ impl Guide<'_> {
     /// What is said of a key where it stands, else of what it refers to.
     fn description(&self, property: &Value) -> String {
         let here = property["description"].as_str().map(str::to_owned);
-        let there = || self.shape(property)["description"].as_str().map(str::to_owned);
+        let there = || {
+            self.shape(property)["description"]
+                .as_str()
+                .map(str::to_owned)
+        };
         here.or_else(there).unwrap_or_default().replace('\n', " ")
     }
 
     /// A form of a table that is told from the others by one key (`name = "moe_cl"`).
     fn method(&self, key: &str, form: &Value) -> String {
         let own: Vec<(&str, &Value)> = properties(form).collect();
-        let tag = own.iter().find(|(_, property)| property["const"].is_string());
-        let name = tag.map_or_else(String::new, |(tag, property)| format!("{tag} = {}", property["const"]));
+        let tag = own
+            .iter()
+            .find(|(_, property)| property["const"].is_string());
+        let name = tag.map_or_else(String::new, |(tag, property)| {
+            format!("{tag} = {}", property["const"])
+        });
         let mut text = format!("\n#### `{key}.{name}`\n\n{}\n", self.description(form));
         let options = match form["$ref"].is_string() {
             true => self.shape(form),
@@ -84,7 +100,10 @@ impl Guide<'_> {
             let shape = self.shape(property);
             let described = self.description(property);
             let (mut said, told) = match described.split_once(" Default: ") {
-                Some((said, default)) => (said.to_owned(), Some(default.trim_end_matches('.').to_owned())),
+                Some((said, default)) => (
+                    said.to_owned(),
+                    Some(default.trim_end_matches('.').to_owned()),
+                ),
                 None => (described, None),
             };
             let default = match &property["default"] {
@@ -96,14 +115,18 @@ impl Guide<'_> {
                 said += &format!(" `{}`: {}", choice["const"], self.description(choice));
             }
             let cells = [format!("`{key}`"), self.values(&shape), default, said];
-            format!("| {} |\n", cells.map(|cell| cell.replace('|', "\\|")).join(" | "))
+            format!(
+                "| {} |\n",
+                cells.map(|cell| cell.replace('|', "\\|")).join(" | ")
+            )
         });
         iter::once(head).chain(rows).collect()
     }
 
     /// The values that a key takes.
     fn values(&self, shape: &Value) -> String {
-        let choices = list(&shape["enum"]).chain(list(&shape["oneOf"]).map(|choice| &choice["const"]));
+        let choices =
+            list(&shape["enum"]).chain(list(&shape["oneOf"]).map(|choice| &choice["const"]));
         let choices: Vec<String> = choices.map(|choice| format!("`{choice}`")).collect();
         if !choices.is_empty() {
             return choices.join(", ");
@@ -152,10 +175,12 @@ mod tests {
         let page = fs::read_to_string(&path).expect("docs/GUIDE.md");
         let (_, rest) = page.split_once("<!-- keys").expect("where the keys begin");
         let (part, _) = rest.split_once("<!-- end of keys").expect("where they end");
-        let (_, part) = part.split_once("-->\n").expect("the first mark is a line of its own");
+        let (_, part) = part
+            .split_once("-->\n")
+            .expect("the first mark is a line of its own");
         let keys = keys(&Experiment::schema());
-        let pairs = part.lines().zip(keys.lines());
-        let differs = pairs.filter(|(page, program)| page != program).next();
+        let mut pairs = part.lines().zip(keys.lines());
+        let differs = pairs.find(|(page, program)| page != program);
         assert!(
             part == keys,
             "docs/GUIDE.md is not what the program reads (page, program: {differs:?}); renew it with\n{RENEW}"
