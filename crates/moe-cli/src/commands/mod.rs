@@ -2,6 +2,8 @@
 
 mod data;
 mod demo;
+#[cfg(test)]
+mod documented;
 mod eval;
 mod generate;
 mod inspect;
