@@ -83,7 +83,10 @@ fn help_names_every_command_and_a_wrong_one_exits_with_2() {
     }
     let (status, _, err) = run(moe_cl(home.path()).arg("eval"));
     assert_eq!(status, Some(2));
-    assert!(err.contains("<MODEL|--run <DIR>|--checkpoint <DIR>>"), "{err}");
+    assert!(
+        err.contains("<MODEL|--run <DIR>|--checkpoint <DIR>>"),
+        "{err}"
+    );
     let (status, _, err) = run(moe_cl(home.path()).arg("trian"));
     assert_eq!(status, Some(2));
     assert!(err.contains("'train'"), "{err}");

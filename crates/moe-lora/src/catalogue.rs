@@ -90,23 +90,19 @@ impl Catalogue {
         self.next
     }
 
-    /// Whether all that `routing` names is there.
-    pub fn has(&self, routing: &Routing) -> bool {
-        let expert = |id: &ExpertId| self.experts.binary_search_by_key(id, Expert::id).is_ok();
-        let gate = |id: GateId| self.gates.binary_search_by_key(&id, Gate::id).is_ok();
-        routing.experts().iter().all(expert) && routing.gate().is_none_or(gate)
-    }
-
     /// The expert of that id.
     ///
     /// # Panics
     ///
     /// When there is none.
     pub fn expert(&self, id: ExpertId) -> &Expert {
-        match self.experts.binary_search_by_key(&id, Expert::id) {
-            Ok(index) => &self.experts[index],
-            Err(_) => panic!("no expert {id}"),
-        }
+        self.find(id).unwrap_or_else(|| panic!("no expert {id}"))
+    }
+
+    /// The expert of that id; none where there is none, or it is not in memory.
+    pub fn find(&self, id: ExpertId) -> Option<&Expert> {
+        let index = self.experts.binary_search_by_key(&id, Expert::id).ok()?;
+        Some(&self.experts[index])
     }
 
     /// The expert of that id, to change it.
@@ -168,6 +164,23 @@ impl Catalogue {
         self.push(Expert::new(info, layers))
     }
 
+    /// Puts an expert in its place that was made before, and whose id was given then.
+    ///
+    /// # Panics
+    ///
+    /// When there is one of that id.
+    pub fn insert(&mut self, expert: Expert) {
+        match self.experts.binary_search_by_key(&expert.id(), Expert::id) {
+            Ok(_) => panic!("expert {} is there already", expert.id()),
+            Err(place) => self.experts.insert(place, expert),
+        }
+    }
+
+    /// An expert of that description without its weights, on `device`: what stored weights are read into.
+    pub fn described_expert(&self, info: &ExpertInfo, device: &Device) -> Expert {
+        Expert::new(info.clone(), self.fresh_layers(info, 0, device))
+    }
+
     /// Takes an expert out; its id is not given again.
     ///
     /// # Panics
@@ -212,10 +225,7 @@ impl Catalogue {
         next: NextIds,
         device: &Device,
     ) -> Self {
-        let expert = |info: &ExpertInfo| {
-            let layers = self.fresh_layers(info, 0, device);
-            Expert::new(info.clone(), layers)
-        };
+        let expert = |info| self.described_expert(info, device);
         let experts = experts.iter().map(expert).collect();
         let d_model = self.shape.base.d_model;
         let gate = |info: &GateInfo| {

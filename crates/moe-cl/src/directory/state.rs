@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use moe_lora::{ExpertInfo, GateInfo, LoraConfig, NextIds};
+use moe_lora::{ExpertId, ExpertInfo, GateId, GateInfo, LoraConfig, NextIds, Routing};
 use serde::{Deserialize, Serialize};
 
 use super::Part;
@@ -226,6 +226,15 @@ pub struct Stage {
     pub scores: Vec<Option<f64>>,
     /// The same with the task inferred; none for the untrained model.
     pub inferred: Option<Inferred>,
+}
+
+impl Layout {
+    /// Whether all that `routing` names is there.
+    pub fn has(&self, routing: &Routing) -> bool {
+        let expert = |id: &ExpertId| self.experts.iter().any(|it| it.is.id == *id);
+        let gate = |id: GateId| self.gates.iter().any(|it| it.is.id == id);
+        routing.experts().iter().all(expert) && routing.gate().is_none_or(gate)
+    }
 }
 
 impl TaskState {

@@ -104,6 +104,10 @@ impl Method for Mocl {
         None
     }
 
+    fn reads_all_experts(&self) -> bool {
+        true
+    }
+
     fn mix(&self, base: &Decoder, learner: &Learner, task: usize, texts: &Texts) -> Mix {
         self.weigh(base, learner, task, texts).1
     }

@@ -194,6 +194,11 @@ pub trait Method {
         true
     }
 
+    /// Whether learning or answering a task reads experts besides its own and those of the task before it.
+    fn reads_all_experts(&self) -> bool {
+        false
+    }
+
     /// Whether the heads of earlier tasks move while a task is learnt.
     fn trains_earlier_heads(&self) -> bool {
         false

@@ -130,6 +130,10 @@ impl Method for OLora {
         learner
     }
 
+    fn reads_all_experts(&self) -> bool {
+        true
+    }
+
     fn mix(&self, _base: &Decoder, learner: &Learner, task: usize, _texts: &Texts) -> Mix {
         self.active(learner, task, learner.tasks.len())
     }

@@ -1,6 +1,6 @@
 //! Scores when nobody says which task a text belongs to.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -65,150 +65,157 @@ pub(super) fn evaluation_features(base: &Base, recognizer: &TaskRecognizer, task
     )
 }
 
-/// What is evaluated without being told the task.
-pub(super) struct Inference<'a> {
-    /// Who is asked.
-    pub evaluation: Evaluation<'a>,
-    /// The recognizer after the tasks learnt so far.
-    pub recognizer: &'a TaskRecognizer,
-    /// [`evaluation_features`] per task.
-    pub features: &'a [Matrix],
-}
-
-/// Scores with the task inferred.
-#[derive(Default)]
-pub(super) struct InferredScores {
-    /// Figures.
-    pub scores: Inferred,
-    /// Per learnt task: which of its texts are answered rightly; none where it was not asked about.
-    pub right: Vec<Right>,
+/// Where the texts of a stream go when nobody says their task.
+pub(super) struct Sent {
+    /// Figures of the sending alone.
+    scores: Inferred,
     /// Per learnt task: where its texts are sent.
     pub routes: Vec<Vec<Route>>,
+    /// Per learnt task: its texts that have to be asked, by where they are sent; none where the task is not asked about.
+    asked: Vec<Option<BTreeMap<Route, Vec<usize>>>>,
+    /// Per learnt task: what is known of its texts already.
+    right: Vec<Right>,
 }
 
-impl Inference<'_> {
-    /// Scores on those of the tasks that the recognizer knows for which it is `given` which texts are answered rightly when the task
-    /// is.
+impl Sent {
+    /// Sends the texts with these `features` per task, as `recognizer` sees them, of those tasks for which it is `given` which texts
+    /// are answered rightly when the task is. `has_fallback` says for which tasks a text of no known task has experts of its own.
     ///
     /// A text that is sent to its own task is answered as when the task is given. One that is sent where it was sent before
-    /// (`known`) is answered as before, where that task's answers did not move (`still`). Only the others run through the model.
-    ///
-    /// # Errors
-    /// When a text cannot be put in another task's words.
-    pub fn evaluate(
-        &self,
+    /// (`known`) is answered as before, where that task's answers did not move (`still`). Only the others have to be asked.
+    pub(super) fn new(
+        recognizer: &TaskRecognizer,
+        features: &[Matrix],
+        has_fallback: impl Fn(usize) -> bool,
         given: &[Right],
         known: &[Known],
         still: &[bool],
-    ) -> Result<InferredScores> {
-        let (tasks, learnt) = (self.evaluation.tasks, self.recognizer.tasks());
-        let recognized: Vec<Vec<Recognized>> = self
-            .features
-            .iter()
-            .map(|features| self.recognizer.recognize(features))
-            .collect();
-        let mut all = InferredScores::default();
-        all.scores.accuracies = vec![None; tasks.len()];
+    ) -> Self {
+        let learnt = recognizer.tasks();
+        let recognized: Vec<Vec<Recognized>> =
+            features.iter().map(|it| recognizer.recognize(it)).collect();
+        let mut sent = Self {
+            scores: Inferred {
+                accuracies: vec![None; features.len()],
+                ..Inferred::default()
+            },
+            routes: Vec::new(),
+            asked: Vec::new(),
+            right: Vec::new(),
+        };
         for (index, texts) in recognized.iter().enumerate().take(learnt) {
             let mut row = BTreeMap::new();
             for text in texts {
                 *row.entry(text.task).or_insert(0) += 1;
             }
             let refused = texts.iter().filter(|text| !text.known).count();
-            all.scores.confusion.push(row);
-            all.scores.refused.push(refused as u64);
-
-            let routes: Vec<Route> = texts.iter().map(|text| self.route(text)).collect();
-            let right = match &given[index] {
-                Some(given) => Some(self.right(index, given, &routes, known.get(index), still)?),
-                None => None,
-            };
-            all.scores.accuracies[index] = right.as_deref().and_then(share);
-            all.right.push(right);
-            all.routes.push(routes);
+            sent.scores.confusion.push(row);
+            sent.scores.refused.push(refused as u64);
+            let route = |text: &Recognized| (text.task, !text.known && has_fallback(text.task));
+            let routes: Vec<Route> = texts.iter().map(route).collect();
+            let mut right = given[index].clone();
+            let asked = right
+                .as_mut()
+                .map(|right| left_to_ask(index, &routes, right, known.get(index), still));
+            sent.asked.push(asked);
+            sent.right.push(right);
+            sent.routes.push(routes);
         }
         let confidences = |texts: &[Vec<Recognized>]| -> Vec<f64> {
             let all = texts.iter().flatten();
             all.map(|text| text.confidence).collect()
         };
-        all.scores.open_set_auroc = auroc(
+        sent.scores.open_set_auroc = auroc(
             &confidences(&recognized[..learnt]),
             &confidences(&recognized[learnt..]),
         );
-        Ok(all)
+        sent
     }
 
-    fn route(&self, text: &Recognized) -> Route {
-        let Evaluation {
-            method, learner, ..
-        } = self.evaluation;
-        let fallback = !text.known && method.fallback(learner, text.task).is_some();
-        (text.task, fallback)
+    /// The tasks whose experts are asked.
+    pub(super) fn tasks(&self) -> BTreeSet<usize> {
+        let sent = self.asked.iter().flatten().flat_map(BTreeMap::keys);
+        sent.map(|(task, _)| *task).collect()
     }
 
-    /// Which texts of task `index` are answered rightly when they go their `routes`.
-    fn right(
-        &self,
-        index: usize,
-        given: &[bool],
-        routes: &[Route],
-        known: Option<&Known>,
-        still: &[bool],
-    ) -> Result<Vec<bool>> {
-        let before = known.filter(|it| it.right.inferred.len() == routes.len());
-        let before = before.map(|it| (&it.routes, RightAnswers::read(&it.right.inferred)));
-        let mut right = given.to_vec();
-        let mut sent: BTreeMap<Route, Vec<usize>> = BTreeMap::new();
-        for (text, &route) in routes.iter().enumerate() {
-            if route == (index, false) {
+    /// The scores, and per task which texts are answered rightly, once the others are asked of `evaluation`.
+    ///
+    /// # Errors
+    /// When a text cannot be put in another task's words.
+    pub(super) fn evaluate(
+        mut self,
+        evaluation: &Evaluation<'_>,
+    ) -> Result<(Inferred, Vec<Right>)> {
+        for (index, asked) in self.asked.into_iter().enumerate() {
+            let (Some(right), Some(asked)) = (&mut self.right[index], asked) else {
                 continue;
-            }
-            match &before {
-                Some((routes, answers)) if routes.get(text) == Some(&route) && still[route.0] => {
-                    right[text] = answers[text];
-                }
-                _ => sent.entry(route).or_default().push(text),
-            }
-        }
-        for ((task, unknown), texts) in sent {
-            let choice = TaskChoice {
-                method: self.evaluation.method,
-                task,
-                unknown,
             };
-            self.answer(index, choice, &texts, &mut right)?;
-        }
-        Ok(right)
-    }
-
-    /// Answers `texts` of task `index` as `choice` does. An answer is right where it has the name of the true label.
-    fn answer(
-        &self,
-        index: usize,
-        choice: TaskChoice<'_>,
-        texts: &[usize],
-        right: &mut [bool],
-    ) -> Result<()> {
-        let Evaluation {
-            tasks,
-            base,
-            batch_size,
-            ..
-        } = self.evaluation;
-        let (own, other) = (&tasks[index], &tasks[choice.task]);
-        let encoder = encoder(&other.settings, base);
-        for texts in texts.chunks(batch_size) {
-            let examples: Vec<Example> = texts
-                .iter()
-                .map(|&text| Ok(encoder.encode_as(&own.evaluation_records[text], &other.data)?))
-                .collect::<Result<_>>()?;
-            let examples: Vec<&Example> = examples.iter().collect();
-            let predictions = self.evaluation.predict(choice, &examples);
-            for (&text, prediction) in texts.iter().zip(predictions) {
-                let truth = own.evaluation[text].label.map(|label| &own.labels[label]);
-                right[text] = truth.is_some() && truth == other.labels.get(prediction);
+            for ((task, unknown), texts) in asked {
+                let choice = TaskChoice {
+                    method: evaluation.method,
+                    task,
+                    unknown,
+                };
+                answer(evaluation, index, choice, &texts, right)?;
             }
+            self.scores.accuracies[index] = share(right);
         }
-        Ok(())
+        Ok((self.scores, self.right))
     }
+}
+
+/// Puts what is known into `right` of the texts of task `index` that go elsewhere, and returns those of which nothing is known.
+fn left_to_ask(
+    index: usize,
+    routes: &[Route],
+    right: &mut [bool],
+    known: Option<&Known>,
+    still: &[bool],
+) -> BTreeMap<Route, Vec<usize>> {
+    let before = known.filter(|it| it.right.inferred.len() == routes.len());
+    let before = before.map(|it| (&it.routes, RightAnswers::read(&it.right.inferred)));
+    let mut asked: BTreeMap<Route, Vec<usize>> = BTreeMap::new();
+    for (text, &route) in routes.iter().enumerate() {
+        if route == (index, false) {
+            continue;
+        }
+        match &before {
+            Some((routes, answers)) if routes.get(text) == Some(&route) && still[route.0] => {
+                right[text] = answers[text];
+            }
+            _ => asked.entry(route).or_default().push(text),
+        }
+    }
+    asked
+}
+
+/// Answers `texts` of task `index` as `choice` does. An answer is right where it has the name of the true label.
+fn answer(
+    evaluation: &Evaluation<'_>,
+    index: usize,
+    choice: TaskChoice<'_>,
+    texts: &[usize],
+    right: &mut [bool],
+) -> Result<()> {
+    let Evaluation {
+        tasks,
+        base,
+        batch_size,
+        ..
+    } = *evaluation;
+    let (own, other) = (&tasks[index], &tasks[choice.task]);
+    let encoder = encoder(&other.settings, base);
+    for texts in texts.chunks(batch_size) {
+        let examples: Vec<Example> = texts
+            .iter()
+            .map(|&text| Ok(encoder.encode_as(&own.evaluation_records[text], &other.data)?))
+            .collect::<Result<_>>()?;
+        let examples: Vec<&Example> = examples.iter().collect();
+        let predictions = evaluation.predict(choice, &examples);
+        for (&text, prediction) in texts.iter().zip(predictions) {
+            let truth = own.evaluation[text].label.map(|label| &own.labels[label]);
+            right[text] = truth.is_some() && truth == other.labels.get(prediction);
+        }
+    }
+    Ok(())
 }

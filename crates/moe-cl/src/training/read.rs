@@ -1,7 +1,11 @@
 //! A model read back from what its checkpoint says, never from how it came about.
 
+use std::collections::BTreeSet;
+
+use burn::tensor::Device;
 use burn_dataset::Dataset;
 use moe_core::parameters::from_bytes;
+use moe_lora::{Catalogue, Expert, ExpertId, ExpertInfo};
 
 use super::{
     prepare::{identified, untrained},
@@ -11,11 +15,11 @@ use crate::{
     base::Base,
     config::{Split, TaskConfig},
     data::{Record, Records, TaskData},
-    directory::{KeptRows, Parts, Saved, TaskSettings, TaskState},
+    directory::{KeptRows, Parts, Saved, Stored, TaskSettings, TaskState},
     error::{Error, Result},
     head::Head,
     learner::Learner,
-    methods::{Own, Piece},
+    methods::{Own, Piece, method},
     recognizer::TaskRecognizer,
 };
 
@@ -27,11 +31,15 @@ pub(super) struct Model {
     pub recognizer: TaskRecognizer,
 }
 
-/// The model of a checkpoint, as its layout says.
+/// The model of a checkpoint, as its layout says, with those of its experts that are `wanted`.
 ///
 /// # Errors
 /// When a part is damaged, or does not fit the layout or the base.
-pub(super) fn model_of(saved: &Saved, base: &Base) -> Result<Model> {
+pub(super) fn model_of(
+    saved: &Saved,
+    base: &Base,
+    wanted: impl Fn(ExpertId) -> bool,
+) -> Result<Model> {
     let Saved { state, parts, .. } = saved;
     let experiment = &state.experiment;
     let (layout, device) = (&state.layout, base.decoder.device().autodiff());
@@ -39,12 +47,13 @@ pub(super) fn model_of(saved: &Saved, base: &Base) -> Result<Model> {
         |what: String, error: &dyn std::fmt::Display| saved.damaged(format!("{what}: {error}"));
 
     let mut learner = untrained(experiment, &base.decoder)?;
-    let experts: Vec<_> = layout.experts.iter().map(|it| it.is.clone()).collect();
+    let wanted = layout.experts.iter().filter(|it| wanted(it.is.id));
+    let experts: Vec<_> = wanted.clone().map(|it| it.is.clone()).collect();
     let gates: Vec<_> = layout.gates.iter().map(|it| it.is.clone()).collect();
     let described = learner
         .catalogue
         .described(&experts, &gates, layout.next, &device);
-    let (mut experts, mut gates) = (layout.experts.iter(), layout.gates.iter());
+    let (mut experts, mut gates) = (wanted, layout.gates.iter());
     learner.catalogue = described.try_map(
         |expert| {
             let stored = experts.next().expect("as many as are described");
@@ -61,7 +70,7 @@ pub(super) fn model_of(saved: &Saved, base: &Base) -> Result<Model> {
     for (task, stored) in state.tasks.iter().enumerate() {
         if let Some(experts) = &stored.experts {
             for routing in [&experts.answering, &experts.trained] {
-                if !learner.catalogue.has(routing) {
+                if !layout.has(routing) {
                     return Err(saved.damaged(format!("{routing:?} is not in the catalogue")));
                 }
             }
@@ -91,6 +100,44 @@ pub(super) fn model_of(saved: &Saved, base: &Base) -> Result<Model> {
     Ok(Model {
         learner,
         recognizer,
+    })
+}
+
+/// The experts that going on from a checkpoint reads: those of the task learnt last and of those that are prepared already, or all.
+pub(super) fn needed(saved: &Saved) -> impl Fn(ExpertId) -> bool {
+    let state = &saved.state;
+    let all = method(&state.experiment.method, state.tasks.len()).reads_all_experts();
+    let recent = state
+        .tasks
+        .iter()
+        .skip(state.progress.task.saturating_sub(1));
+    let experts = recent
+        .filter_map(|task| task.experts.as_ref())
+        .flat_map(|it| {
+            let both = it.answering.experts().iter().chain(it.trained.experts());
+            both.copied().collect::<Vec<_>>()
+        });
+    let mut wanted: BTreeSet<ExpertId> = experts.collect();
+    // A copy from when the task began belongs to no task's answers.
+    let newest = state.layout.experts.last().map(|it| it.is.id);
+    wanted.extend(newest);
+    move |id| all || wanted.contains(&id)
+}
+
+/// Reads an expert that is not in memory.
+///
+/// # Errors
+/// When its part is damaged.
+pub(super) fn expert_of(
+    stored: &Stored<ExpertInfo>,
+    catalogue: &Catalogue,
+    parts: &Parts,
+    device: &Device,
+) -> Result<Expert> {
+    let described = catalogue.described_expert(&stored.is, device);
+    from_bytes(described, &parts.get(&stored.part)?).map_err(|error| Error::Checkpoint {
+        path: stored.part.sha256().into(),
+        reason: format!("expert {}: {error}", stored.is.id),
     })
 }
 

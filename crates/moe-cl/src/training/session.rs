@@ -3,7 +3,7 @@
 use std::{path::Path, time::Instant};
 
 use super::{
-    read::{Model, memory_of, model_of},
+    read::{Model, memory_of, model_of, needed},
     result::{RunResult, write_result},
     scheduler::Run,
     stream::Task,
@@ -39,7 +39,7 @@ pub(super) fn read_back(saved: &Saved, base: &Base, allow_other_base: bool) -> R
     }
     let optimizer = saved.state.layout.optimizer.as_ref();
     Ok(ReadBack {
-        model: model_of(saved, base)?,
+        model: model_of(saved, base, needed(saved))?,
         memory: memory_of(saved)?,
         optimizer: optimizer.map(|part| saved.parts.get(part)).transpose()?,
         saved: saved.clone(),

@@ -7,7 +7,7 @@ use moe_lora::Routing;
 
 use super::{
     evaluate::{Evaluation, Scores},
-    infer::{Inference, Known, RightAnswers, evaluation_features},
+    infer::{Known, RightAnswers, Sent, evaluation_features},
     prepare::prepare,
     read::{kept_task, memory_of, model_of},
     result::{RunResult, peak_memory},
@@ -78,7 +78,7 @@ impl<'a> Trained<'a> {
         let state = &saved.state;
         let experiment = state.whole_experiment();
         let mut method = method(&experiment.method, state.tasks.len());
-        let model = model_of(&saved, base)?;
+        let model = model_of(&saved, base, |_| true)?;
         let first_ahead = model.learner.tasks.len();
         let ahead = state.tasks.iter().enumerate().skip(first_ahead);
         let learner = ahead.fold(model.learner, |learner, (index, task)| {
@@ -250,12 +250,16 @@ impl<'a> Trained<'a> {
             .iter()
             .map(|task| evaluation_features(self.base, &self.recognizer, task))
             .collect();
-        let inference = Inference {
-            evaluation: self.evaluation(tasks),
-            recognizer: &self.recognizer,
-            features: &features,
-        };
-        Ok(Some(inference.evaluate(&given.right, &[], &[])?.scores))
+        let fallback = |task| self.has_fallback(task);
+        let sent = Sent::new(
+            &self.recognizer,
+            &features,
+            fallback,
+            &given.right,
+            &[],
+            &[],
+        );
+        Ok(Some(sent.evaluate(&self.evaluation(tasks))?.0))
     }
 
     fn evaluation<'b>(&'b self, tasks: &'b [Task]) -> Evaluation<'b> {

@@ -143,10 +143,7 @@ fn a_model_lives() {
     ];
     let (_, error, status) = moe_cl(folder, &[&turned[..], &["--guard", "0.05"]].concat());
     assert_eq!(status, 3, "{error}");
-    assert!(
-        error.contains("refused: turned would cost "),
-        "{error}"
-    );
+    assert!(error.contains("refused: turned would cost "), "{error}");
     assert_eq!(json(folder, &["tasks", "m"]), two, "the model is as it was");
     good(folder, &[&turned[..], &["--guard", "1"]].concat());
     let three = json(folder, &["tasks", "m"]);

@@ -207,7 +207,9 @@ impl<'a> Run<'a> {
 
     /// Puts the task that was just learnt on disk: from here on the model has it.
     pub(in crate::training) fn keep_task(&mut self) -> Result<()> {
-        self.save()
+        self.save()?;
+        self.shelve();
+        Ok(())
     }
 
     /// Optimiser steps of a stage.

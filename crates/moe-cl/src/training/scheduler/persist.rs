@@ -1,10 +1,13 @@
 //! A run put on disk, and a run put back to where a checkpoint stood.
 
-use std::{collections::BTreeMap, ops::Range};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::Range,
+};
 
 use burn::tensor::Bytes;
 use moe_core::parameters::to_bytes;
-use moe_lora::{ExpertId, GateId};
+use moe_lora::{ExpertId, ExpertInfo, GateId};
 
 use super::Run;
 use crate::{
@@ -16,13 +19,15 @@ use crate::{
     events::Event,
     learner::Learner,
     recognizer::{from_f32_bytes, to_f32_bytes},
-    training::{infer::Known, prepare::fresh_optimizer, session::ReadBack},
+    training::{infer::Known, prepare::fresh_optimizer, read::expert_of, session::ReadBack},
 };
 
 /// Where the parts are that have not moved since they were written, so that they are not written again.
 #[derive(Default)]
 pub(super) struct StoredParts {
     experts: BTreeMap<ExpertId, Part>,
+    /// Experts that are not in memory.
+    shelf: BTreeMap<ExpertId, Stored<ExpertInfo>>,
     gates: BTreeMap<GateId, Part>,
     heads: BTreeMap<usize, Part>,
     own: Option<Part>,
@@ -145,11 +150,15 @@ impl Run<'_> {
     /// Takes over where the checkpoint's parts are.
     fn stored_as(&mut self, state: &State) {
         let layout = &state.layout;
-        self.stored.experts = layout
+        let catalogue = &self.learner.catalogue;
+        let (there, shelved): (Vec<_>, Vec<_>) = layout
             .experts
             .iter()
-            .map(|it| (it.is.id, it.part.clone()))
-            .collect();
+            .partition(|it| catalogue.find(it.is.id).is_some());
+        let there = there.into_iter();
+        self.stored.experts = there.map(|it| (it.is.id, it.part.clone())).collect();
+        let shelved = shelved.into_iter();
+        self.stored.shelf = shelved.map(|it| (it.is.id, it.clone())).collect();
         self.stored.gates = layout
             .gates
             .iter()
@@ -196,7 +205,7 @@ impl Run<'_> {
         let parts = self.checkpoints.parts().clone();
         let (learner, stored) = (&self.learner, &mut self.stored);
         let catalogue = &learner.catalogue;
-        let mut experts = Vec::with_capacity(catalogue.experts().len());
+        let mut experts: Vec<Stored<ExpertInfo>> = stored.shelf.values().cloned().collect();
         for expert in catalogue.experts() {
             experts.push(Stored {
                 part: part(&mut stored.experts, expert.id(), &parts, || {
@@ -205,6 +214,7 @@ impl Run<'_> {
                 is: expert.info.clone(),
             });
         }
+        experts.sort_by_key(|it| it.is.id);
         let mut gates = Vec::with_capacity(catalogue.gates().len());
         for gate in catalogue.gates() {
             gates.push(Stored {
@@ -266,6 +276,62 @@ impl Run<'_> {
             recognizer: stored.recognizer.clone(),
             optimizer,
         })
+    }
+
+    /// `learner` with the experts of `tasks`, of which those that are not in memory are read.
+    pub(super) fn with_experts_of(
+        &self,
+        mut learner: Learner,
+        tasks: impl Iterator<Item = usize>,
+    ) -> Result<Learner> {
+        let (parts, device) = (self.checkpoints.parts(), self.base.decoder.device());
+        for task in tasks {
+            for id in learner.answering(task).experts().to_vec() {
+                let Some(stored) = self.stored.shelf.get(&id) else {
+                    continue;
+                };
+                if learner.catalogue.find(id).is_none() {
+                    let expert = expert_of(stored, &learner.catalogue, parts, &device)?;
+                    learner.catalogue.insert(expert);
+                }
+            }
+        }
+        Ok(learner)
+    }
+
+    /// Puts the experts of the tasks before the last on the shelf: they are stored, and learning on does not read them.
+    pub(super) fn shelve(&mut self) {
+        if self.method.reads_all_experts() {
+            return;
+        }
+        let recent = self
+            .learner
+            .tasks
+            .iter()
+            .skip(self.progress.task.saturating_sub(1));
+        let keep: BTreeSet<ExpertId> = recent
+            .flat_map(|task| {
+                task.answering
+                    .experts()
+                    .iter()
+                    .chain(task.trained.experts())
+            })
+            .copied()
+            .collect();
+        let catalogue = &mut self.learner.catalogue;
+        let infos: Vec<ExpertInfo> = catalogue
+            .experts()
+            .iter()
+            .map(|it| it.info.clone())
+            .collect();
+        for is in infos {
+            if !keep.contains(&is.id)
+                && let Some(part) = self.stored.experts.remove(&is.id)
+            {
+                catalogue.remove_expert(is.id);
+                self.stored.shelf.insert(is.id, Stored { is, part });
+            }
+        }
     }
 
     /// Brings what is stored of each task up to date.

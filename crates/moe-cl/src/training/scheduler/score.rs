@@ -14,7 +14,7 @@ use crate::{
     recognizer::{Matrix, TaskRecognizer},
     training::{
         evaluate::{Evaluation, Scores, gate_share, share},
-        infer::{Inference, Known, Right, RightAnswers, evaluation_features},
+        infer::{Known, Right, RightAnswers, Sent, evaluation_features},
         stream::Task,
     },
     trunk::TrunkCache,
@@ -34,7 +34,9 @@ impl Run<'_> {
             .filter(|&it| !still[it])
             .collect();
         let ahead = self.ahead().valid();
-        let evaluation = evaluation(
+        let prepared = asked.iter().copied().filter(|&task| task < after);
+        let ahead = self.with_experts_of(ahead, prepared)?;
+        let evaluation = evaluation_of(
             &self.experiment,
             self.base,
             &*self.method,
@@ -81,7 +83,7 @@ impl Run<'_> {
     /// Adds scores of the tasks `which` to the row `after` that is there.
     pub(super) fn score(&mut self, after: usize, which: &[usize]) -> Result<()> {
         let ahead = self.ahead().valid();
-        let evaluation = evaluation(
+        let evaluation = evaluation_of(
             &self.experiment,
             self.base,
             &*self.method,
@@ -117,7 +119,6 @@ impl Run<'_> {
         dev: &[Task],
         known: Option<&[Right]>,
     ) -> Result<(Vec<Right>, Vec<Right>)> {
-        let evaluation = evaluation(&self.experiment, self.base, &*self.method, dev, learner);
         let known_of = |task: usize| {
             let still = self.still.get(task).copied().unwrap_or(false);
             known
@@ -126,6 +127,8 @@ impl Run<'_> {
         };
         let earlier = 0..dev.len().saturating_sub(1);
         let asked: Vec<usize> = earlier.filter(|&it| known_of(it).is_none()).collect();
+        let asked_of = self.with_experts_of(learner.clone(), asked.iter().copied())?;
+        let evaluation = evaluation_of(&self.experiment, self.base, &*self.method, dev, &asked_of);
         let scores = evaluation.given(&asked, self.progress.task, &mut Silent)?;
         let given: Vec<Right> = scores
             .right
@@ -137,13 +140,12 @@ impl Run<'_> {
             .iter()
             .map(|task| evaluation_features(self.base, recognizer, task))
             .collect();
-        let inference = Inference {
-            evaluation,
-            recognizer,
-            features: &features,
-        };
-        let inferred = inference.evaluate(&given, &[], &[])?;
-        Ok((given, inferred.right))
+        let fallback = |task| self.method.fallback(learner, task).is_some();
+        let sent = Sent::new(recognizer, &features, fallback, &given, &[], &[]);
+        let learner = self.with_experts_of(learner.clone(), sent.tasks().into_iter())?;
+        let evaluation = evaluation_of(&self.experiment, self.base, &*self.method, dev, &learner);
+        let (_, inferred) = sent.evaluate(&evaluation)?;
+        Ok((given, inferred))
     }
 
     /// The learner with what tasks that are not learnt yet would find.
@@ -211,36 +213,36 @@ impl Run<'_> {
             let features = evaluation_features(self.base, &self.recognizer, &self.tasks[task]);
             self.features.push(features);
         }
-        let inference = Inference {
-            evaluation: evaluation(
-                &self.experiment,
-                self.base,
-                &*self.method,
-                &self.tasks,
-                ahead,
-            ),
-            recognizer: &self.recognizer,
-            features: &self.features,
-        };
-        let inferred = inference.evaluate(&given.right, &self.known, still)?;
-        for ((known, right), routes) in self
-            .known
-            .iter_mut()
-            .zip(inferred.right)
-            .zip(inferred.routes)
-        {
+        let fallback = |task| self.method.fallback(ahead, task).is_some();
+        let (features, given) = (&self.features, &given.right);
+        let sent = Sent::new(
+            &self.recognizer,
+            features,
+            fallback,
+            given,
+            &self.known,
+            still,
+        );
+        let asked_of = self.with_experts_of(ahead.clone(), sent.tasks().into_iter())?;
+        let routes = sent.routes.clone();
+        let evaluation = evaluation_of(
+            &self.experiment,
+            self.base,
+            &*self.method,
+            &self.tasks,
+            &asked_of,
+        );
+        let (scores, right) = sent.evaluate(&evaluation)?;
+        for ((known, right), routes) in self.known.iter_mut().zip(right).zip(routes) {
             if let Some(right) = right {
                 known.right.inferred = RightAnswers::written(&right);
                 known.routes = routes;
             }
         }
         if let Some(stage) = self.stages.last_mut() {
-            stage.inferred = Some(inferred.scores.clone());
+            stage.inferred = Some(scores.clone());
         }
-        self.record(Event::Inferred {
-            after,
-            scores: inferred.scores,
-        })
+        self.record(Event::Inferred { after, scores })
     }
 
     fn trunk_warning(&mut self) -> Result<()> {
@@ -253,7 +255,7 @@ impl Run<'_> {
 }
 
 /// `learner`, off the autodiff device, to be asked about the tasks of a run.
-fn evaluation<'a>(
+fn evaluation_of<'a>(
     experiment: &Experiment,
     base: &'a Base,
     method: &'a dyn Method,
