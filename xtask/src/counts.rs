@@ -1,9 +1,9 @@
-//! Reads how many tests passed and failed from the summaries that test programs print.
+//! How many tests passed and failed, read from the summaries that test programs print, and what did not run at all.
 
 use std::ops::AddAssign;
 
-/// Tests that passed, failed and were skipped.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// Tests that passed, failed and were skipped, and whole parts that did not run.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
     /// Tests that passed.
     pub passed: usize,
@@ -11,11 +11,22 @@ pub struct Counts {
     pub failed: usize,
     /// Tests left out, each named where it was left out.
     pub skipped: usize,
+    /// Parts that nothing was learnt of, since something that they need is not here: `what: why and the way out`.
+    pub not_run: Vec<String>,
 }
 
 impl Counts {
+    /// Says that a part does not run here, and notes it down.
+    pub fn not_run(what: &str, why: &str) -> Self {
+        println!("SKIP {what}: {why}");
+        Self {
+            not_run: vec![format!("{what}: {why}")],
+            ..Self::default()
+        }
+    }
+
     /// No failure.
-    pub fn is_good(self) -> bool {
+    pub fn is_good(&self) -> bool {
         self.failed == 0
     }
 
@@ -62,6 +73,7 @@ impl AddAssign for Counts {
         self.passed += other.passed;
         self.failed += other.failed;
         self.skipped += other.skipped;
+        self.not_run.extend(other.not_run);
     }
 }
 

@@ -24,13 +24,10 @@ const PROFILE: [&str; 3] = [
 /// When cargo cannot be started.
 pub fn run() -> anyhow::Result<Counts> {
     if !has_driver() {
-        println!(
-            "SKIP gpu: no Vulkan driver found; on Debian `apt-get install mesa-vulkan-drivers` brings a software one"
-        );
-        return Ok(Counts {
-            skipped: 1,
-            ..Counts::default()
-        });
+        return Ok(Counts::not_run(
+            "gpu",
+            "no Vulkan driver found; on Debian `apt-get install mesa-vulkan-drivers` brings a software one",
+        ));
     }
     let mut step = Step::cargo("tests on Vulkan", &["test", "--profile", "gpu"]);
     step.arguments(&[

@@ -22,8 +22,10 @@ pub fn run() -> anyhow::Result<Counts> {
     let (fetched, lines) =
         Step::program("base model", program("moe-cl", &["inspect"])).run_and_read()?;
     let Some(base) = value_after(&lines, "path").filter(|_| fetched.is_good()) else {
-        println!("SKIP model: the base model cannot be had here; see above for the ways to get it");
-        counts.skipped += 1;
+        counts += Counts::not_run(
+            "model",
+            "the base model cannot be had here; see above for the ways to get it",
+        );
         return Ok(counts);
     };
     counts += fetched;
@@ -89,11 +91,10 @@ fn measurements(base: &str, data: &str) -> anyhow::Result<Counts> {
 /// PyTorch's step against ours, where an earlier `cargo xtask bench peers` has installed PyTorch: its download is too large for a test.
 fn peers(base: &str) -> anyhow::Result<Counts> {
     if !Path::new("target/peers/installed").exists() {
-        println!("SKIP bench peers: no PyTorch here; `cargo xtask bench peers` installs it (1 GB)");
-        return Ok(Counts {
-            skipped: 1,
-            ..Counts::default()
-        });
+        return Ok(Counts::not_run(
+            "bench peers",
+            "no PyTorch here; `cargo xtask bench peers` installs it (1 GB)",
+        ));
     }
     let peers = program("peers", &["--rounds", "0", "--base", base]);
     Step::program("bench peers", peers).run()
@@ -107,14 +108,10 @@ fn data_root(data: &str) -> &str {
 fn fixtures(base: &str) -> anyhow::Result<Counts> {
     let folder = Path::new(FIXTURES).join("smollm2");
     if !folder.is_dir() {
-        println!(
-            "SKIP the base model's fixtures: there is no folder {}",
-            folder.display()
-        );
-        return Ok(Counts {
-            skipped: 1,
-            ..Counts::default()
-        });
+        return Ok(Counts::not_run(
+            "the base model's fixtures",
+            &format!("there is no folder {}", folder.display()),
+        ));
     }
     let command = program("conformance", &[&folder.display().to_string()]);
     let step = Step::program("base model against its fixtures", command);

@@ -1,12 +1,17 @@
 //! One command of a stage: shown while it runs, and read for its test summaries.
 
 use std::io::{BufRead, BufReader, Read};
-use std::process::{Command, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 use std::thread;
 
 use anyhow::Context;
 
 use crate::counts::Counts;
+
+/// How a program ends that could compare nothing, after a line [`NOTHING`]. It has neither passed nor failed.
+pub const NOT_RUN: u8 = 3;
+/// What that line begins with; the reason follows.
+const NOTHING: &str = "NOT RUN: ";
 
 /// A command to run.
 pub struct Step {
@@ -47,6 +52,11 @@ impl Step {
         self
     }
 
+    /// What it is for.
+    pub fn what(&self) -> &str {
+        &self.what
+    }
+
     /// Runs it, showing its output line by line. A command without a test summary counts as one test.
     ///
     /// # Errors
@@ -83,11 +93,15 @@ impl Step {
             .chain(&errors)
             .filter_map(|line| Counts::read(line))
             .collect();
-        found.iter().for_each(|&summary| counts += summary);
-        if !status.success() && counts.failed == 0 {
+        let is_empty = found.is_empty();
+        found.into_iter().for_each(|summary| counts += summary);
+        let nothing = lines.iter().find_map(|line| line.strip_prefix(NOTHING));
+        if let (Some(why), Some(NOT_RUN)) = (nothing, code(status)) {
+            counts += Counts::not_run(&self.what, why);
+        } else if !status.success() && counts.failed == 0 {
             counts.failed += 1;
             println!("--- {} ended with {status}", self.what);
-        } else if found.is_empty() {
+        } else if is_empty {
             counts.passed += 1;
         }
         Ok((counts, lines))
@@ -104,6 +118,11 @@ impl Step {
     }
 }
 
+/// The exit code of a program that ended by itself.
+fn code(status: ExitStatus) -> Option<u8> {
+    status.code().and_then(|code| code.try_into().ok())
+}
+
 /// Prints what comes through a pipe, line by line, and returns the lines.
 fn follow(pipe: impl Read) -> Vec<String> {
     let mut lines = Vec::new();
@@ -115,4 +134,35 @@ fn follow(pipe: impl Read) -> Vec<String> {
         lines.push(line);
     }
     lines
+}
+
+#[cfg(test)]
+#[cfg(unix)]
+mod tests {
+    use super::*;
+
+    fn shell(script: &str) -> Counts {
+        let mut command = Command::new("sh");
+        command.args(["-c", script]);
+        Step::program("thing", command).run().expect("a shell")
+    }
+
+    #[test]
+    fn a_program_that_compared_nothing_has_not_passed() {
+        let counts = shell("echo 'NOT RUN: no base'; echo '0 passed, 0 failed, 2 skipped'; exit 3");
+        assert_eq!((counts.passed, counts.failed, counts.skipped), (0, 0, 2));
+        assert_eq!(counts.not_run, ["thing: no base"]);
+    }
+
+    #[test]
+    fn a_program_that_ends_badly_has_failed_whatever_it_says() {
+        for script in [
+            "exit 3",
+            "echo 'NOT RUN: a'; exit 1",
+            "echo '3 passed, 0 failed, 0 skipped'; exit 99",
+        ] {
+            assert_eq!(shell(script).failed, 1, "{script}");
+        }
+        assert_eq!(shell("echo 'NOT RUN: a'").passed, 1);
+    }
 }

@@ -8,7 +8,7 @@ use clap::ValueEnum;
 
 use crate::counts::Counts;
 use crate::step::Step;
-use crate::{cuda, gpu, guards, model};
+use crate::{alone, cuda, gpu, guards, memcheck, model};
 
 /// Where the fixtures lie: beside the checkout, as people who work on the project have them.
 pub const FIXTURES: &str = "../shared/fixtures";
@@ -54,6 +54,8 @@ pub enum Stage {
     Lint,
     /// Unit, integration and documentation tests
     Unit,
+    /// Each library crate without the others' features, its tests and its README's example from outside the workspace
+    Alone,
     /// Instruction counts of the main kernels against those on record
     Guards,
     /// The project's code against the stored numbers of other programs
@@ -64,12 +66,15 @@ pub enum Stage {
     Gpu,
     /// The program with the CUDA back end type-checks; no default stage, since it compiles that back end anew
     Cuda,
+    /// The kernels' tests under valgrind; no default stage, since it compiles them anew and takes minutes
+    Memcheck,
 }
 
 /// What runs when no stage is named.
-const DEFAULT: [Stage; 6] = [
+const DEFAULT: [Stage; 7] = [
     Stage::Lint,
     Stage::Unit,
+    Stage::Alone,
     Stage::Guards,
     Stage::Conformance,
     Stage::Model,
@@ -89,32 +94,37 @@ pub fn run(stages: &[Stage]) -> anyhow::Result<bool> {
         let counts = match stage {
             Stage::Lint => lint()?,
             Stage::Unit => unit()?,
+            Stage::Alone => alone::run()?,
             Stage::Guards => guards::run(false)?,
             Stage::Conformance => conformance_of(Path::new(FIXTURES))?,
             Stage::Model => model::run()?,
             Stage::Gpu => gpu::run()?,
             Stage::Cuda => cuda::run()?,
+            Stage::Memcheck => memcheck::run()?,
         };
         results.push((stage, counts, start.elapsed().as_secs()));
     }
     println!(
-        "\n{:<12} {:>7} {:>7} {:>8} {:>8}",
-        "stage", "passed", "failed", "skipped", "seconds"
+        "\n{:<12} {:>7} {:>7} {:>8} {:>8} {:>8}",
+        "stage", "passed", "failed", "skipped", "not run", "seconds"
     );
     let mut total = Counts::default();
     for (stage, counts, seconds) in results {
-        let Counts {
-            passed,
-            failed,
-            skipped,
-        } = counts;
         println!(
-            "{:<12} {passed:>7} {failed:>7} {skipped:>8} {seconds:>8}",
-            name(stage)
+            "{:<12} {:>7} {:>7} {:>8} {:>8} {seconds:>8}",
+            name(stage),
+            counts.passed,
+            counts.failed,
+            counts.skipped,
+            counts.not_run.len()
         );
         total += counts;
     }
-    println!("\n{} passed, {} failed", total.passed, total.failed);
+    println!();
+    for part in &total.not_run {
+        println!("NOT RUN {part}");
+    }
+    println!("{} passed, {} failed", total.passed, total.failed);
     Ok(total.is_good())
 }
 
@@ -205,20 +215,17 @@ pub fn has_nextest() -> bool {
         .is_ok_and(|output| output.status.success())
 }
 
-/// Runs the conformance program on a folder of fixtures; a folder that is not there is skipped by name.
+/// Runs the conformance program on a folder of fixtures. One that is not there is not run, and said to be.
 ///
 /// # Errors
 /// When a program cannot be started.
 pub fn conformance_of(folder: &Path) -> anyhow::Result<Counts> {
     if !folder.is_dir() {
-        println!(
-            "SKIP conformance: there is no folder {}; name one: cargo xtask conformance DIR",
+        let why = format!(
+            "there is no folder {}; name one: cargo xtask conformance DIR",
             folder.display()
         );
-        return Ok(Counts {
-            skipped: 1,
-            ..Counts::default()
-        });
+        return Ok(Counts::not_run("conformance", &why));
     }
     let built = build()?;
     if !built.is_good() {
@@ -239,9 +246,12 @@ pub fn build() -> anyhow::Result<Counts> {
     Step::cargo("build", &arguments).run()
 }
 
+/// Where cargo puts what it makes.
+pub fn target_folder() -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| PathBuf::from("target"), PathBuf::from)
+}
+
 /// Where release builds put programs.
 pub fn release_folder() -> PathBuf {
-    std::env::var_os("CARGO_TARGET_DIR")
-        .map_or_else(|| PathBuf::from("target"), PathBuf::from)
-        .join("release")
+    target_folder().join("release")
 }
