@@ -26,7 +26,7 @@ pub fn benches(names: &[&str]) -> Step {
 }
 
 /// Programs that measure, with arguments of their own.
-pub const PROGRAMS: [&str; 4] = ["continual", "step", "scale", "peers"];
+pub const PROGRAMS: [&str; 5] = ["continual", "step", "scale", "peers", "grow"];
 
 /// Builds and runs one of [`PROGRAMS`] with these arguments.
 ///

@@ -24,7 +24,7 @@ pub(crate) const FORMAT: u32 = 4;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct State {
-    /// [`FORMAT`].
+    /// Number of the form that it is written in.
     pub format: u32,
     /// The base below it.
     pub base: BaseRecord,
@@ -96,7 +96,7 @@ pub struct TaskState {
     /// How it was learnt; none before it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub learnt: Option<Learnt>,
-    /// Which of its texts are answered rightly ([`crate::training::Answers`], JSON), once that was measured.
+    /// Which of its texts are answered rightly ([`crate::training::RightAnswers`] and where each was sent, JSON), once that was measured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub answers: Option<Part>,
 }

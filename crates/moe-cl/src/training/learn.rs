@@ -38,7 +38,7 @@ pub struct LearnOptions {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Outcome {
     /// The model has the task.
-    Learnt(RunResult),
+    Learnt(Box<RunResult>),
     /// It had it already, learnt from the same data; nothing was changed.
     Already,
     /// It would have cost an earlier task too much; the model is as it was.
@@ -159,7 +159,7 @@ pub fn learn(
             }
         }
         run.keep_task()?;
-        Ok(Outcome::Learnt(conclude(run, out, started)?))
+        Ok(Outcome::Learnt(Box::new(conclude(run, out, started)?)))
     })?;
     if let Outcome::Refused(_) = outcome {
         put_back(out)?;

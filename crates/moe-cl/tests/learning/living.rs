@@ -48,7 +48,7 @@ fn learn_it(
 
 fn learnt(out: &Path, base: &Base, task: &TaskConfig) -> RunResult {
     match learn_it(out, base, task, &LearnOptions::default()).expect("a task learnt") {
-        Outcome::Learnt(result) => result,
+        Outcome::Learnt(result) => *result,
         other => panic!("{other:?}"),
     }
 }
@@ -360,7 +360,7 @@ fn a_guard_refuses_what_costs_too_much_and_leaves_the_model_as_it_was() {
             panic!("{strict:?}");
         };
         assert!(refusal.lost > 0.0, "{refusal:?}");
-        assert_eq!(refusal.inferred || forgets, true, "{refusal:?}");
+        assert!(refusal.inferred || forgets, "{refusal:?}");
         let after = (
             substance(&out),
             fs::read(out.join("events.jsonl")).expect("a log"),

@@ -19,8 +19,9 @@ pub struct Arguments {
 /// Prints the JSON Schema of experiment files, or what it says in tables.
 pub fn run(arguments: &Arguments) -> Result<()> {
     let schema = Experiment::schema();
-    Ok(match arguments.guide {
+    match arguments.guide {
         true => write!(stdout(), "{}", guide::keys(&schema))?,
         false => writeln!(stdout(), "{schema:#}")?,
-    })
+    }
+    Ok(())
 }
