@@ -44,7 +44,7 @@ pub fn adapters(case: &Case) -> anyhow::Result<AdapterConfig> {
     Ok(config)
 }
 
-/// Experts on the autodiff device with the weights `PREFIXparam.layers.*.mlp.*.expertN.*`: that of `numbers[i]` is [`ExpertId`] i.
+/// Experts on the autodiff device with the weights `PREFIXparam.layers.*.mlp.*.expertN.*`: that of `numbers[i]` is expert i.
 ///
 /// # Errors
 /// When a setting or a tensor is missing.
