@@ -14,7 +14,8 @@ use crate::{
 
 /// The experts and gates of a model, by id.
 ///
-/// Ids are given in order and never again: what is removed leaves a gap, and nothing is renumbered.
+/// Ids are given in order and never again: what is removed leaves a gap, and nothing is renumbered. Only
+/// a model that goes back to an earlier state, counts included, gives the ids after it anew.
 #[derive(Module, Debug)]
 pub struct Catalogue {
     /// In the order of their ids.

@@ -38,7 +38,7 @@ impl Rope {
 
 #[cfg(test)]
 mod tests {
-    use burn::tensor::{Device, Distribution, Int, Tensor, Tolerance};
+    use burn::tensor::{Device, Int, Tensor, Tolerance};
     use moe_kernels::rotate;
 
     use super::*;
@@ -73,8 +73,11 @@ mod tests {
 
     #[test]
     fn products_depend_on_the_distance_only() {
-        let random = || Tensor::<4>::random([1, 1, 1, 4], Distribution::Default, &Device::flex());
-        let (q, k) = (random(), random());
+        let vector = |features: [f32; 4]| {
+            Tensor::<1>::from_data(features, &Device::flex()).reshape([1, 1, 1, 4])
+        };
+        let q = vector([0.3, -1.2, 0.7, 2.1]);
+        let k = vector([1.4, 0.2, -0.9, 0.6]);
         let product = |i, j| {
             (rotated(q.clone(), i) * rotated(k.clone(), j))
                 .sum()
