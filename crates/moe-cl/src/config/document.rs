@@ -11,7 +11,7 @@ use toml::{
     de::{DeTable, DeValue, Deserializer},
 };
 
-use super::{ConfigError, Place};
+use super::{ConfigError, KeyPlace};
 
 /// The texts behind a [`Document`]. Overrides are given the character ranges after the file's, so that one
 /// number says where a value comes from.
@@ -46,7 +46,7 @@ impl Sources {
         let mut start = text.len() + VALUE.len() + 1;
         for written in sets {
             let refuse = |message: &str| ConfigError::Refused {
-                place: Place::Set(written.clone()),
+                place: KeyPlace::Set(written.clone()),
                 message: message.into(),
             };
             let (keys, value) = written
@@ -77,14 +77,14 @@ impl Sources {
     }
 
     /// Where a range of characters stands.
-    pub(super) fn place(&self, range: &Range<usize>) -> Place {
+    pub(super) fn place(&self, range: &Range<usize>) -> KeyPlace {
         if let Some(set) = self
             .sets
             .iter()
             .rev()
             .find(|set| set.range.start <= range.start)
         {
-            return Place::Set(set.written.clone());
+            return KeyPlace::Set(set.written.clone());
         }
         let before = self
             .text
@@ -95,7 +95,7 @@ impl Sources {
             .map_or((0, before), |(head, last)| {
                 (head.matches('\n').count() + 1, last)
             });
-        Place::File {
+        KeyPlace::File {
             path: self.path.clone(),
             line: lines + 1,
             column: last.chars().count() + 1,
@@ -104,7 +104,7 @@ impl Sources {
 
     fn refuse(&self, error: &toml::de::Error) -> ConfigError {
         let place = error.span().map_or_else(
-            || Place::Whole(self.path.clone()),
+            || KeyPlace::Whole(self.path.clone()),
             |range| self.place(&range),
         );
         ConfigError::Refused {
@@ -135,7 +135,7 @@ impl<'s> Document<'s> {
         let mut root = Spanned::new(table.span(), DeValue::Table(table.into_inner()));
         for set in &sources.sets {
             let refuse = |message: String| ConfigError::Refused {
-                place: Place::Set(set.written.clone()),
+                place: KeyPlace::Set(set.written.clone()),
                 message,
             };
             let table = DeTable::parse(&set.padded)
@@ -164,7 +164,7 @@ impl<'s> Document<'s> {
     /// An error about the whole file, where something is missing from its top level.
     pub(super) fn refuse_whole(&self, message: String) -> ConfigError {
         ConfigError::Refused {
-            place: Place::Whole(self.sources.path.clone()),
+            place: KeyPlace::Whole(self.sources.path.clone()),
             message,
         }
     }

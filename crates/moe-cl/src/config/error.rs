@@ -7,7 +7,7 @@ use std::{
 
 /// Where a value of an experiment was given.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Place {
+pub enum KeyPlace {
     /// In a file; line and column from 1, the column in characters.
     File {
         /// The file as it was named.
@@ -23,7 +23,7 @@ pub enum Place {
     Whole(PathBuf),
 }
 
-impl Display for Place {
+impl Display for KeyPlace {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::File { path, line, column } => write!(f, "{}:{line}:{column}", path.display()),
@@ -48,7 +48,7 @@ pub enum ConfigError {
     #[error("{place}: {message}")]
     Refused {
         /// Where it stands.
-        place: Place,
+        place: KeyPlace,
         /// What is wrong, what was expected and what to do.
         message: String,
     },

@@ -19,7 +19,7 @@ pub use crate::methods::{
     OLoraConfig, OLoraTest, RehearsalConfig, SequentialConfig, SharedExpert, Weights,
 };
 pub use adapters::AdaptersConfig;
-pub use error::{ConfigError, Place};
+pub use error::{ConfigError, KeyPlace};
 pub use experiment::{BaseConfig, DataConfig, Experiment, TaskConfig};
 pub use method::MethodConfig;
 pub use router::RouterConfig;

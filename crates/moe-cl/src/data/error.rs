@@ -8,14 +8,14 @@ use std::{
 
 /// Where a record stands in its file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Place {
+pub enum RowPlace {
     /// A line of a JSON Lines file, from 1.
     Line(usize),
     /// An entry of a JSON array, from 1.
     Entry(usize),
 }
 
-impl Display for Place {
+impl Display for RowPlace {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Line(line) => write!(f, "{line}"),
@@ -41,7 +41,7 @@ pub enum DataError {
         /// The file.
         path: PathBuf,
         /// Where in it.
-        place: Place,
+        place: RowPlace,
         /// What is wrong and what was expected.
         message: String,
     },

@@ -8,13 +8,13 @@ use serde::{
 };
 use serde_json::{Map, Value};
 
-use super::{DataError, Format, Place, Record};
+use super::{DataError, Format, Record, RowPlace};
 
 /// A record and where it stands.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Row {
     /// Its line or entry.
-    pub place: Place,
+    pub place: RowPlace,
     /// The record.
     pub record: Record,
 }
@@ -107,7 +107,7 @@ pub fn rows(path: &Path) -> Result<Vec<Result<Row, DataError>>, DataError> {
 fn lines(bytes: &[u8]) -> Vec<Parsed> {
     let lines = bytes.split(|&byte| byte == b'\n').enumerate();
     let written = lines
-        .map(|(index, line)| (Place::Line(index + 1), line.trim_ascii()))
+        .map(|(index, line)| (RowPlace::Line(index + 1), line.trim_ascii()))
         .filter(|(_, line)| !line.is_empty());
     written.map(|(place, line)| (place, object(line))).collect()
 }
@@ -131,7 +131,7 @@ fn object(line: &[u8]) -> Result<Object, String> {
 fn entries(path: &Path, bytes: &[u8]) -> Result<Vec<Parsed>, DataError> {
     let refuse = |line: usize, message: String| DataError::Record {
         path: path.into(),
-        place: Place::Line(line),
+        place: RowPlace::Line(line),
         message,
     };
     if path.extension().is_none_or(|extension| extension != "json") {
@@ -153,7 +153,7 @@ fn entries(path: &Path, bytes: &[u8]) -> Result<Vec<Parsed>, DataError> {
     })?;
     let numbered = entries.into_iter().enumerate();
     Ok(numbered
-        .map(|(index, entry)| (Place::Entry(index + 1), entry.0))
+        .map(|(index, entry)| (RowPlace::Entry(index + 1), entry.0))
         .collect())
 }
 
@@ -166,7 +166,7 @@ fn bare(error: &serde_json::Error) -> String {
 }
 
 /// What stands at a place: an object, or why there is none.
-type Parsed = (Place, Result<Object, String>);
+type Parsed = (RowPlace, Result<Object, String>);
 
 /// A JSON object in which no key is there twice.
 struct Object(Map<String, Value>);
@@ -264,7 +264,7 @@ mod tests {
         let rows = read(&path, None).unwrap();
         assert_eq!(
             (rows[0].record.clone(), rows[1].place),
-            (rows[1].record.clone(), Place::Entry(2))
+            (rows[1].record.clone(), RowPlace::Entry(2))
         );
         refused("a.jsonl", array, &["a.jsonl:1:", "JSON array"]);
         refused(

@@ -16,7 +16,7 @@ pub use burn_dataset::Dataset;
 
 pub use batch::{Batch, Collate, epoch_batches};
 pub use encode::{Encoder, Example};
-pub use error::{DataError, Place};
+pub use error::{DataError, RowPlace};
 pub use jsonl::{Row, read, rows};
 pub use question::prompt_tokens;
 pub use record::{Format, Record, Role, Turn};

@@ -8,7 +8,7 @@ use clap::{Args, Subcommand};
 use moe_cl::data::DataReport;
 use moe_core::checkpoint::Checkpoint;
 use moe_core::tokenizer::Tokenizer;
-use moe_hub::data::suites::{self, Manifest, Origins, Standing};
+use moe_hub::data::suites::{self, Manifest, Origins, Provenance};
 use moe_hub::{BaseSource, Cache, Web};
 
 use super::print_json;
@@ -81,7 +81,7 @@ fn fetch(arguments: &Fetch) -> Result<()> {
         drop(display);
         match made {
             Ok(made) => {
-                differ += usize::from(made.standing == Standing::Differ);
+                differ += usize::from(made.provenance == Provenance::Differ);
                 writeln!(stdout(), "{}/{made}", manifest.suite)?;
             }
             Err(error) => {

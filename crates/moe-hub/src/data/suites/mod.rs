@@ -22,7 +22,7 @@ pub use origin::{GITHUB_VARIABLE, Origins};
 
 /// How the files of a task stand to what the manifest says of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Standing {
+pub enum Provenance {
     /// They were there already, with the manifest's hashes.
     There,
     /// They were made, with the manifest's hashes.
@@ -41,7 +41,7 @@ pub struct Made {
     /// Lines of train, dev and test.
     pub rows: [usize; 3],
     /// Whether they are the manifest's files.
-    pub standing: Standing,
+    pub provenance: Provenance,
     /// Under which terms the texts stand.
     pub licence: String,
 }
@@ -59,14 +59,14 @@ pub fn make(
     (origins, cache, web): (&Origins, &Cache, &Web),
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Made> {
-    let made = |rows, standing| Made {
+    let made = |rows, provenance| Made {
         task: task.name.clone(),
         rows,
-        standing,
+        provenance,
         licence: task.licence.clone(),
     };
     if let Some(rows) = there(task, root) {
-        return Ok(made(rows, Standing::There));
+        return Ok(made(rows, Provenance::There));
     }
     let files = origin::fetch(task, origins, cache, web, progress)?;
     let lines = records::read(task, &files)?;
@@ -85,14 +85,14 @@ pub fn make(
         file::write(&root.join(&split.file), content.as_bytes())?;
         same &= split.is(content.as_bytes());
     }
-    let standing = match (same, chosen) {
-        (true, _) => Standing::Same,
-        (false, None) => Standing::ByRule,
-        (false, Some(_)) => Standing::Differ,
+    let provenance = match (same, chosen) {
+        (true, _) => Provenance::Same,
+        (false, None) => Provenance::ByRule,
+        (false, Some(_)) => Provenance::Differ,
     };
     Ok(made(
         contents.map(|content| content.lines().count()),
-        standing,
+        provenance,
     ))
 }
 
@@ -115,19 +115,19 @@ impl fmt::Display for Made {
             ..
         } = self;
         let [train, dev, test] = rows;
-        let standing = match self.standing {
-            Standing::There => "already there, as the manifest says (SHA-256)",
-            Standing::Same => "made, as the manifest says (SHA-256)",
-            Standing::ByRule => {
+        let provenance = match self.provenance {
+            Provenance::There => "already there, as the manifest says (SHA-256)",
+            Provenance::Same => "made, as the manifest says (SHA-256)",
+            Provenance::ByRule => {
                 "made by the rule of datasets/README.md: NOT the files that docs/RESULTS.md speaks of"
             }
-            Standing::Differ => {
+            Provenance::Differ => {
                 "made of the manifest's rows, but the SHA-256 DIFFERS: not the files that docs/RESULTS.md speaks of"
             }
         };
         write!(
             f,
-            "{task}: train {train}, dev {dev}, test {test}; {standing}; licence of the source: {licence}"
+            "{task}: train {train}, dev {dev}, test {test}; {provenance}; licence of the source: {licence}"
         )
     }
 }

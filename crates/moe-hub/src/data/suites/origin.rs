@@ -51,7 +51,7 @@ impl Origins {
 }
 
 /// A repository at one commit.
-struct Place<'a> {
+struct Repository<'a> {
     /// `github` or `hf`.
     hub: &'static str,
     /// `owner/name`.
@@ -59,7 +59,7 @@ struct Place<'a> {
     commit: &'a str,
 }
 
-impl<'a> Place<'a> {
+impl<'a> Repository<'a> {
     fn of(task: &'a Task) -> Result<Self> {
         let named = [("github", "https://github.com/"), ("hf", "hf:datasets/")];
         let (hub, repo) = named
@@ -122,25 +122,25 @@ pub fn fetch(
     web: &Web,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Files> {
-    let place = Place::of(task)?;
+    let repository = Repository::of(task)?;
     let mut get = |address: &str, path: PathBuf| -> Result<PathBuf> {
-        let token = origins.token.as_deref().filter(|_| place.hub == "hf");
+        let token = origins.token.as_deref().filter(|_| repository.hub == "hf");
         if !path.is_file() {
             web.fetch(address, token, &path, progress)
                 .map_err(|error| unavailable(task, address, &path, &error))?;
         }
         Ok(path)
     };
-    let folder = place.folder(cache);
+    let folder = repository.folder(cache);
     if is_many(task) {
-        if place.hub != "github" {
+        if repository.hub != "github" {
             return Err(SourceError::new(format!(
                 "task {}: `*` and `text_file` are for sources on GitHub",
                 task.name
             )));
         }
-        let name = format!("{}.tar.gz", place.commit);
-        let address = format!("{}/{}/archive/{name}", origins.github, place.repo);
+        let name = format!("{}.tar.gz", repository.commit);
+        let address = format!("{}/{}/archive/{name}", origins.github, repository.repo);
         let archive = get(&address, folder.join(&name))?;
         return members(&archive, &task.files)
             .map_err(|error| SourceError::io("read", &archive, &error));
@@ -148,8 +148,8 @@ pub fn fetch(
     let mut files = Files::new();
     for name in &task.files {
         let path = get(
-            &place.file(origins, name),
-            folder.join(place.commit).join(name),
+            &repository.file(origins, name),
+            folder.join(repository.commit).join(name),
         )?;
         let bytes = fs::read(&path).map_err(|error| SourceError::io("read", &path, &error))?;
         files.insert(name.clone(), bytes);

@@ -111,7 +111,7 @@ fn every_kind_of_source_is_fetched_once_and_split_by_the_rule() {
     let address = server.start();
     let name = manifest(dir.path(), "", "");
     for made in make_all(&name, &root, &cache, &address, false) {
-        assert_eq!(made.unwrap().standing, Standing::ByRule);
+        assert_eq!(made.unwrap().provenance, Provenance::ByRule);
     }
     let splits: Vec<Vec<String>> = ["test", "dev", "train"]
         .map(|split| lines(&root.join(format!("s/raw/{split}.jsonl"))))
@@ -169,7 +169,10 @@ fn rows_named_by_hash_give_the_same_bytes_and_others_are_told() {
     let made = make_all(&name, &root, &cache, &address, false)
         .remove(0)
         .unwrap();
-    assert_eq!((made.standing, made.rows), (Standing::Differ, [1, 1, 2]));
+    assert_eq!(
+        (made.provenance, made.rows),
+        (Provenance::Differ, [1, 1, 2])
+    );
     assert!(made.to_string().contains("DIFFERS"), "{made}");
     assert_eq!(lines(&root.join("s/raw/test.jsonl")), [line(9), line(2)]);
 
@@ -186,7 +189,7 @@ fn rows_named_by_hash_give_the_same_bytes_and_others_are_told() {
     let made = make_all(&name, &root, &cache, &address, true)
         .remove(0)
         .unwrap();
-    assert_eq!(made.standing, Standing::ByRule);
+    assert_eq!(made.provenance, Provenance::ByRule);
     assert!(made.to_string().contains("NOT the files"), "{made}");
 }
 

@@ -23,7 +23,7 @@ impl Saved {
         let grad = Values::of(grad);
         let mut gradients = [&self.query, &self.key, &self.value].map(|x| Buffer::new(x.len()));
         let [d_query, d_key, d_value] = gradients.each_mut().map(Buffer::pieces);
-        self.for_each_place(|place| {
+        self.for_each_key_head(|place| {
             // SAFETY: this task alone writes these heads' columns.
             unsafe { self.clear_queries(place, d_query) };
             let key = self.rotated_key(place); // [seq, head_dim]

@@ -20,7 +20,7 @@ impl Saved {
         let mut output = Buffer::new(batch * seq * heads * head_dim);
         let mut log_sums = vec![0.0; batch * heads * seq];
         let (pieces, sums) = (output.pieces(), Pieces::new(&mut log_sums));
-        self.for_each_place(|place| {
+        self.for_each_key_head(|place| {
             // SAFETY: this task alone writes these heads' columns.
             unsafe { self.clear_queries(place, pieces) };
             let key = self.rotated_key(place);

@@ -85,7 +85,7 @@ pub(crate) struct Attended {
 
 /// One key head in one batch row.
 #[derive(Clone, Copy)]
-struct Place {
+struct KeyHead {
     batch: usize,
     kv_head: usize,
 }
@@ -123,7 +123,7 @@ impl Saved {
     }
 
     /// Runs `work` on every place, on all threads.
-    fn for_each_place(&self, work: impl Fn(Place) + Sync) {
+    fn for_each_key_head(&self, work: impl Fn(KeyHead) + Sync) {
         let Sizes {
             batch, kv_heads, ..
         } = self.sizes;
@@ -131,7 +131,7 @@ impl Saved {
             batch * kv_heads,
             || (),
             |(), index| {
-                work(Place {
+                work(KeyHead {
                     batch: index / kv_heads,
                     kv_head: index % kv_heads,
                 });
@@ -139,7 +139,7 @@ impl Saved {
         );
     }
 
-    fn query_heads(&self, place: Place) -> Range<usize> {
+    fn query_heads(&self, place: KeyHead) -> Range<usize> {
         let group = self.sizes.heads / self.sizes.kv_heads;
         place.kv_head * group..(place.kv_head + 1) * group
     }
@@ -148,7 +148,7 @@ impl Saved {
         ((batch * self.sizes.seq + position) * self.sizes.heads + head) * self.sizes.head_dim
     }
 
-    fn key_at(&self, place: Place, position: usize) -> usize {
+    fn key_at(&self, place: KeyHead, position: usize) -> usize {
         let row = place.batch * self.sizes.seq + position;
         (row * self.sizes.kv_heads + place.kv_head) * self.sizes.head_dim
     }
@@ -162,7 +162,7 @@ impl Saved {
     /// # Safety
     ///
     /// Nobody else writes there.
-    unsafe fn clear_queries(&self, place: Place, out: Pieces<'_>) {
+    unsafe fn clear_queries(&self, place: KeyHead, out: Pieces<'_>) {
         let Range { start, end } = self.query_heads(place);
         for position in 0..self.sizes.seq {
             let at = self.query_at(place.batch, position, start);
@@ -193,7 +193,7 @@ impl Saved {
         &self.real[batch * self.sizes.seq + tile.first_key..][..tile.keys()]
     }
 
-    fn values(&self, place: Place, tile: Tile) -> Matrix<'_> {
+    fn values(&self, place: KeyHead, tile: Tile) -> Matrix<'_> {
         let from = &self.value[self.key_at(place, tile.first_key)..];
         Matrix::strided(from, tile.keys(), self.sizes.head_dim, self.key_row())
     }
@@ -230,7 +230,7 @@ impl Saved {
     }
 
     /// One head's keys, rotated, `[seq, head_dim]`.
-    fn rotated_key(&self, place: Place) -> Vec<f32> {
+    fn rotated_key(&self, place: KeyHead) -> Vec<f32> {
         let Sizes { seq, head_dim, .. } = self.sizes;
         let rows = gather(
             &self.key,
