@@ -1,4 +1,4 @@
-//! Checkpoints: manifests that are written aside, synced and renamed, and that prove their own integrity.
+//! The checkpoints of a run: manifests that are written aside, synced and renamed, and the parts that none of them names any more.
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -6,87 +6,16 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
-use super::{
-    Part, Parts, State, TaskState, checkpoints_of,
-    state::{FORMAT, STATE},
-};
+use super::{Part, Parts, Saved, State, TaskState, checkpoints_of, state::STATE};
 use crate::error::{Error, Result};
 
 /// Name of the file with the manifest's hash.
-const HASH: &str = "state.sha256";
+pub(super) const HASH: &str = "state.sha256";
 
 /// Checkpoints in the middle of a task that are kept.
 const NEWEST_KEPT: usize = 2;
-
-/// A checkpoint that has been read back.
-#[derive(Clone, Debug)]
-pub struct Saved {
-    /// Its directory.
-    pub path: PathBuf,
-    /// What it says.
-    pub state: State,
-    /// Where its parts are.
-    pub parts: Parts,
-}
-
-impl Saved {
-    /// Reads the checkpoint directory `path`. Its parts are there; their content is checked when it is read.
-    ///
-    /// # Errors
-    /// When a file is missing, torn or of another format.
-    pub fn open(path: &Path) -> Result<Self> {
-        let damaged = |reason: String| Error::Checkpoint {
-            path: path.into(),
-            reason,
-        };
-        let read = |name: &str| {
-            fs::read(path.join(name)).map_err(|error| damaged(format!("{name}: {error}")))
-        };
-        let bytes = read(STATE)?;
-        if let Ok(Format { format }) = serde_json::from_slice(&bytes)
-            && format != FORMAT
-        {
-            return Err(Error::CheckpointFormat {
-                path: path.into(),
-                found: format,
-                reads: FORMAT,
-            });
-        }
-        if read(HASH)? != hash(&bytes).as_bytes() {
-            return Err(damaged(format!("{STATE} does not match its recorded hash")));
-        }
-        let state: State =
-            serde_json::from_slice(&bytes).map_err(|error| damaged(format!("{STATE}: {error}")))?;
-        // Below a run's directory, whatever that is called today.
-        let whole = path.canonicalize();
-        let whole = whole.map_err(|error| damaged(error.to_string()))?;
-        let run = whole.parent().and_then(Path::parent);
-        let parts = Parts::of_run(run.ok_or_else(|| damaged("is in no run's directory".into()))?);
-        state.parts().try_for_each(|part| parts.check(part))?;
-        Ok(Self {
-            path: path.into(),
-            state,
-            parts,
-        })
-    }
-
-    /// An error about this checkpoint.
-    pub fn damaged(&self, reason: impl Into<String>) -> Error {
-        Error::Checkpoint {
-            path: self.path.clone(),
-            reason: reason.into(),
-        }
-    }
-}
-
-/// All that is read of a manifest of another format.
-#[derive(Deserialize)]
-struct Format {
-    format: u32,
-}
 
 /// The checkpoints of a run, for the one process that writes them.
 #[derive(Debug)]
@@ -243,44 +172,8 @@ impl Checkpoints {
     }
 }
 
-/// The newest checkpoint of the run in `run` that `wanted` takes and `read` can make something of, with a warning for each damaged
-/// one that was passed over; none where there is none at all.
-///
-/// # Errors
-/// When the directory cannot be listed, when a checkpoint is of another format, or when there are checkpoints and all are damaged.
-pub fn newest<T>(
-    run: &Path,
-    wanted: impl Fn(&State) -> bool,
-    read: impl Fn(&Saved) -> Result<T>,
-) -> Result<(Option<T>, Vec<String>)> {
-    let mut warnings = Vec::new();
-    for path in listed(&checkpoints_of(run))?.into_iter().rev() {
-        let opened = Saved::open(&path).and_then(|saved| match wanted(&saved.state) {
-            true => read(&saved).map(Some),
-            false => Ok(None),
-        });
-        match opened {
-            Ok(Some(found)) => return Ok((Some(found), warnings)),
-            Ok(None) => {}
-            Err(Error::Checkpoint { path, reason }) => {
-                let error = Error::Checkpoint { path, reason };
-                warnings.push(format!("{error}; the one before it is used"));
-            }
-            Err(error) => return Err(error),
-        }
-    }
-    match warnings.pop() {
-        None => Ok((None, warnings)),
-        Some(last) => Err(Error::RunDirectory {
-            path: run.into(),
-            problem: format!("has no whole checkpoint: {last}")
-                .replace("; the one before it is used", ""),
-        }),
-    }
-}
-
 /// Checkpoint directories, oldest first.
-fn listed(directory: &Path) -> Result<Vec<PathBuf>> {
+pub(super) fn listed(directory: &Path) -> Result<Vec<PathBuf>> {
     let entries = match fs::read_dir(directory) {
         Ok(entries) => entries,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -304,6 +197,6 @@ fn listed(directory: &Path) -> Result<Vec<PathBuf>> {
     Ok(paths)
 }
 
-fn hash(bytes: &[u8]) -> String {
+pub(super) fn hash(bytes: &[u8]) -> String {
     hex::encode(Sha256::digest(bytes))
 }

@@ -14,11 +14,13 @@
 mod checkpoints;
 mod lock;
 mod parts;
+mod saved;
 mod state;
 
-pub use checkpoints::{Checkpoints, Saved, newest};
+pub use checkpoints::Checkpoints;
 pub use lock::Lock;
 pub use parts::{Part, Parts};
+pub use saved::{Saved, newest};
 pub(crate) use state::FORMAT;
 pub use state::{
     BaseRecord, HeadForm, KeptRows, Layout, Learnt, Progress, Stage, State, Stored, StoredFeatures,

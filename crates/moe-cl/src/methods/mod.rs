@@ -8,12 +8,15 @@ mod ewc;
 mod importance;
 mod joint;
 mod linear_probe;
+mod loss;
 mod lwf;
 mod mocl;
 mod moe_cl;
 mod o_lora;
+mod options;
 mod own;
 mod per_task;
+mod piece;
 mod rehearsal;
 mod replay;
 mod sequential;
@@ -21,15 +24,11 @@ mod slao;
 
 use std::{io, ops::Range};
 
-use burn::{
-    optim::GradientsParams,
-    tensor::{Device, Tensor},
-};
+use burn::{optim::GradientsParams, tensor::Device};
 use moe_core::model::Decoder;
 use moe_lora::{Catalogue, ExpertId, LoraConfig, LoraDropout, Mix, Routing, Texts};
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
-use serde::{Serialize, de::DeserializeOwned};
 
 pub use a_gem::{AGem, dot, project};
 pub use card::Card;
@@ -38,21 +37,26 @@ pub use ewc::{Ewc, EwcConfig, EwcMode, fisher};
 pub use importance::{Anchor, Importance, penalty};
 pub use joint::Joint;
 pub use linear_probe::LinearProbe;
+pub use loss::Loss;
+use loss::{loss_of_hidden, routed_loss};
 pub use lwf::{Lwf, LwfConfig};
 pub use mocl::Mocl;
 pub use moe_cl::{
     DISCRIMINATOR_LOSS, DiscriminatorLoss, Experts, Gate, Mode, MoeCl, MoeClConfig, SharedExpert,
 };
 pub use o_lora::{OLora, OLoraConfig, OLoraTest, overlap};
+pub use options::{Bounded, Options, method};
 pub use own::{Own, OwnForm};
 pub use per_task::PerTask;
+pub use piece::Piece;
+use piece::only_json;
 pub use rehearsal::{Kept, RehearsalConfig, Reservoir};
 pub use replay::Replay;
 pub use sequential::{Sequential, SequentialConfig, Weights};
 pub use slao::Slao;
 
 use crate::{
-    config::{MethodConfig, Objective},
+    config::Objective,
     data::{Batch, Collate, Example},
     learner::{Learner, TaskExperts},
 };
@@ -132,40 +136,6 @@ pub struct LearntTask<'a> {
     pub collate: Collate<'a>,
     /// Draws of the method itself.
     pub rng: ChaCha8Rng,
-}
-
-/// The loss of one batch. Gradients flow from `total`; the parts are for the log.
-pub struct Loss {
-    /// What is minimised, shape `[1]`.
-    pub total: Tensor<1>,
-    /// Loss of the task alone, shape `[1]`, detached.
-    pub task: Tensor<1>,
-    /// What else the method has to say of the batch: figures by their names in [`Event::Step`](crate::events::Event::Step), shape
-    /// `[1]` each, detached.
-    pub figures: Vec<(&'static str, Tensor<1>)>,
-}
-
-impl Loss {
-    /// The loss of the task and nothing else, shape `[1]`.
-    fn of_task(loss: Tensor<1>) -> Self {
-        Self {
-            task: loss.clone().detach(),
-            total: loss,
-            figures: Vec::new(),
-        }
-    }
-
-    /// The figure called `name`, shape `[1]`; none where the method does not have it.
-    pub fn figure(&self, name: &str) -> Option<Tensor<1>> {
-        let named = |(called, _): &&(&str, Tensor<1>)| *called == name;
-        self.figures.iter().find(named).map(|(_, it)| it.clone())
-    }
-
-    /// With another term to minimise, shape `[1]`.
-    fn plus(mut self, term: Tensor<1>) -> Self {
-        self.total = self.total + term;
-        self
-    }
 }
 
 /// A continual-learning method. What a method does not say for itself is done as plain fine-tuning does it: one adapter, which every
@@ -260,124 +230,6 @@ pub trait Method {
             Some(piece) => Err(piece.foreign()),
         }
     }
-}
-
-/// A named piece of what a method remembers.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Piece {
-    /// Its name, unique in the method.
-    pub name: String,
-    /// Its content.
-    pub bytes: Vec<u8>,
-    /// Whether a piece of this name never changes again.
-    pub settled: bool,
-}
-
-impl Piece {
-    /// A piece of JSON.
-    fn json(name: impl Into<String>, value: &impl Serialize) -> io::Result<Self> {
-        Ok(Self {
-            name: name.into(),
-            bytes: serde_json::to_vec(value)?,
-            settled: false,
-        })
-    }
-
-    /// The error of a piece that is not this method's.
-    fn foreign(&self) -> io::Error {
-        let message = format!("`{}` is no memory of this method", self.name);
-        io::Error::new(io::ErrorKind::InvalidData, message)
-    }
-}
-
-/// The one piece of JSON of a method that has no other; before its first task there is none.
-///
-/// # Errors
-/// When there is another piece, or it is of another form.
-fn only_json<T: DeserializeOwned + Default>(memory: &[Piece], name: &str) -> io::Result<T> {
-    match memory {
-        [] => Ok(T::default()),
-        [piece] if piece.name == name => Ok(serde_json::from_slice(&piece.bytes)?),
-        [piece, ..] => Err(piece.foreign()),
-    }
-}
-
-/// The method that a configuration names, for a stream of `tasks` tasks.
-pub fn method(config: &MethodConfig, tasks: usize) -> Box<dyn Method> {
-    config.options().method(tasks)
-}
-
-/// What is written of a method in an experiment.
-pub trait Options {
-    /// The method before its first task, for a stream of `tasks` tasks.
-    fn method(&self, tasks: usize) -> Box<dyn Method>;
-
-    /// The numbers among the options, and the range that each has to be in.
-    fn numbers(&self) -> Vec<Bounded> {
-        Vec::new()
-    }
-}
-
-/// A number of the `[method]` table.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Bounded {
-    /// Its key.
-    pub key: &'static str,
-    /// Its value.
-    pub value: f64,
-    /// The least and the largest that it may be.
-    pub range: (f64, f64),
-    /// What is said of one that is not.
-    pub rule: &'static str,
-}
-
-impl Bounded {
-    /// Something that a term of the loss is multiplied with.
-    fn weight(key: &'static str, value: f64) -> Self {
-        Self {
-            key,
-            value,
-            range: (0.0, f64::MAX),
-            rule: "must be at least 0 and finite",
-        }
-    }
-
-    /// A number of things.
-    fn count(key: &'static str, value: usize) -> Self {
-        Self {
-            key,
-            value: value as f64,
-            range: (1.0, f64::MAX),
-            rule: "must be at least 1",
-        }
-    }
-}
-
-/// Forward through one routing and the loss of the task: what every method without an adversary does.
-fn routed_loss(step: &Step<'_>, routing: &Routing) -> Loss {
-    let forward = step.learner.catalogue.forward(
-        step.base,
-        &step.batch.texts,
-        routing,
-        None,
-        step.dropout.as_ref(),
-    );
-    loss_of_hidden(step, forward.hidden)
-}
-
-/// The loss of the task at `hidden [batch, seq, d_model]`.
-fn loss_of_hidden(step: &Step<'_>, hidden: Tensor<3>) -> Loss {
-    let Step {
-        base,
-        learner,
-        batch,
-        task,
-        objective,
-        ..
-    } = *step;
-    Loss::of_task(crate::objective::task_loss(
-        objective, base, learner, task, hidden, batch,
-    ))
 }
 
 /// The experts, those of other tasks constants, so that no gradient reaches them.

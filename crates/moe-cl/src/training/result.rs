@@ -4,9 +4,12 @@ use std::{fs, io, path::Path};
 
 use serde::{Deserialize, Serialize};
 
-use super::infer::RightAnswers;
+use super::infer::{Known, RightAnswers};
 use crate::{
+    config::Experiment,
+    directory::{Progress, Saved, Stage},
     error::{Error, Result},
+    methods::method,
     metrics::{AccuracyMatrix, Inferred, Summary},
 };
 
@@ -45,6 +48,67 @@ pub struct RunResult {
     /// Bytes that the method keeps of the finished tasks besides the learner, as they are written in the last checkpoint.
     #[serde(default)]
     pub method_memory: u64,
+}
+
+impl RunResult {
+    /// What the scores so far, `stages`, tell of a run, whose process has just begun.
+    pub(super) fn so_far(
+        experiment: &Experiment,
+        progress: &Progress,
+        tasks: Vec<String>,
+        stages: Vec<Stage>,
+        answers: Vec<RightAnswers>,
+        method_memory: u64,
+    ) -> Self {
+        let (mut scores, inferred): (Vec<_>, Vec<_>) = stages
+            .into_iter()
+            .map(|stage| (stage.scores, stage.inferred))
+            .unzip();
+        let rows = scores.split_off(scores.len().min(1));
+        let matrix = AccuracyMatrix {
+            baseline: scores.pop().unwrap_or_default(),
+            rows,
+        };
+        Self {
+            name: experiment.name.clone(),
+            method: method(&experiment.method, tasks.len()).name(),
+            seed: experiment.seed,
+            tasks,
+            summary: matrix.summary(),
+            matrix,
+            inferred: inferred.into_iter().flatten().collect(),
+            answers,
+            steps: progress.step,
+            real_tokens: progress.real_tokens,
+            training_seconds: progress.training_seconds,
+            seconds: 0.0,
+            peak_memory: peak_memory(),
+            method_memory,
+        }
+    }
+
+    /// The outcome that a checkpoint tells of.
+    ///
+    /// # Errors
+    /// When a part is damaged.
+    pub(super) fn of_checkpoint(saved: &Saved) -> Result<Self> {
+        let state = &saved.state;
+        let learnt = state.tasks.iter().take(state.progress.task);
+        let answers = learnt.map(|task| match &task.answers {
+            Some(part) => Ok(saved.json::<Known>(part)?.right),
+            None => Ok(RightAnswers::default()),
+        });
+        let names = state.tasks.iter().map(|task| task.config.name.clone());
+        let memory = state.layout.memory.iter().map(|it| it.part.bytes);
+        Ok(Self::so_far(
+            &state.experiment,
+            &state.progress,
+            names.collect(),
+            saved.stages()?,
+            answers.collect::<Result<_>>()?,
+            memory.sum(),
+        ))
+    }
 }
 
 /// Writes the result of the run in `out`.

@@ -2,12 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{result::write_result, trained::result_from};
+use super::result::{RunResult, write_result};
 use crate::{
     directory::{Checkpoints, Lock, Saved, Stage, State, newest, run_of},
     error::{Error, Result},
     events::{Event, JsonLog, Recorder},
-    methods::method,
 };
 
 /// A way back, before it is taken.
@@ -82,8 +81,7 @@ impl Rollback {
         let mut state = saved.state.clone();
         state.tasks.truncate(state.progress.task);
         for part in &mut state.stages {
-            let mut stage: Stage = serde_json::from_slice(&saved.parts.get(part)?)
-                .map_err(|error| saved.damaged(error.to_string()))?;
+            let mut stage: Stage = saved.json(part)?;
             stage.scores.truncate(state.tasks.len());
             let bytes = serde_json::to_vec(&stage).map_err(std::io::Error::from)?;
             *part = saved.parts.put(&bytes)?;
@@ -91,14 +89,14 @@ impl Rollback {
         checkpoints.save(&state, state.experiment.training.keep)?;
         checkpoints.sweep(std::iter::empty())?;
         let saved = Saved { state, ..saved };
-        let result = result_from(&saved)?;
+        let result = RunResult::of_checkpoint(&saved)?;
         write_result(&out, &result)?;
         let path = out.join("events.jsonl");
         let log = JsonLog::resume(&path, result.steps);
         let mut log = log.map_err(|source| Error::File { path, source })?;
         log.record(&Event::RunStarted {
             name: result.name.clone(),
-            method: method(&saved.state.experiment.method, result.tasks.len()).name(),
+            method: result.method.clone(),
             seed: result.seed,
             tasks: result.tasks.clone(),
             total_steps: result.steps,

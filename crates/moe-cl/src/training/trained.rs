@@ -7,22 +7,21 @@ use moe_lora::Routing;
 
 use super::{
     evaluate::{Evaluation, Scores},
-    infer::{Known, RightAnswers, Sent, evaluation_features},
+    infer::{Sent, evaluation_features},
     prepare::prepare,
     read::{kept_task, memory_of, model_of},
-    result::{RunResult, peak_memory},
     stream::Task,
 };
 use crate::{
     base::Base,
     config::{Experiment, Split},
     data::Example,
-    directory::{Saved, Stage, State, newest, run_of},
+    directory::{Saved, State, newest, run_of},
     error::{Error, Result},
     events::Recorder,
     learner::Learner,
     methods::{Method, method},
-    metrics::{AccuracyMatrix, Inferred},
+    metrics::Inferred,
     predict::class_scores,
     recognizer::{Matrix, Recognized, TaskRecognizer, pooled_features},
     task_model::{TaskChoice, TaskModel},
@@ -272,56 +271,4 @@ impl<'a> Trained<'a> {
             tasks,
         }
     }
-}
-
-/// The outcome that a checkpoint tells of.
-///
-/// # Errors
-/// When a part is damaged.
-pub(super) fn result_from(saved: &Saved) -> Result<RunResult> {
-    let Saved { state, parts, .. } = saved;
-    let read = |part| -> Result<Stage> {
-        serde_json::from_slice(&parts.get(part)?).map_err(|error| saved.damaged(error.to_string()))
-    };
-    let stages = state
-        .stages
-        .iter()
-        .map(read)
-        .collect::<Result<Vec<Stage>>>()?;
-    let mut scores = stages.iter().map(|stage| stage.scores.clone());
-    let matrix = AccuracyMatrix {
-        baseline: scores.next().unwrap_or_default(),
-        rows: scores.collect(),
-    };
-    let answers = state.tasks.iter().take(state.progress.task).map(|task| {
-        let Some(part) = &task.answers else {
-            return Ok(RightAnswers::default());
-        };
-        let known: Known = serde_json::from_slice(&parts.get(part)?)
-            .map_err(|error| saved.damaged(error.to_string()))?;
-        Ok(known.right)
-    });
-    Ok(RunResult {
-        name: state.experiment.name.clone(),
-        method: method(&state.experiment.method, state.tasks.len()).name(),
-        seed: state.experiment.seed,
-        tasks: state
-            .tasks
-            .iter()
-            .map(|task| task.config.name.clone())
-            .collect(),
-        summary: matrix.summary(),
-        matrix,
-        inferred: stages
-            .into_iter()
-            .filter_map(|stage| stage.inferred)
-            .collect(),
-        answers: answers.collect::<Result<_>>()?,
-        steps: state.progress.step,
-        real_tokens: state.progress.real_tokens,
-        training_seconds: state.progress.training_seconds,
-        seconds: 0.0,
-        peak_memory: peak_memory(),
-        method_memory: state.layout.memory.iter().map(|it| it.part.bytes).sum(),
-    })
 }

@@ -1,7 +1,10 @@
 //! The loop over the stream: prepare a task, take its steps, let the method remember, score, save.
 
 mod persist;
+mod restore;
 mod score;
+mod shelf;
+mod stored;
 mod take_step;
 
 use std::{collections::BTreeMap, ops::Range};
@@ -9,12 +12,12 @@ use std::{collections::BTreeMap, ops::Range};
 use burn::optim::ModuleOptimizer;
 use moe_lora::Routing;
 
-use self::persist::StoredParts;
+use self::stored::StoredParts;
 use super::{
     evaluate::share,
     infer::{Known, RightAnswers},
     prepare::{fresh_optimizer, prepare, untrained},
-    result::{RunResult, peak_memory},
+    result::RunResult,
     step::trained_parameters,
     stream::{StageStep, Task, stage_steps},
 };
@@ -26,7 +29,6 @@ use crate::{
     events::{Event, Recorder, now},
     learner::Learner,
     methods::{LearntTask, Method, method},
-    metrics::AccuracyMatrix,
     recognizer::{Matrix, TaskRecognizer, pooled_features},
     seeds::{Purpose, Seeds},
 };
@@ -274,38 +276,17 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    /// The scores so far as a matrix.
-    pub(in crate::training) fn matrix(&self) -> AccuracyMatrix {
-        let mut scores = self.stages.iter().map(|stage| stage.scores.clone());
-        AccuracyMatrix {
-            baseline: scores.next().unwrap_or_default(),
-            rows: scores.collect(),
-        }
-    }
-
     /// The outcome so far.
     pub(in crate::training) fn result(&self, seconds: f64) -> RunResult {
-        let matrix = self.matrix();
         let learnt = 0..self.progress.task;
-        RunResult {
-            name: self.experiment.name.clone(),
-            method: self.method.name(),
-            seed: self.experiment.seed,
-            tasks: self.task_names(),
-            summary: matrix.summary(),
-            matrix,
-            inferred: self
-                .stages
-                .iter()
-                .filter_map(|it| it.inferred.clone())
-                .collect(),
-            answers: learnt.map(|task| self.known[task].right.clone()).collect(),
-            steps: self.progress.step,
-            real_tokens: self.progress.real_tokens,
-            training_seconds: self.progress.training_seconds,
-            seconds,
-            peak_memory: peak_memory(),
-            method_memory: self.stored.memory_bytes(),
-        }
+        let so_far = RunResult::so_far(
+            &self.experiment,
+            &self.progress,
+            self.task_names(),
+            self.stages.clone(),
+            learnt.map(|task| self.known[task].right.clone()).collect(),
+            self.stored.memory_bytes(),
+        );
+        RunResult { seconds, ..so_far }
     }
 }

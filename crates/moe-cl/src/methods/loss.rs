@@ -1,0 +1,66 @@
+//! The loss of one batch, and the forward pass of the methods that have nothing to add to it.
+
+use burn::tensor::Tensor;
+use moe_lora::Routing;
+
+use super::Step;
+use crate::objective::task_loss;
+
+/// The loss of one batch. Gradients flow from `total`; the parts are for the log.
+pub struct Loss {
+    /// What is minimised, shape `[1]`.
+    pub total: Tensor<1>,
+    /// Loss of the task alone, shape `[1]`, detached.
+    pub task: Tensor<1>,
+    /// What else the method has to say of the batch: figures by their names in [`Event::Step`](crate::events::Event::Step), shape
+    /// `[1]` each, detached.
+    pub figures: Vec<(&'static str, Tensor<1>)>,
+}
+
+impl Loss {
+    /// The loss of the task and nothing else, shape `[1]`.
+    pub(super) fn of_task(loss: Tensor<1>) -> Self {
+        Self {
+            task: loss.clone().detach(),
+            total: loss,
+            figures: Vec::new(),
+        }
+    }
+
+    /// The figure called `name`, shape `[1]`; none where the method does not have it.
+    pub fn figure(&self, name: &str) -> Option<Tensor<1>> {
+        let named = |(called, _): &&(&str, Tensor<1>)| *called == name;
+        self.figures.iter().find(named).map(|(_, it)| it.clone())
+    }
+
+    /// With another term to minimise, shape `[1]`.
+    pub(super) fn plus(mut self, term: Tensor<1>) -> Self {
+        self.total = self.total + term;
+        self
+    }
+}
+
+/// Forward through one routing and the loss of the task: what every method without an adversary does.
+pub(super) fn routed_loss(step: &Step<'_>, routing: &Routing) -> Loss {
+    let forward = step.learner.catalogue.forward(
+        step.base,
+        &step.batch.texts,
+        routing,
+        None,
+        step.dropout.as_ref(),
+    );
+    loss_of_hidden(step, forward.hidden)
+}
+
+/// The loss of the task at `hidden [batch, seq, d_model]`.
+pub(super) fn loss_of_hidden(step: &Step<'_>, hidden: Tensor<3>) -> Loss {
+    let Step {
+        base,
+        learner,
+        batch,
+        task,
+        objective,
+        ..
+    } = *step;
+    Loss::of_task(task_loss(objective, base, learner, task, hidden, batch))
+}
