@@ -1,3 +1,5 @@
+mod described;
+
 use std::ops::Range;
 
 use burn::module::Module;
@@ -177,11 +179,6 @@ impl Catalogue {
         }
     }
 
-    /// An expert of that description without its weights, on `device`: what stored weights are read into.
-    pub fn described_expert(&self, info: &ExpertInfo, device: &Device) -> Expert {
-        Expert::new(info.clone(), self.fresh_layers(info, 0, device))
-    }
-
     /// Takes an expert out; its id is not given again.
     ///
     /// # Panics
@@ -215,51 +212,6 @@ impl Catalogue {
         self.gates.push(Gate::new(info, layers.collect()));
         self.next.gate = GateId(id.0 + 1);
         id
-    }
-
-    /// The catalogue of the experts and gates that `experts` and `gates` describe, without their weights, on `device`: what stored
-    /// weights are read into. `next` are the ids to be given from then on.
-    pub fn described(
-        mut self,
-        experts: &[ExpertInfo],
-        gates: &[GateInfo],
-        next: NextIds,
-        device: &Device,
-    ) -> Self {
-        let expert = |info| self.described_expert(info, device);
-        let experts = experts.iter().map(expert).collect();
-        let d_model = self.shape.base.d_model;
-        let gate = |info: &GateInfo| {
-            let layer = |_| TokenGate::new(d_model, info.columns, GateInit::Zeros, device);
-            Gate::new(info.clone(), self.layers().map(layer).collect())
-        };
-        let gates = gates.iter().map(gate).collect();
-        self.experts = experts;
-        self.gates = gates;
-        self.next = next;
-        self
-    }
-
-    /// With `change` on every expert and `change_gate` on every gate.
-    ///
-    /// # Errors
-    /// The first that one of them gives.
-    pub fn try_map<E>(
-        mut self,
-        change: impl FnMut(Expert) -> std::result::Result<Expert, E>,
-        change_gate: impl FnMut(Gate) -> std::result::Result<Gate, E>,
-    ) -> std::result::Result<Self, E> {
-        self.experts = self
-            .experts
-            .into_iter()
-            .map(change)
-            .collect::<std::result::Result<_, E>>()?;
-        self.gates = self
-            .gates
-            .into_iter()
-            .map(change_gate)
-            .collect::<std::result::Result<_, E>>()?;
-        Ok(self)
     }
 
     /// The experts that `routing` names, in decoder layer `layer`; none where the layer is not adapted or the base answers alone.
