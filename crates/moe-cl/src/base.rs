@@ -15,7 +15,7 @@ use sha2::{Digest, Sha256};
 
 use crate::{
     config::Experiment,
-    data::Collate,
+    data::{Collate, Writer},
     error::{Error, Result},
     trunk::{Trunk, TrunkCache},
 };
@@ -191,6 +191,20 @@ impl Base {
                 cache,
             }),
         }
+    }
+
+    /// How conversations become its tokens.
+    pub fn writer(&self) -> Writer<'_> {
+        Writer {
+            tokenizer: &self.tokenizer,
+            chat: self.chat.as_ref(),
+            end: self.end(),
+        }
+    }
+
+    /// Tokens at which an answer stops.
+    pub fn stops(&self) -> &[u32] {
+        &self.decoder.config().eos_token_ids
     }
 
     /// Token that ends an answer.

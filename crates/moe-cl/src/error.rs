@@ -112,6 +112,12 @@ pub enum Error {
         /// Names of the tasks that there are.
         known: String,
     },
+    /// The task of a text cannot be inferred.
+    #[error("the task cannot be inferred: {problem}; name a task (--task NAME)")]
+    NothingToInfer {
+        /// Why not.
+        problem: String,
+    },
     /// The base has fewer layers than the router wants below its features.
     #[error("`router.layer` is {asked}, but the base has {layers} layers")]
     RecognizerLayer {

@@ -5,15 +5,15 @@ use moe_core::model::Decoder;
 use moe_lora::{Catalogue, Routing};
 use serde::{Deserialize, Serialize};
 
-use crate::{data::Collate, head::Head, methods::Own};
+use crate::{config::Objective, data::Collate, head::Head, methods::Own};
 
 /// The trainable part of a continual learner; a frozen base stays outside.
 #[derive(Module, Debug)]
 pub struct Learner {
     /// Experts and gates.
     pub catalogue: Catalogue,
-    /// One head per task; empty when labels are generated as text.
-    pub heads: Vec<Head>,
+    /// Per task that is prepared: its head; none where answers are written as text.
+    pub heads: Vec<Option<Head>>,
     /// What the method trains besides, where it does.
     pub own: Option<Own>,
     /// Per task that is prepared, in order: who answers for it.
@@ -49,6 +49,22 @@ impl Learner {
             heads: Vec::new(),
             own: None,
             tasks: Vec::new(),
+        }
+    }
+
+    /// The head of `task`; none where its answers are written as text.
+    pub fn head(&self, task: usize) -> Option<&Head> {
+        self.heads.get(task)?.as_ref()
+    }
+
+    /// How the answers of `task` are given.
+    ///
+    /// # Panics
+    /// When the task has not been prepared.
+    pub fn objective(&self, task: usize) -> Objective {
+        match self.heads[task] {
+            Some(_) => Objective::Heads,
+            None => Objective::Instruction,
         }
     }
 

@@ -26,7 +26,7 @@ pub use error::{Error, Result};
 pub use head::Head;
 pub use learner::{Learner, TaskExperts};
 pub use objective::{cross_entropy, task_loss};
-pub use predict::{class_scores, label_scores, predict};
+pub use predict::{class_scores, label_scores, predict, write_answers};
 pub use seeds::{Purpose, Seeds};
 pub use task_model::{TaskChoice, TaskModel};
 pub use task_vectors::TaskVectors;

@@ -21,8 +21,8 @@ pub fn task_loss(
 ) -> Tensor<1> {
     match objective {
         Objective::Heads => {
-            let logits = learner.heads[task].forward(hidden, batch);
-            cross_entropy(logits, &batch.labels)
+            let head = learner.head(task).expect("a task with a head");
+            cross_entropy(head.forward(hidden, batch), &batch.labels)
         }
         Objective::Instruction => {
             let targets: Vec<usize> = batch.answer_tokens.iter().map(|&t| t as usize).collect();

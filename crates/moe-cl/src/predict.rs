@@ -1,68 +1,81 @@
-//! Predictions: the best class of a head, or the label whose whole text is the most probable answer.
+//! Predictions: the best class of a head, the label whose whole text is the most probable answer, or an answer in free text.
 
 use burn::tensor::{Bool, Device, Int, Tensor, TensorData, activation::log_softmax};
 use moe_core::{
-    generate::{CausalLm, Side, pad as pad_rows},
+    generate::{CausalLm, Sampling, Side, generate, pad as pad_rows},
     model::KvCache,
 };
 
 use crate::{
     base::Base,
-    config::Objective,
     data::Example,
+    error::Result,
+    head::Head,
     learner::Learner,
     task_model::{TaskChoice, TaskModel},
 };
 
 /// Index of the predicted label for each example. `learner` is off the autodiff device.
 ///
-/// `answers` holds the tokens of each label as an answer (`Instruction` only).
+/// `answers` holds the tokens of each label as an answer, where labels are written.
 pub fn predict(
-    objective: Objective,
     base: &Base,
     learner: &Learner,
     choice: TaskChoice<'_>,
     examples: &[&Example],
     answers: &[Vec<u32>],
 ) -> Vec<usize> {
-    argmax_rows(class_scores(
-        objective, base, learner, choice, examples, answers,
-    ))
+    argmax_rows(class_scores(base, learner, choice, examples, answers))
 }
 
 /// Scores of the task's labels for each example, `[examples, labels]`: the head's logits, or the log-probability of each label as
 /// an answer. The softmax over a row is the distribution over the labels. Arguments as for [`predict`].
 pub fn class_scores(
-    objective: Objective,
     base: &Base,
     learner: &Learner,
     choice: TaskChoice<'_>,
     examples: &[&Example],
     answers: &[Vec<u32>],
 ) -> Tensor<2> {
-    let decoder = learner.decoder(&base.decoder);
-    match objective {
-        Objective::Heads => {
-            let head = &learner.heads[choice.task];
-            head.score(text_features(base, learner, choice, examples))
-        }
-        Objective::Instruction => {
-            let prompts: Vec<Vec<u32>> = examples
-                .iter()
-                .map(|example| example.tokens[..example.answer.start].to_vec())
-                .collect();
-            let model = TaskModel::new(decoder, learner, choice);
-            label_scores(&model, &prompts, answers, base.pad())
+    match learner.head(choice.task) {
+        Some(head) => head.score(text_features(base, learner, choice, head, examples)),
+        None => {
+            let model = TaskModel::new(learner.decoder(&base.decoder), learner, choice);
+            label_scores(&model, &prompts(examples), answers, base.pad())
         }
     }
 }
 
-/// What the task's head reads of each text, `[examples, d_model]`, with the
-/// experts of the choice. Arguments as for [`predict`].
-pub(crate) fn text_features(
+/// What is written after each example, of at most `room` tokens with its end: the most probable token each time, until one ends the
+/// answer. `learner` is off the autodiff device.
+///
+/// # Errors
+/// When the tokenizer cannot read what was written.
+pub fn write_answers(
     base: &Base,
     learner: &Learner,
     choice: TaskChoice<'_>,
+    examples: &[&Example],
+    room: usize,
+) -> Result<Vec<String>> {
+    let model = TaskModel::new(learner.decoder(&base.decoder), learner, choice);
+    let greedy = Sampling::greedy();
+    let written = generate(&model, &prompts(examples), room, &greedy, base.stops());
+    let text = |tokens: Vec<u32>| Ok(base.tokenizer.decode(&tokens, true)?.trim().to_owned());
+    written.into_iter().map(text).collect()
+}
+
+fn prompts(examples: &[&Example]) -> Vec<Vec<u32>> {
+    examples.iter().map(|it| it.tokens.clone()).collect()
+}
+
+/// What the `head` of the task reads of each text, `[examples, d_model]`, with the
+/// experts of the choice. Arguments as for [`predict`].
+fn text_features(
+    base: &Base,
+    learner: &Learner,
+    choice: TaskChoice<'_>,
+    head: &Head,
     examples: &[&Example],
 ) -> Tensor<2> {
     let decoder = learner.decoder(&base.decoder);
@@ -72,7 +85,7 @@ pub(crate) fn text_features(
     let hidden = learner
         .catalogue
         .forward_mixed(decoder, &batch.texts, &mix, None);
-    learner.heads[choice.task].features(hidden, &batch)
+    head.features(hidden, &batch)
 }
 
 /// Log-probability of each whole answer after each prompt, `[prompts, answers]`.

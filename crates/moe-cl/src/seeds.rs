@@ -29,6 +29,8 @@ pub enum Purpose {
     Stage = 8,
     /// First weights of a task's classification head (`index` = task).
     Head = 9,
+    /// Which training records are kept out to be scored, where a task names no file for that (`index` = task).
+    Split = 10,
 }
 
 /// The configured seed of a run.

@@ -4,7 +4,9 @@ mod base;
 mod commands;
 mod download;
 mod failure;
+mod model;
 mod progress;
+mod writing;
 
 use std::io::{self, IsTerminal};
 use std::process::ExitCode;

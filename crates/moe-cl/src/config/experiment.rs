@@ -10,10 +10,11 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    AdaptersConfig, ConfigError, EvaluationConfig, MethodConfig, RouterConfig, TrainingConfig,
+    AdaptersConfig, ConfigError, EvaluationConfig, MethodConfig, Objective, RouterConfig, TrainingConfig,
     document::{Document, Sources},
     sense, strict,
 };
+use crate::metrics::TextMetric;
 
 /// A continual-learning experiment: a base model that learns a stream of tasks with a method.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -115,7 +116,7 @@ impl Default for DataConfig {
     }
 }
 
-/// One task of the stream. Its files are JSON Lines, relative to `data.root`.
+/// One task of the stream. Its files are JSON Lines, JSON arrays (`.json`) or tables (`.csv`, `.tsv`), relative to `data.root`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TaskConfig {
@@ -123,10 +124,10 @@ pub struct TaskConfig {
     pub name: String,
     /// Texts to learn from.
     pub train: PathBuf,
-    /// Texts to choose settings on; needed where `evaluation.split = "dev"`.
+    /// Texts to choose settings on. Absent with `evaluation.split = "dev"`: a tenth of the training texts, at most 1,000.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dev: Option<PathBuf>,
-    /// Texts to report on; needed where `evaluation.split = "test"`.
+    /// Texts to report on. Absent with `evaluation.split = "test"`: a tenth of the training texts, at most 1,000.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub test: Option<PathBuf>,
     /// The labels, in the order of the head's outputs. Absent: those of the training file, sorted.
@@ -135,6 +136,12 @@ pub struct TaskConfig {
     /// What is asked about each text, for the instruction objective.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub instruction: Option<String>,
+    /// How a text is turned into an answer. Absent: `training.objective`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub objective: Option<Objective>,
+    /// How answers in free text are scored. Absent: `exact_match` where all of them are short, else `rouge_l`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metric: Option<TextMetric>,
 }
 
 impl Experiment {

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use super::{Experiment, MethodConfig, Objective, Split, TaskConfig};
+use super::{Experiment, MethodConfig, Objective, TaskConfig};
 
 /// The dotted key of the first value that makes no sense, and what it should be.
 pub(super) fn first_nonsense(experiment: &Experiment) -> Option<(String, String)> {
@@ -133,7 +133,7 @@ pub(super) fn first_nonsense(experiment: &Experiment) -> Option<(String, String)
     if base.source.trim().is_empty() {
         return Some(("base.source".into(), "must name a base model".into()));
     }
-    first_nonsense_of(tasks).or_else(|| lacking_split(experiment))
+    first_nonsense_of(tasks)
 }
 
 /// The same of a list of tasks.
@@ -143,20 +143,6 @@ pub(super) fn first_nonsense_of(tasks: &[TaskConfig]) -> Option<(String, String)
     }
     (0..tasks.len()).find_map(|index| {
         task_nonsense(tasks, index).map(|(key, rule)| (format!("tasks.{index}.{key}"), rule))
-    })
-}
-
-/// The first task without the rows that are to be scored.
-fn lacking_split(experiment: &Experiment) -> Option<(String, String)> {
-    let lacking = experiment.tasks.iter().enumerate();
-    lacking.into_iter().find_map(|(index, task)| {
-        let (key, file) = match experiment.evaluation.split {
-            Split::Dev => ("dev", &task.dev),
-            Split::Test => ("test", &task.test),
-        };
-        let message = format!("is missing, and evaluation.split = \"{key}\" needs it");
-        file.is_none()
-            .then(|| (format!("tasks.{index}.{key}"), message))
     })
 }
 

@@ -53,7 +53,7 @@ impl Batch {
                 tokens[start + column] = i64::from(token);
                 real[start + column] = true;
             }
-            for position in example.answer.clone() {
+            for position in example.answers.iter().cloned().flatten() {
                 assert!(
                     position > 0,
                     "the first token of a row is predicted by nothing"

@@ -1,91 +1,107 @@
-//! Records as tokens: with a head the text alone, as an instruction a prompt and its answer.
+//! Records as tokens: with a head the text alone, as an instruction a conversation with its answers.
 
 use std::ops::Range;
 
 use burn_dataset::Dataset;
-use moe_core::{
-    chat::{ChatTemplate, Message},
-    tokenizer::Tokenizer,
-};
 use serde::{Deserialize, Serialize};
 
-use super::question::{ANSWER, Question};
-use super::{DataError, Record, Records, Role, TaskData};
+use super::{DataError, Record, Records, Row, TaskData, Turn, Writer, question::Question};
 use crate::{config::Objective, directory::TaskSettings};
 
 /// A record as tokens.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Example {
-    /// The text; as an instruction, prompt and answer.
+    /// The text; as an instruction, prompt and answer, or where it is only asked about the prompt.
     pub tokens: Vec<u32>,
     /// Its class, where the task has labels.
     pub label: Option<usize>,
-    /// Where in `tokens` the answer stands, its end token included; empty with heads.
-    pub answer: Range<usize>,
+    /// Where in `tokens` the answers stand that are learnt, their end tokens included; empty with heads, and where it is asked about.
+    pub answers: Vec<Range<usize>>,
 }
 
 /// Turns records into examples of at most `data.max_tokens` tokens.
 ///
-/// What does not fit is cut from the end of the text, never from the question, the options or the answer; how many texts
-/// were cut is told by [`take_warnings`](Self::take_warnings). No record is dropped.
+/// A conversation that does not fit loses what was said first, and then the end of its last text: never the question, the options or
+/// the answer. How many were cut is told by [`take_warnings`](Self::take_warnings). No record is dropped.
+///
+/// What a prompt may take is the same whatever its answer is: all but the room for the task's longest answer, which is at most
+/// half. An answer that is longer cuts its own prompt once more.
 pub struct Encoder<'a> {
-    tokenizer: &'a Tokenizer,
-    chat: Option<&'a ChatTemplate>,
-    end: u32,
+    writer: Writer<'a>,
     objective: Objective,
     max_tokens: usize,
     warnings: Vec<String>,
 }
 
 impl<'a> Encoder<'a> {
-    /// An encoder for a task of these settings. `end` is the token that ends an answer; instructions are rendered by the chat
-    /// template, or without one as `question / Text: … / Options: a, b / Answer:`.
-    pub fn new(
-        settings: &TaskSettings,
-        tokenizer: &'a Tokenizer,
-        chat: Option<&'a ChatTemplate>,
-        end: u32,
-    ) -> Self {
+    /// An encoder for a task of these settings.
+    pub fn new(settings: &TaskSettings, writer: Writer<'a>) -> Self {
         Self {
-            tokenizer,
-            chat,
-            end,
+            writer,
             objective: settings.training.objective,
             max_tokens: settings.data.max_tokens,
             warnings: Vec::new(),
         }
     }
 
-    /// Encodes the records of one of the task's files, in their order.
+    /// What is learnt from the task's training records, in their order: an example each, or one per answer of a conversation
+    /// that the base's template cannot write as one text.
     ///
     /// # Errors
-    /// A text that the tokenizer or the template refuses, that has no token, or that does not fit even when it is cut to nothing.
-    pub fn encode_all(
+    /// A record whose text the tokenizer or the template refuses, that has no token, or that does not fit even when its text is cut
+    /// to nothing; the error names its place.
+    pub fn learnt(&mut self, task: &TaskData) -> Result<Vec<Example>, DataError> {
+        let mut examples = Vec::with_capacity(task.train.len());
+        let mut cut = 0;
+        for row in rows(&task.train) {
+            let before = examples.len();
+            let was_cut = match self.objective {
+                Objective::Heads => {
+                    let (example, was_cut) = self.text(&row.record, task).at(&row, task)?;
+                    examples.push(example);
+                    was_cut
+                }
+                Objective::Instruction => self
+                    .conversation(&row.record, task, &mut examples)
+                    .at(&row, task)?,
+            };
+            debug_assert!(examples.len() > before, "no record is dropped");
+            cut += usize::from(was_cut);
+        }
+        self.warn_of_cuts(cut, task.train.len(), task);
+        Ok(examples)
+    }
+
+    /// Records that are scored, as the task asks about them, in their order.
+    ///
+    /// # Errors
+    /// As [`Self::learnt`].
+    pub fn asked(
         &mut self,
         records: &Records,
         task: &TaskData,
     ) -> Result<Vec<Example>, DataError> {
-        let room = self.answers(task)?.iter().map(Vec::len).max().unwrap_or(0);
-        let (mut examples, mut cut) = (Vec::with_capacity(records.len()), 0);
-        for record in records.iter() {
-            let record = record.map_err(|error| refuse(task, error.to_string()))?;
-            let (example, was_cut) = match self.objective {
-                Objective::Heads => self.text(&record, task)?,
-                Objective::Instruction => self.instruction(&record, task, room)?,
-            };
+        let mut examples = Vec::with_capacity(records.len());
+        let mut cut = 0;
+        for row in rows(records) {
+            let (example, was_cut) = self.question(&row.record, task).at(&row, task)?;
             cut += usize::from(was_cut);
             examples.push(example);
         }
-        if cut > 0 {
-            let message = format!(
-                "task `{}`: {cut} of {} texts are cut to data.max_tokens = {}",
-                task.name,
-                examples.len(),
-                self.max_tokens
-            );
-            self.warnings.push(message);
-        }
+        self.warn_of_cuts(cut, records.len(), task);
         Ok(examples)
+    }
+
+    /// A record as the task asks about it, of whatever task the record is: the tokens that its experts go on from. The class is
+    /// none where the task has no such label. A question that does not fit even without the text is longer than
+    /// `data.max_tokens`.
+    ///
+    /// # Errors
+    /// When the tokenizer or the template refuses it.
+    pub fn ask(&self, record: &Record, task: &TaskData) -> Result<Example, DataError> {
+        self.question(record, task)
+            .map(|(example, _cut)| example)
+            .map_err(|problem| problem.of_task(task))
     }
 
     /// The tokens of the bare texts, without what a task asks about them: what can be read before the task is known.
@@ -97,50 +113,43 @@ impl<'a> Encoder<'a> {
         records: &Records,
         task: &TaskData,
     ) -> Result<Vec<Vec<u32>>, DataError> {
-        let bare = |record: Result<Record, _>| match record {
-            Ok(record) => self.bare_text(Question::new(&record, task).text, task),
-            Err(error) => Err(refuse(task, format!("{error}"))),
-        };
-        records.iter().map(bare).collect()
+        rows(records)
+            .map(|row| self.bare_text(&row.record.bare_text()).at(&row, task))
+            .collect()
     }
 
-    fn bare_text(&self, text: &str, task: &TaskData) -> Result<Vec<u32>, DataError> {
-        let mut tokens = self.tokens(text, true, task)?;
-        if tokens.is_empty() {
-            return Err(refuse(task, format!("the text {text:?} has no token")));
-        }
-        tokens.truncate(self.max_tokens);
-        Ok(tokens)
-    }
-
-    /// A record of one task as another task would ask about it. Its class is none where that task has no such label.
-    ///
-    /// # Errors
-    /// As [`Self::encode_all`].
-    pub fn encode_as(&self, record: &Record, task: &TaskData) -> Result<Example, DataError> {
-        let (example, _cut) = match self.objective {
-            Objective::Heads => self.text(record, task)?,
-            Objective::Instruction => {
-                let room = self.answers(task)?.iter().map(Vec::len).max().unwrap_or(0);
-                self.instruction(record, task, room)?
-            }
-        };
-        Ok(example)
-    }
-
-    /// The tokens of each of the task's labels as an answer, end token included; none where answers are free text.
+    /// The tokens of each of the task's labels as an answer, end token included; none with heads, and where answers are free text.
     ///
     /// # Errors
     /// A label that the tokenizer refuses.
     pub fn answers(&self, task: &TaskData) -> Result<Vec<Vec<u32>>, DataError> {
         match self.objective {
             Objective::Heads => Ok(Vec::new()),
-            Objective::Instruction => task
-                .labels
-                .iter()
-                .map(|label| self.answer(label, task))
-                .collect(),
+            Objective::Instruction => {
+                let labels = task.labels.iter().map(|label| self.answer(label));
+                let answers: Result<_, Problem> = labels.collect();
+                answers.map_err(|problem| problem.of_task(task))
+            }
         }
+    }
+
+    /// Tokens of the longest answer, its end included: of the labels, or where answers are free text of the training records.
+    ///
+    /// # Errors
+    /// An answer that the tokenizer refuses.
+    pub fn longest_answer(&self, task: &TaskData) -> Result<usize, DataError> {
+        if self.objective == Objective::Heads {
+            return Ok(0);
+        }
+        if !task.labels.is_empty() {
+            let answers = self.answers(task)?;
+            return Ok(answers.iter().map(Vec::len).max().unwrap_or(0));
+        }
+        let mut longest = 0;
+        for row in rows(&task.train) {
+            longest = longest.max(self.answer(row.record.answer()).at(&row, task)?.len());
+        }
+        Ok(longest)
     }
 
     /// What the user should know about the records encoded since the last call.
@@ -148,140 +157,197 @@ impl<'a> Encoder<'a> {
         std::mem::take(&mut self.warnings)
     }
 
-    fn tokens(
-        &self,
-        text: &str,
-        add_special: bool,
-        task: &TaskData,
-    ) -> Result<Vec<u32>, DataError> {
-        self.tokenizer
-            .encode_text(text, add_special)
-            .map_err(|error| DataError::Encoding {
-                task: task.name.clone(),
-                error,
-            })
+    fn warn_of_cuts(&mut self, cut: usize, of: usize, task: &TaskData) {
+        if cut > 0 {
+            self.warnings.push(format!(
+                "task `{}`: {cut} of {of} texts are cut to data.max_tokens = {}",
+                task.name, self.max_tokens
+            ));
+        }
     }
 
-    /// The answer as it follows a prompt: a template ends its prompt with white space, the plain prompt with a colon.
-    fn answer(&self, answer: &str, task: &TaskData) -> Result<Vec<u32>, DataError> {
-        let written = if self.chat.is_some() {
-            answer.into()
-        } else {
-            format!(" {answer}")
-        };
-        let mut tokens = self.tokens(&written, false, task)?;
-        tokens.push(self.end);
+    /// Tokens that a prompt may take, whatever its answer is.
+    fn prompt_room(&self, task: &TaskData) -> usize {
+        self.max_tokens - task.room.min(self.max_tokens / 2)
+    }
+
+    fn bare_text(&self, text: &str) -> Result<Vec<u32>, Problem> {
+        let mut tokens = self.writer.tokenizer.encode_text(text, true)?;
+        if tokens.is_empty() {
+            return Err(Problem::Says(format!("the text {text:?} has no token")));
+        }
+        tokens.truncate(self.max_tokens);
         Ok(tokens)
     }
 
-    fn text(&self, record: &Record, task: &TaskData) -> Result<(Example, bool), DataError> {
-        let Record::Classification { text, label } = record else {
-            return Err(refuse(task, "a head needs a text and a label".into()));
+    fn answer(&self, answer: &str) -> Result<Vec<u32>, Problem> {
+        Ok(self.writer.answer(answer)?)
+    }
+
+    fn question(&self, record: &Record, task: &TaskData) -> Result<(Example, bool), Problem> {
+        if self.objective == Objective::Heads {
+            return self.text(record, task);
+        }
+        let mut question = Question::new(record, task);
+        let (tokens, cut) = self.fit(&mut question, self.prompt_room(task))?;
+        let example = Example {
+            tokens,
+            label: class(task, record),
+            answers: Vec::new(),
         };
-        let mut tokens = self.tokens(text, true, task)?;
+        Ok((example, cut != Cut::Nothing))
+    }
+
+    fn text(&self, record: &Record, task: &TaskData) -> Result<(Example, bool), Problem> {
+        let text = record.bare_text();
+        let mut tokens = self.writer.tokenizer.encode_text(&text, true)?;
         if tokens.is_empty() {
-            return Err(refuse(task, format!("the text {text:?} has no token")));
+            return Err(Problem::Says(format!("the text {text:?} has no token")));
         }
         let cut = tokens.len() > self.max_tokens;
         tokens.truncate(self.max_tokens);
-        Ok((
-            Example {
-                tokens,
-                label: class(task, label),
-                answer: 0..0,
-            },
-            cut,
-        ))
+        let example = Example {
+            tokens,
+            label: class(task, record),
+            answers: Vec::new(),
+        };
+        Ok((example, cut))
     }
 
-    /// Prompt and answer; `room` is the length of the longest answer to choose from, so that the prompt is the same for all.
-    fn instruction(
+    /// A record with all its answers that are learnt; whether something of it was cut.
+    fn conversation(
         &self,
         record: &Record,
         task: &TaskData,
-        room: usize,
-    ) -> Result<(Example, bool), DataError> {
-        let answer = self.answer(record.answer(), task)?;
-        let room = self.max_tokens.saturating_sub(room.max(answer.len()));
-        let question = Question::new(record, task);
-        let mut prompt = self.prompt(&question, question.text, task)?;
-        let cut = prompt.len() > room;
-        if cut {
-            let text = self.tokens(question.text, false, task)?;
-            let mut keep = text.len();
-            // Cutting n tokens off the text may change how its neighbours are split, so the rest is measured again.
-            while prompt.len() > room {
-                if keep == 0 {
-                    let message = format!(
-                        "question and answer alone take {} tokens; raise data.max_tokens = {} or shorten the instruction and labels",
-                        prompt.len() + self.max_tokens - room,
-                        self.max_tokens
-                    );
-                    return Err(refuse(task, message));
-                }
-                keep = keep.saturating_sub(prompt.len() - room);
-                let start = self
-                    .tokenizer
-                    .decode(&text[..keep], false)
-                    .map_err(|error| DataError::Encoding {
-                        task: task.name.clone(),
-                        error,
-                    })?;
-                prompt = self.prompt(&question, start.trim_end_matches('\u{fffd}'), task)?;
+        examples: &mut Vec<Example>,
+    ) -> Result<bool, Problem> {
+        let answer = self.answer(record.answer())?;
+        let room = self.prompt_room(task);
+        let room = room.min(self.max_tokens.saturating_sub(answer.len()));
+        let mut question = Question::new(record, task);
+        let (prompt, cut) = self.fit(&mut question, room)?;
+        if prompt.len() > room {
+            return Err(Problem::Says(format!(
+                "question and answer alone take {} tokens; raise data.max_tokens = {} or shorten the instruction, the labels or the answer",
+                prompt.len() + answer.len(),
+                self.max_tokens
+            )));
+        }
+        let label = class(task, record);
+        let earlier = match cut {
+            Cut::Text => Vec::new(),
+            _ => question.turns(&question.text),
+        };
+        let earlier_learnt = earlier.iter().any(|turn| turn.learnt);
+        if earlier_learnt {
+            let mut turns = earlier.clone();
+            turns.push(Turn::answer(record.answer().into()));
+            if let Some(written) = self.writer.conversation(&turns)? {
+                let answers = turns.iter().filter(|turn| turn.is_answer());
+                let learnt = answers.zip(written.answers).filter(|(turn, _)| turn.learnt);
+                examples.push(Example {
+                    tokens: written.tokens,
+                    label,
+                    answers: learnt.map(|(_, range)| range).collect(),
+                });
+                return Ok(cut != Cut::Nothing);
+            }
+            for (index, turn) in earlier.iter().enumerate().filter(|(_, it)| it.learnt) {
+                let prompt = self.writer.prompt(&earlier[..index])?;
+                examples.push(one_answer(prompt, self.answer(&turn.text)?, None));
             }
         }
-        let mut tokens = prompt;
-        let start = tokens.len();
-        tokens.extend(answer);
-        let answer = start..tokens.len();
-        Ok((
-            Example {
-                tokens,
-                label: class(task, record.answer()),
-                answer,
-            },
-            cut,
-        ))
+        examples.push(one_answer(prompt, answer, label));
+        Ok(cut != Cut::Nothing)
     }
 
-    fn prompt(
-        &self,
-        question: &Question<'_>,
-        text: &str,
-        task: &TaskData,
-    ) -> Result<Vec<u32>, DataError> {
-        let last = format!("{}{text}{}", question.before, question.after);
-        let Some(chat) = self.chat else {
-            let earlier: String = question
-                .earlier
-                .iter()
-                .map(|turn| format!("{}\n", turn.text))
-                .collect();
-            return self.tokens(&format!("{earlier}{last}{ANSWER}"), true, task);
-        };
-        let earlier = question
-            .earlier
-            .iter()
-            .map(|turn| Message::new(turn.role.name(), turn.text.clone()));
-        let messages: Vec<Message> = earlier
-            .chain([Message::new(Role::User.name(), last)])
-            .collect();
-        chat.encode(&messages, true, self.tokenizer)
-            .map_err(|error| DataError::Encoding {
-                task: task.name.clone(),
-                error,
-            })
+    /// The tokens of a question that is cut until it takes at most `room`, or until nothing is left to cut.
+    fn fit(&self, question: &mut Question, room: usize) -> Result<(Vec<u32>, Cut), Problem> {
+        let written = |question: &Question, text: &str| self.writer.prompt(&question.turns(text));
+        let mut prompt = written(question, &question.text)?;
+        let mut cut = Cut::Nothing;
+        while prompt.len() > room && question.forget_first() {
+            prompt = written(question, &question.text)?;
+            cut = Cut::Turns;
+        }
+        if prompt.len() <= room {
+            return Ok((prompt, cut));
+        }
+        let text = self.writer.tokenizer.encode_text(&question.text, false)?;
+        let mut keep = text.len();
+        // Cutting n tokens off the text may change how its neighbours are split, so the rest is measured again.
+        while prompt.len() > room && keep > 0 {
+            keep = keep.saturating_sub(prompt.len() - room);
+            let start = self.writer.tokenizer.decode(&text[..keep], false)?;
+            prompt = written(question, start.trim_end_matches('\u{fffd}'))?;
+        }
+        Ok((prompt, Cut::Text))
     }
 }
 
-fn class(task: &TaskData, label: &str) -> Option<usize> {
-    task.labels.iter().position(|known| known == label)
+/// What was left out of a question.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Cut {
+    Nothing,
+    /// What was said first.
+    Turns,
+    /// The end of the last text.
+    Text,
 }
 
-fn refuse(task: &TaskData, message: String) -> DataError {
-    DataError::Task {
-        task: task.name.clone(),
-        message,
+fn one_answer(mut tokens: Vec<u32>, answer: Vec<u32>, label: Option<usize>) -> Example {
+    let start = tokens.len();
+    tokens.extend(answer);
+    Example {
+        label,
+        answers: std::iter::once(start..tokens.len()).collect(),
+        tokens,
+    }
+}
+
+fn class(task: &TaskData, record: &Record) -> Option<usize> {
+    let answer = record.answer();
+    task.labels.iter().position(|known| known == answer)
+}
+
+/// The rows of a part. Memory has no row that cannot be read.
+fn rows(records: &Records) -> impl Iterator<Item = Row> + '_ {
+    records.iter().flatten()
+}
+
+/// What is wrong with a record, before it is said which.
+enum Problem {
+    Says(String),
+    Encoding(moe_core::Error),
+}
+
+impl From<moe_core::Error> for Problem {
+    fn from(error: moe_core::Error) -> Self {
+        Self::Encoding(error)
+    }
+}
+
+impl Problem {
+    fn of_task(self, task: &TaskData) -> DataError {
+        let task = task.name.clone();
+        match self {
+            Self::Says(message) => DataError::Task { task, message },
+            Self::Encoding(error) => DataError::Encoding { task, error },
+        }
+    }
+}
+
+/// Names the record that a problem is with.
+trait At<T> {
+    fn at(self, row: &Row, task: &TaskData) -> Result<T, DataError>;
+}
+
+impl<T> At<T> for Result<T, Problem> {
+    fn at(self, row: &Row, task: &TaskData) -> Result<T, DataError> {
+        self.map_err(|problem| match problem {
+            Problem::Says(message) => row.refuse(message, &task.name),
+            Problem::Encoding(error) => row.refuse(error.to_string(), &task.name),
+        })
     }
 }
 

@@ -1,24 +1,30 @@
 //! From files of texts to batches of tokens.
 //!
-//! A file is read into [`Record`]s (`jsonl`, every error with its line), a task's files become [`TaskData`], an
+//! A file is read into [`Record`]s (`rows`, every error with its line), a task's files become [`TaskData`], an
 //! [`Encoder`] turns records into [`Example`]s, [`epoch_batches`] orders them and a [`Batch`] holds the tensors.
 
 mod batch;
 mod encode;
 mod error;
-mod jsonl;
+mod json;
+mod odd;
 mod question;
 mod record;
 mod report;
+mod rows;
+mod split;
+mod table;
 mod task;
+mod writer;
 
 pub use burn_dataset::Dataset;
 
 pub use batch::{Batch, Collate, epoch_batches};
 pub use encode::{Encoder, Example};
 pub use error::{DataError, RowPlace};
-pub use jsonl::{Row, read, rows};
-pub use question::prompt_tokens;
+pub use question::Form;
 pub use record::{Format, Record, Role, Turn};
 pub use report::DataReport;
+pub use rows::{Row, new_texts, read, rows};
 pub use task::{Records, TaskData};
+pub use writer::{Writer, Written};

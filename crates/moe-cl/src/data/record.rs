@@ -16,9 +16,9 @@ pub enum Record {
     },
     /// A conversation with the answer that is to be given.
     Instruction {
-        /// What was said before, the question last.
+        /// What was said before, the question last. Its answers are learnt too, where they say so.
         prompt: Vec<Turn>,
-        /// The answer; the only part that is learnt.
+        /// The last answer that is learnt.
         answer: String,
     },
 }
@@ -40,6 +40,34 @@ pub struct Turn {
     pub role: Role,
     /// What is said.
     pub text: String,
+    /// Whether the model learns to say it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub learnt: bool,
+}
+
+impl Turn {
+    /// The rules of a conversation.
+    pub fn system(text: String) -> Self {
+        Self::of(Role::System, text)
+    }
+
+    /// What is asked.
+    pub fn user(text: String) -> Self {
+        Self::of(Role::User, text)
+    }
+
+    /// What is answered, to be learnt.
+    pub fn answer(text: String) -> Self {
+        Self::of(Role::Assistant, text)
+    }
+
+    fn of(role: Role, text: String) -> Self {
+        Self {
+            role,
+            text,
+            learnt: role == Role::Assistant,
+        }
+    }
 }
 
 /// Who speaks in a conversation.
@@ -119,50 +147,160 @@ impl Format {
         })
     }
 
-    /// Reads a record of this format; other keys are ignored.
-    ///
-    /// # Errors
-    /// A message that names the key that is missing, empty or not a text.
-    pub fn read(self, record: &Map<String, Value>) -> Result<Record, String> {
-        let user = |text: String| {
-            vec![Turn {
-                role: Role::User,
-                text,
-            }]
-        };
+    /// Keys that are read.
+    fn keys(self) -> &'static [&'static str] {
         match self {
-            Self::Classification => {
-                let key = if record.contains_key("text") || !record.contains_key("sentence") {
-                    "text"
-                } else {
-                    "sentence"
-                };
-                Ok(Record::Classification {
-                    text: text(record, key)?,
-                    label: text(record, "label")?,
-                })
-            }
-            Self::Alpaca => {
-                let mut prompt = text(record, "instruction")?;
-                let input = record.get("input").map_or(Ok(""), |value| {
-                    value.as_str().ok_or_else(|| wrong_type("input", value))
-                })?;
-                if !input.trim().is_empty() {
-                    prompt = format!("{prompt}\n\n{input}");
-                }
-                Ok(Record::Instruction {
-                    prompt: user(prompt),
-                    answer: text(record, "output")?,
-                })
-            }
-            Self::Trace => Ok(Record::Instruction {
-                prompt: user(text(record, "prompt")?),
-                answer: text(record, "answer")?,
-            }),
-            Self::ShareGpt => conversation(record, "conversations", "from", "value"),
-            Self::Messages => conversation(record, "messages", "role", "content"),
+            Self::Classification => &["text", "sentence", "label"],
+            Self::Alpaca => &["instruction", "input", "output", "system", "history"],
+            Self::ShareGpt => &["conversations", "system"],
+            Self::Messages => &["messages", "system"],
+            Self::Trace => &["prompt", "answer", "system", "history"],
         }
     }
+
+    /// Keys of `record` that are passed over: names, sources and the like.
+    pub fn passed_over(self, record: &Map<String, Value>) -> impl Iterator<Item = &str> {
+        let read = self.keys();
+        let keys = record.keys().map(String::as_str);
+        keys.filter(move |key| !read.contains(key) && !CHANGES_THE_MEANING.contains(key))
+    }
+
+    /// Reads a record of this format. Keys that would change what is learnt and that nothing here uses are refused, others are
+    /// passed over ([`Self::passed_over`]).
+    ///
+    /// # Errors
+    /// A message that names the key that is missing, empty, not a text or not used.
+    pub fn read(self, record: &Map<String, Value>) -> Result<Record, String> {
+        let prompt = self.question(record)?;
+        let answer = match self {
+            Self::Classification => {
+                let label = text(record, "label")?;
+                return Ok(Record::Classification {
+                    text: last_text(prompt),
+                    label,
+                });
+            }
+            Self::Alpaca => text(record, "output")?,
+            Self::Trace => text(record, "answer")?,
+            Self::ShareGpt | Self::Messages => return answered(prompt, self.keys()[0]),
+        };
+        Ok(Record::Instruction { prompt, answer })
+    }
+
+    /// As [`Self::read`], of a record that need not have a label or an answer: what is asked.
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    pub fn read_unanswered(self, record: &Map<String, Value>) -> Result<Record, String> {
+        let mut prompt = self.question(record)?;
+        let answer = String::new();
+        if self == Self::Classification {
+            let (text, label) = (last_text(prompt), answer);
+            return Ok(Record::Classification { text, label });
+        }
+        let asked = prompt.iter().rposition(|turn| turn.role == Role::User);
+        let asked = asked.ok_or("no turn of the user asks anything")?;
+        prompt.truncate(asked + 1);
+        Ok(Record::Instruction { prompt, answer })
+    }
+
+    /// All turns of the record, without the answer where that has a key of its own.
+    fn question(self, record: &Map<String, Value>) -> Result<Vec<Turn>, String> {
+        let empty = |value: &Value| match value {
+            Value::Null => true,
+            Value::Array(list) => list.is_empty(),
+            Value::String(text) => text.is_empty(),
+            Value::Object(map) => map.is_empty(),
+            Value::Bool(_) | Value::Number(_) => false,
+        };
+        let not_read = |(key, value): &(&String, &Value)| {
+            CHANGES_THE_MEANING.contains(&key.as_str())
+                && !self.keys().contains(&key.as_str())
+                && !empty(value)
+        };
+        if let Some((key, _)) = record.iter().find(not_read) {
+            return Err(format!(
+                "`{key}` is not used here, and what is learnt without it would be something else: take it out of the record"
+            ));
+        }
+        let mut turns = Vec::new();
+        if let Some(system) = optional(record, "system")? {
+            turns.push(Turn::system(system.into()));
+        }
+        match self {
+            Self::Classification => {
+                let sentence = record.contains_key("sentence") && !record.contains_key("text");
+                let key = if sentence { "sentence" } else { "text" };
+                turns.push(Turn::user(text(record, key)?));
+            }
+            Self::Alpaca => {
+                turns.extend(history(record)?);
+                let mut prompt = text(record, "instruction")?;
+                if let Some(input) = optional(record, "input")? {
+                    prompt = format!("{prompt}\n\n{input}");
+                }
+                turns.push(Turn::user(prompt));
+            }
+            Self::Trace => {
+                turns.extend(history(record)?);
+                turns.push(Turn::user(text(record, "prompt")?));
+            }
+            Self::ShareGpt => turns.extend(conversation(record, "conversations", "from", "value")?),
+            Self::Messages => turns.extend(conversation(record, "messages", "role", "content")?),
+        }
+        let late = turns.iter().skip(1).position(|turn| turn.role == Role::System);
+        match late {
+            Some(place) => Err(format!(
+                "turn {} is the system's, whose place is before all others, once",
+                place + 2
+            )),
+            None => Ok(turns),
+        }
+    }
+}
+
+/// Keys that other tools give a meaning to which nothing here has.
+const CHANGES_THE_MEANING: [&str; 15] = [
+    "system", "history", "tools", "functions", "tool_calls", "function_call", "images", "image",
+    "videos", "video", "audios", "audio", "chosen", "rejected", "weight",
+];
+
+fn last_text(mut turns: Vec<Turn>) -> String {
+    turns.pop().map(|turn| turn.text).unwrap_or_default()
+}
+
+/// A text that may be missing or empty.
+fn optional<'a>(record: &'a Map<String, Value>, key: &str) -> Result<Option<&'a str>, String> {
+    match record.get(key) {
+        None | Some(Value::Null) => Ok(None),
+        Some(value) => {
+            let text = value.as_str().ok_or_else(|| wrong_type(key, value))?;
+            Ok((!text.trim().is_empty()).then_some(text))
+        }
+    }
+}
+
+/// `history`: pairs of a question and its answer, which is learnt as every turn of the assistant is.
+fn history(record: &Map<String, Value>) -> Result<Vec<Turn>, String> {
+    let pairs = match record.get("history") {
+        None | Some(Value::Null) => return Ok(Vec::new()),
+        Some(Value::Array(pairs)) => pairs,
+        Some(_) => return Err("`history` must be a list of pairs [question, answer]".into()),
+    };
+    let mut turns = Vec::with_capacity(2 * pairs.len());
+    for (index, pair) in pairs.iter().enumerate() {
+        let texts = pair.as_array().map(|pair| pair.iter().map(Value::as_str));
+        let texts: Option<Vec<&str>> = texts.and_then(Iterator::collect);
+        let Some([question, answer]) = texts.as_deref() else {
+            return Err(format!(
+                "`history` entry {}: expected two texts, [question, answer]",
+                index + 1
+            ));
+        };
+        turns.push(Turn::user((*question).into()));
+        turns.push(Turn::answer((*answer).into()));
+    }
+    Ok(turns)
 }
 
 fn wrong_type(key: &str, value: &Value) -> String {
@@ -188,13 +326,13 @@ fn text(record: &Map<String, Value>, key: &str) -> Result<String, String> {
     Ok(text.into())
 }
 
-/// The last turn is the answer, those before it are the prompt.
+/// A list of turns.
 fn conversation(
     record: &Map<String, Value>,
     key: &str,
     role_key: &str,
     text_key: &str,
-) -> Result<Record, String> {
+) -> Result<Vec<Turn>, String> {
     let turns = record
         .get(key)
         .ok_or_else(|| format!("the record has no `{key}`"))?;
@@ -206,34 +344,83 @@ fn conversation(
         let turn = turn
             .as_object()
             .ok_or_else(|| at("must be an object".into()))?;
-        let name = text(turn, role_key).map_err(at)?;
-        let role = Role::parse(&name).ok_or_else(|| {
-            at(format!(
-                "`{role_key}` is system, user (human) or assistant (gpt), not `{name}`"
-            ))
-        })?;
-        Ok(Turn {
-            role,
-            text: text(turn, text_key).map_err(at)?,
-        })
+        one_turn(turn, role_key, text_key).map_err(at)
     };
-    let mut prompt = turns
-        .iter()
-        .enumerate()
-        .map(turn)
-        .collect::<Result<Vec<Turn>, String>>()?;
-    match prompt.pop() {
-        Some(Turn {
-            role: Role::Assistant,
-            text,
-        }) if prompt.last().is_some_and(|turn| turn.role == Role::User) => {
-            Ok(Record::Instruction {
-                prompt,
-                answer: text,
-            })
+    turns.iter().enumerate().map(turn).collect()
+}
+
+fn one_turn(turn: &Map<String, Value>, role_key: &str, text_key: &str) -> Result<Turn, String> {
+    for key in turn.keys().map(String::as_str) {
+        let read = [role_key, text_key, "weight"].contains(&key);
+        if !read && CHANGES_THE_MEANING.contains(&key) && !turn[key].is_null() {
+            return Err(format!("`{key}` is not used here: take it out"));
         }
+    }
+    let name = text(turn, role_key)?;
+    let role = Role::parse(&name).ok_or_else(|| {
+        format!("`{role_key}` is system, user (human) or assistant (gpt), not `{name}`")
+    })?;
+    let said = match turn.get(text_key) {
+        Some(Value::Array(parts)) => parts_of_text(parts, text_key)?,
+        _ => text(turn, text_key)?,
+    };
+    let learnt = match turn.get("weight") {
+        None | Some(Value::Null) => true,
+        Some(weight) if weight.as_f64() == Some(1.0) => true,
+        Some(weight) if weight.as_f64() == Some(0.0) => false,
+        Some(weight) => {
+            return Err(format!("`weight` is 0 (not learnt) or 1 (learnt), not {weight}"));
+        }
+    };
+    Ok(Turn {
+        role,
+        text: said,
+        learnt: learnt && role == Role::Assistant,
+    })
+}
+
+/// `[{"type": "text", "text": …}, …]` as one text.
+fn parts_of_text(parts: &[Value], key: &str) -> Result<String, String> {
+    let texts = parts.iter().map(|part| match part["type"].as_str() {
+        Some("text") => part["text"].as_str().ok_or("a part of it has no `text`".to_owned()),
+        Some(other) => Err(format!("a part of it is of type `{other}`, and only text is read")),
+        None => Err("a part of it has no `type`".to_owned()),
+    });
+    let texts: Result<Vec<&str>, String> = texts.collect();
+    let text = texts.map_err(|problem| format!("`{key}`: {problem}"))?.concat();
+    match text.trim().is_empty() {
+        true => Err(format!("`{key}` is empty")),
+        false => Ok(text),
+    }
+}
+
+/// A conversation up to the last answer that is learnt. The user and the assistant take turns.
+fn answered(mut turns: Vec<Turn>, key: &str) -> Result<Record, String> {
+    let asked = |turns: &[Turn]| turns.last().is_some_and(|turn| turn.role == Role::User);
+    let first = turns.iter().position(|turn| turn.role != Role::System);
+    for index in first.map_or(0..0, |first| first..turns.len()) {
+        let expected = match turns[..index].last().map(|turn| turn.role) {
+            Some(Role::User) => Role::Assistant,
+            _ => Role::User,
+        };
+        if turns[index].role != expected {
+            return Err(format!(
+                "`{key}`: the {} where the {}'s turn was expected (turn {}): user and assistant take turns, the user first",
+                turns[index].role.name(),
+                expected.name(),
+                index + 1
+            ));
+        }
+    }
+    let last = turns.iter().rposition(|turn| turn.learnt);
+    turns.truncate(last.map_or(0, |last| last + 1));
+    match turns.pop() {
+        Some(Turn { text, .. }) if asked(&turns) => Ok(Record::Instruction {
+            prompt: turns,
+            answer: text,
+        }),
         _ => Err(format!(
-            "`{key}` must end with a turn of the user and the assistant's answer"
+            "`{key}` must hold a turn of the user and an answer of the assistant that is learnt (`weight` 0 is not)"
         )),
     }
 }
@@ -252,10 +439,7 @@ mod tests {
     #[test]
     fn all_instruction_formats_say_the_same_thing() {
         let want = Record::Instruction {
-            prompt: vec![Turn {
-                role: Role::User,
-                text: "What?\n\nThis".into(),
-            }],
+            prompt: vec![Turn::user("What?\n\nThis".into())],
             answer: "That".into(),
         };
         for json in [
@@ -270,14 +454,49 @@ mod tests {
     }
 
     #[test]
-    fn only_the_last_answer_of_a_conversation_is_learnt() {
+    fn all_answers_of_a_conversation_are_learnt_but_those_of_weight_0() {
         let Ok(Record::Instruction { prompt, answer }) = read(
             r#"{"messages": [{"role": "system", "content": "s"}, {"role": "user", "content": "a"}, {"role": "assistant", "content": "b"},
-                {"role": "user", "content": "c"}, {"role": "assistant", "content": "d"}]}"#,
+                {"role": "user", "content": "c"}, {"role": "assistant", "content": "d", "weight": 0}, {"role": "user", "content": "e"},
+                {"role": "assistant", "content": [{"type": "text", "text": "f"}], "weight": 1}, {"role": "user", "content": "g"},
+                {"role": "assistant", "content": "h", "weight": 0}]}"#,
         ) else {
             panic!("a conversation")
         };
-        assert_eq!((prompt.len(), answer.as_str()), (4, "d"));
+        let learnt: Vec<&str> = prompt.iter().filter(|it| it.learnt).map(|it| it.text.as_str()).collect();
+        assert_eq!((prompt.len(), learnt, answer.as_str()), (6, vec!["b"], "f"));
+    }
+
+    #[test]
+    fn system_and_history_come_first() {
+        let want = vec![
+            Turn::system("s".into()),
+            Turn::user("a".into()),
+            Turn::answer("b".into()),
+            Turn::user("c".into()),
+        ];
+        for json in [
+            r#"{"instruction": "c", "output": "d", "system": "s", "history": [["a", "b"]]}"#,
+            r#"{"prompt": "c", "answer": "d", "system": "s", "history": [["a", "b"]]}"#,
+            r#"{"system": "s", "conversations": [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}, {"from": "human", "value": "c"}, {"from": "gpt", "value": "d"}]}"#,
+        ] {
+            let Ok(Record::Instruction { prompt, .. }) = read(json) else { panic!("{json}") };
+            assert_eq!(prompt, want, "{json}");
+        }
+    }
+
+    #[test]
+    fn a_question_needs_no_answer_to_be_asked() {
+        for json in [
+            r#"{"text": "c"}"#,
+            r#"{"instruction": "c"}"#,
+            r#"{"prompt": "c", "answer": "d"}"#,
+            r#"{"messages": [{"role": "user", "content": "c"}]}"#,
+        ] {
+            let Value::Object(map) = serde_json::from_str(json).unwrap() else { panic!() };
+            let record = Format::detect(&map).unwrap().read_unanswered(&map).unwrap();
+            assert_eq!(record.bare_text(), "c", "{json}");
+        }
     }
 
     #[test]
@@ -291,7 +510,21 @@ mod tests {
                 r#"{"messages": [{"role": "robot", "content": "a"}]}"#,
                 "robot",
             ),
-            (r#"{"conversations": []}"#, "must end"),
+            (r#"{"conversations": []}"#, "must hold"),
+            (r#"{"prompt": "a", "answer": "b", "tools": [{}]}"#, "`tools`"),
+            (r#"{"text": "a", "label": "b", "system": "s"}"#, "`system`"),
+            (
+                r#"{"messages": [{"role": "user", "content": "a"}, {"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}"#,
+                "turn 2",
+            ),
+            (
+                r#"{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b", "weight": 0.5}]}"#,
+                "`weight`",
+            ),
+            (
+                r#"{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b", "tool_calls": [1]}]}"#,
+                "`tool_calls`",
+            ),
             (r#"{"prompt": "a", "answer": " "}"#, "`answer` is empty"),
             (
                 r#"{"instruction": "a", "input": 3, "output": "b"}"#,

@@ -9,15 +9,16 @@ use burn_dataset::{Dataset, InMemDataset, transform::SelectionDataset};
 use rand::seq::SliceRandom;
 use sha2::{Digest, Sha256};
 
-use super::{DataError, Record, Row, jsonl::check_labels, read};
+use super::{DataError, Form, Record, Row, odd, read, rows::check_labels, split::held_out};
 use crate::{
-    config::{Experiment, Objective, TaskConfig},
-    directory::TaskSettings,
+    config::{Experiment, Objective, Split, TaskConfig},
+    directory::{TaskSettings, TaskState},
+    metrics::TextMetric,
     seeds::{Purpose, Seeds},
 };
 
 /// The records that are used of a file, in the order in which they are used.
-pub type Records = SelectionDataset<InMemDataset<Record>, Record>;
+pub type Records = SelectionDataset<InMemDataset<Row>, Row>;
 
 /// The data of one task of the stream.
 pub struct TaskData {
@@ -27,6 +28,12 @@ pub struct TaskData {
     pub labels: Vec<String>,
     /// What is asked about each text, where the experiment says it.
     pub instruction: Option<String>,
+    /// What its records are.
+    pub form: Form,
+    /// Tokens of its longest answer ([`Encoder::longest_answer`](super::Encoder::longest_answer)), once they are counted.
+    pub room: usize,
+    /// How answers in free text are scored; none where it has labels.
+    pub metric: Option<TextMetric>,
     /// Records to learn from: all, or the first `data.train_examples` after a seeded shuffle.
     pub train: Records,
     /// Records to choose settings on: all, or the first `data.dev_examples`; empty where the task names no file.
@@ -51,23 +58,27 @@ impl TaskData {
     /// # Panics
     /// When the experiment has no task `index`.
     pub fn load(experiment: &Experiment, index: usize) -> Result<Self, DataError> {
-        let settings = TaskSettings::of(experiment);
-        Self::load_task(&experiment.tasks[index], &settings, experiment.seed, index)
+        let config = &experiment.tasks[index];
+        let settings = TaskSettings::of(experiment, config);
+        let split = experiment.evaluation.split;
+        Self::load_task(config, &settings, split, experiment.seed, index)
     }
 
-    /// As [`Self::load`], for a task of its own settings that is the `index`-th to be learnt in a run of that `seed`.
+    /// As [`Self::load`], for a task of its own settings that is the `index`-th to be learnt in a run of that `seed`. Where the part that
+    /// is `scored` has no file, a tenth of the training records is kept out for it.
     ///
     /// # Errors
     /// As [`Self::load`].
     pub fn load_task(
         config: &TaskConfig,
         settings: &TaskSettings,
+        scored: Split,
         seed: u64,
         index: usize,
     ) -> Result<Self, DataError> {
         let (data, objective) = (&settings.data, settings.training.objective);
         let train_path = data.root.join(&config.train);
-        let train = read(&train_path, config.labels.as_deref())?;
+        let mut train = read(&train_path, config.labels.as_deref())?;
         let labels = config
             .labels
             .clone()
@@ -76,23 +87,50 @@ impl TaskData {
             name: config.name.clone(),
             labels,
             instruction: config.instruction.clone(),
+            form: form(&train),
+            room: 0,
+            metric: None,
             train: select(Vec::new(), Vec::new()),
             dev: select(Vec::new(), Vec::new()),
             test: select(Vec::new(), Vec::new()),
             train_file: train_path.clone(),
             warnings: Vec::new(),
         };
-        task.check(&train_path, &train, objective)?;
+        task.check(&train, objective)?;
+        task.metric = task.metric_of(config, &train)?;
+
+        task.warnings.extend(odd::keys_passed_over(&train_path)?);
+        if let Some((one, other)) = odd::alike(&task.labels) {
+            task.warn(format!(
+                "the labels {one:?} and {other:?} look alike; are they one? `labels = [...]` of the task says which there are"
+            ));
+        }
+        let (name, file, limit) = match scored {
+            Split::Dev => ("dev", &config.dev, data.dev_examples),
+            Split::Test => ("test", &config.test, data.test_examples),
+        };
+        if file.is_none() {
+            let mut rng = Seeds(seed).rng(Purpose::Split, index, 0);
+            let rows = held_out(&mut train, &mut rng);
+            task.warn(format!(
+                "no `{name}` is named: {} of the {} records of {} are kept out of training and scored",
+                rows.len(),
+                rows.len() + train.len(),
+                train_path.display()
+            ));
+            let count = task.limit(name, rows.len(), limit);
+            *task.part(scored) = select(rows, (0..count).collect());
+        }
 
         let trained_on: HashSet<Record> = train.iter().map(|row| row.record.clone()).collect();
-        for (name, file, limit) in [
-            ("dev", &config.dev, data.dev_examples),
-            ("test", &config.test, data.test_examples),
+        for (split, name, file, limit) in [
+            (Split::Dev, "dev", &config.dev, data.dev_examples),
+            (Split::Test, "test", &config.test, data.test_examples),
         ] {
             let Some(file) = file else { continue };
             let path = data.root.join(file);
             let rows = read(&path, None)?;
-            task.check(&path, &rows, objective)?;
+            task.check(&rows, objective)?;
             let count = task.limit(name, rows.len(), limit);
             let known = rows[..count]
                 .iter()
@@ -103,12 +141,15 @@ impl TaskData {
                     "{known} of the {count} {name} records are also in the training file"
                 ));
             }
-            let records = select(rows, (0..count).collect());
-            *(if name == "dev" {
-                &mut task.dev
-            } else {
-                &mut task.test
-            }) = records;
+            let missing = odd::missing(&task.labels, &rows[..count]);
+            if !missing.is_empty() {
+                task.warn(format!(
+                    "the {count} {name} records hold no {}: the score says nothing of {}",
+                    missing.join(", "),
+                    if missing.len() == 1 { "it" } else { "them" }
+                ));
+            }
+            *task.part(split) = select(rows, (0..count).collect());
         }
 
         let mut order: Vec<usize> = (0..train.len()).collect();
@@ -131,20 +172,19 @@ impl TaskData {
     }
 
     /// A task that was learnt before: its questions, and the rows that are scored.
-    pub fn kept(
-        config: &TaskConfig,
-        labels: Vec<String>,
-        dev: Vec<Record>,
-        test: Vec<Record>,
-    ) -> Self {
+    pub fn kept(stored: &TaskState, dev: Vec<Record>, test: Vec<Record>) -> Self {
+        let config = &stored.config;
         let all = |records: Vec<Record>| {
             let order = (0..records.len()).collect();
-            SelectionDataset::from_indices_checked(InMemDataset::new(records), order)
+            select(records.into_iter().map(Row::kept).collect(), order)
         };
         Self {
             name: config.name.clone(),
-            labels,
+            labels: stored.labels.clone(),
             instruction: config.instruction.clone(),
+            form: stored.form,
+            room: stored.room,
+            metric: stored.metric,
             train: all(Vec::new()),
             dev: all(dev),
             test: all(test),
@@ -158,10 +198,17 @@ impl TaskData {
         let mut hash = Sha256::new();
         let mut add = |value: serde_json::Value| hash.update(value.to_string() + "\n");
         add(serde_json::json!([self.instruction, self.labels]));
-        for record in self.train.iter().flatten() {
-            add(serde_json::json!(record));
+        for row in self.train.iter().flatten() {
+            add(serde_json::json!(row.record));
         }
         hex::encode(hash.finalize())
+    }
+
+    fn part(&mut self, split: Split) -> &mut Records {
+        match split {
+            Split::Dev => &mut self.dev,
+            Split::Test => &mut self.test,
+        }
     }
 
     fn warn(&mut self, message: String) {
@@ -180,7 +227,29 @@ impl TaskData {
         wanted.min(there)
     }
 
-    fn check(&self, path: &Path, rows: &[Row], objective: Objective) -> Result<(), DataError> {
+    /// How its answers are scored: as the experiment says, else by what the training answers are.
+    fn metric_of(
+        &self,
+        config: &TaskConfig,
+        train: &[Row],
+    ) -> Result<Option<TextMetric>, DataError> {
+        match (config.metric, self.labels.is_empty()) {
+            (metric, true) => {
+                let answers = train.iter().map(|row| row.record.answer());
+                Ok(Some(metric.unwrap_or_else(|| TextMetric::default_for(answers))))
+            }
+            (None, false) => Ok(None),
+            (Some(metric), false) => Err(DataError::Task {
+                task: self.name.clone(),
+                message: format!(
+                    "metric = \"{}\" scores answers in free text, and this task chooses among labels, which are right or wrong: leave it out",
+                    metric.name()
+                ),
+            }),
+        }
+    }
+
+    fn check(&self, rows: &[Row], objective: Objective) -> Result<(), DataError> {
         let refuse = |message: &str| DataError::Task {
             task: self.name.clone(),
             message: message.into(),
@@ -189,20 +258,24 @@ impl TaskData {
             .iter()
             .find(|row| matches!(row.record, Record::Instruction { .. }));
         if let Some(row) = free.filter(|_| objective == Objective::Heads) {
-            let message = "a head chooses among labels: write text and label, or set training.objective = \"instruction\"";
-            return Err(DataError::Record {
-                path: path.into(),
-                place: row.place,
-                message: message.into(),
-            });
+            let message = "a head chooses among labels: write text and label, or set `objective = \"instruction\"` for this task (or training.objective for all)";
+            return Err(row.refuse(message.into(), &self.name));
         }
         match self.labels.as_slice() {
             [] => Ok(()),
             [only] => Err(refuse(&format!(
                 "`{only}` is the only label; there must be at least two to choose from"
             ))),
-            labels => check_labels(path, rows, labels),
+            labels => check_labels(rows, labels),
         }
+    }
+}
+
+/// What most records of a task are is what its first one is: a file has one format.
+fn form(train: &[Row]) -> Form {
+    match train.first().map(|row| &row.record) {
+        Some(Record::Instruction { .. }) => Form::Conversation,
+        _ => Form::Text,
     }
 }
 
@@ -215,8 +288,7 @@ fn collect_labels(rows: &[Row]) -> Vec<String> {
 }
 
 fn select(rows: Vec<Row>, order: Vec<usize>) -> Records {
-    let records = InMemDataset::new(rows.into_iter().map(|row| row.record).collect());
-    SelectionDataset::from_indices_checked(records, order)
+    SelectionDataset::from_indices_checked(InMemDataset::new(rows), order)
 }
 
 #[cfg(test)]
@@ -248,7 +320,10 @@ mod tests {
 
     fn texts(records: &Records) -> Vec<String> {
         let text = |record| match record {
-            Ok(Record::Classification { text, .. }) => text,
+            Ok(Row {
+                record: Record::Classification { text, .. },
+                ..
+            }) => text,
             other => panic!("{other:?}"),
         };
         records.iter().map(text).collect()

@@ -9,16 +9,18 @@ use super::Part;
 use crate::{
     base::BaseIdentity,
     config::{AdaptersConfig, DataConfig, Experiment, Pooling, Split, TaskConfig, TrainingConfig},
+    data::Form,
     learner::TaskExperts,
     methods::OwnForm,
-    metrics::Inferred,
+    metrics::{Inferred, TextMetric},
 };
 
 /// Name of the manifest's file.
 pub(super) const STATE: &str = "state.json";
 
-/// The form that this program writes and reads. Before 4 an expert was a column number, and nothing said what was in a file.
-pub(crate) const FORMAT: u32 = 4;
+/// The form that this program writes and reads. Before 5 nothing was kept
+/// of what a task's records are.
+pub(crate) const FORMAT: u32 = 5;
 
 /// Everything that a checkpoint says.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -78,6 +80,13 @@ pub struct TaskState {
     pub labels: Vec<String>,
     /// Its own settings.
     pub settings: TaskSettings,
+    /// What its records are, as its training file has them.
+    pub form: Form,
+    /// Tokens of its longest answer, which a prompt leaves room for and an answer may take.
+    pub room: usize,
+    /// How answers in free text are scored; none where it has labels.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metric: Option<TextMetric>,
     /// What it is learnt from.
     pub training: TrainingData,
     /// The dev rows that are scored, as they were.
@@ -96,7 +105,7 @@ pub struct TaskState {
     /// How it was learnt; none before it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub learnt: Option<Learnt>,
-    /// Which of its texts are answered rightly ([`crate::training::RightAnswers`] and where each was sent, JSON), once that was measured.
+    /// How its texts are answered ([`crate::training::ScoredTexts`] and where each was sent, JSON), once that was measured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub answers: Option<Part>,
 }
@@ -114,10 +123,14 @@ pub struct TaskSettings {
 }
 
 impl TaskSettings {
-    /// Those of an experiment.
-    pub fn of(experiment: &Experiment) -> Self {
+    /// Those of an experiment, for a task that has an objective of its own or not.
+    pub fn of(experiment: &Experiment, task: &TaskConfig) -> Self {
+        let training = experiment.training.clone();
         Self {
-            training: experiment.training.clone(),
+            training: TrainingConfig {
+                objective: task.objective.unwrap_or(training.objective),
+                ..training
+            },
             adapters: experiment.adapters.clone(),
             data: experiment.data.clone(),
         }

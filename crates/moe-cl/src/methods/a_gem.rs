@@ -103,7 +103,7 @@ impl Method for AGem {
             collate,
             ..
         } = after;
-        match rehearsal_loss(base, learner, objective, collate, &drawn) {
+        match rehearsal_loss(base, learner, collate, &drawn) {
             Some(loss) => {
                 let reference = GradientsParams::from_grads(loss.backward(), learner);
                 project(learner, gradients, &reference)

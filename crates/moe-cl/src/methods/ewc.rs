@@ -171,7 +171,7 @@ impl Method for Ewc {
     /// gradient and stay where they are.
     fn loss(&self, step: Step<'_>) -> Loss {
         let Step { learner, task, .. } = step;
-        let head = learner.heads.get(task).cloned();
+        let head = learner.head(task).cloned();
         let trained = (learner.catalogue.clone(), head);
         let loss = routed_loss(&step, learner.answering(task));
         match self.penalty(&trained) {

@@ -134,10 +134,10 @@ impl Method for Lwf {
         let temperature = self.options.temperature;
         let held = match step.objective {
             Objective::Heads => {
-                let head = &learner.heads[task];
+                let head = learner.head(task).expect("a task with a head");
                 let old = head.features(old, batch);
                 let new = head.features(hidden, batch);
-                let heads = learner.heads[..task].iter().map(|head| {
+                let heads = learner.heads[..task].iter().flatten().map(|head| {
                     let weight = head.weight.val().detach();
                     let said = old.clone().matmul(weight.clone());
                     distillation(said, new.clone().matmul(weight), temperature)

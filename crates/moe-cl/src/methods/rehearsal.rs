@@ -10,7 +10,6 @@ use serde::{Deserialize, Serialize};
 
 use super::{Bounded, LearntTask, Piece, only_json};
 use crate::{
-    config::Objective,
     data::{Collate, Example},
     learner::Learner,
     objective::task_loss,
@@ -123,7 +122,6 @@ impl Reservoir {
 pub(super) fn rehearsal_loss(
     base: &Decoder,
     learner: &Learner,
-    objective: Objective,
     collate: Collate<'_>,
     drawn: &[&Kept],
 ) -> Option<Tensor<1>> {
@@ -138,6 +136,7 @@ pub(super) fn rehearsal_loss(
             .catalogue
             .forward(base, &batch.texts, routing, None, None);
         let share = examples.len() as f64 / drawn.len() as f64;
+        let objective = learner.objective(task);
         task_loss(objective, base, learner, task, forward.hidden, &batch) * share
     });
     parts.reduce(|sum, part| sum + part)

@@ -58,7 +58,6 @@ impl Method for Replay {
         match rehearsal_loss(
             step.base,
             step.learner,
-            step.objective,
             step.collate,
             &drawn,
         ) {

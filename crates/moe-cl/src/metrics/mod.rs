@@ -7,6 +7,7 @@ mod inferred;
 mod matrix;
 mod stripping;
 mod summary;
+mod text;
 
 pub use auroc::auroc;
 pub use classification::{Averages, Confusion, Scores};
@@ -15,6 +16,7 @@ pub use inferred::{Inferred, mean_open_set_auroc};
 pub use matrix::AccuracyMatrix;
 pub use stripping::Stripping;
 pub use summary::{Coverage, Over, Summary};
+pub use text::{Answered, TextMetric, TextScore};
 
 /// The mean; none of nothing.
 fn mean(values: impl IntoIterator<Item = f64>) -> Option<f64> {

@@ -6,13 +6,13 @@ use burn::module::Module;
 
 use crate::{
     base::Base,
-    config::Objective,
     data::Example,
     error::Result,
     events::{Event, Recorder},
     learner::Learner,
     methods::Method,
-    predict::predict,
+    metrics::TextScore,
+    predict::{predict, write_answers},
     task_model::TaskChoice,
     training::stream::Task,
 };
@@ -20,8 +20,6 @@ use crate::{
 /// A learner that is asked about the texts of its tasks.
 #[derive(Clone, Copy)]
 pub struct Evaluation<'a> {
-    /// How labels are predicted.
-    pub objective: Objective,
     /// Texts per forward pass.
     pub batch_size: usize,
     /// The frozen base.
@@ -40,8 +38,8 @@ pub struct Evaluation<'a> {
 pub struct Scores {
     /// Per task: its score, in [0, 1]; none where it was not asked about or has no texts.
     pub accuracies: Vec<Option<f64>>,
-    /// Per task: which of its texts are answered rightly, in their order; none where it was not asked about.
-    pub right: Vec<Option<Vec<bool>>>,
+    /// Per task: how each of its texts is answered, in their order; none where it was not asked about.
+    pub texts: Vec<Option<Vec<TextScore>>>,
     /// Texts per second.
     pub examples_per_second: f64,
 }
@@ -66,48 +64,46 @@ impl Evaluation<'_> {
         let mut done = 0;
         let mut scores = Scores {
             accuracies: vec![None; self.tasks.len()],
-            right: vec![None; self.tasks.len()],
+            texts: vec![None; self.tasks.len()],
             examples_per_second: 0.0,
         };
         for &index in which {
             let task = &self.tasks[index];
-            let mut predicted = vec![0; task.evaluation.len()];
+            let mut texts = vec![TextScore::Share(0.0); task.evaluation.len()];
             for batch in task.evaluation_batches(self.batch_size) {
                 let examples: Vec<&Example> = batch.iter().map(|&i| &task.evaluation[i]).collect();
                 let choice = TaskChoice::of(self.method, index);
-                let predictions = self.predict(choice, &examples);
-                for (index, prediction) in batch.into_iter().zip(predictions) {
-                    predicted[index] = prediction;
-                }
+                let answers = self.answers(choice, &examples)?;
                 done += examples.len();
+                for (text, answer) in batch.into_iter().zip(answers) {
+                    texts[text] = task.score(text, &answer);
+                }
                 recorder.record(&Event::EvaluationStep { done })?;
             }
-            let right = task.right(&predicted);
-            scores.accuracies[index] = share(&right);
-            scores.right[index] = Some(right);
+            scores.accuracies[index] = task.total(&texts);
+            scores.texts[index] = Some(texts);
         }
         scores.examples_per_second = examples as f64 / start.elapsed().as_secs_f64().max(1e-9);
         Ok(scores)
     }
 
-    /// The class of each example among the labels of the task that is asked.
-    pub(super) fn predict(&self, choice: TaskChoice<'_>, examples: &[&Example]) -> Vec<usize> {
-        let answers = &self.tasks[choice.task].answers;
-        predict(
-            self.objective,
-            self.base,
-            self.learner,
-            choice,
-            examples,
-            answers,
-        )
+    /// What the experts of the choice answer to each example, in words: the name of a label, or what they write.
+    ///
+    /// # Errors
+    /// When the tokenizer cannot read what was written.
+    pub(super) fn answers(
+        &self,
+        choice: TaskChoice<'_>,
+        examples: &[&Example],
+    ) -> Result<Vec<String>> {
+        let (base, learner, task) = (self.base, self.learner, &self.tasks[choice.task]);
+        if task.labels.is_empty() {
+            return write_answers(base, learner, choice, examples, task.data.room);
+        }
+        let classes = predict(base, learner, choice, examples, &task.answers);
+        let label = |class: usize| task.labels[class].clone();
+        Ok(classes.into_iter().map(label).collect())
     }
-}
-
-/// The share that is true; none of nothing.
-pub(super) fn share(right: &[bool]) -> Option<f64> {
-    let count = right.iter().filter(|right| **right).count();
-    (!right.is_empty()).then(|| count as f64 / right.len() as f64)
 }
 
 /// Texts of a task from which the gate's share is read.

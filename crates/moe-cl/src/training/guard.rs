@@ -3,7 +3,7 @@
 use burn::module::Module;
 use serde::Serialize;
 
-use super::{evaluate::share, read::kept_task, scheduler::Run, session::ReadBack, stream::Task};
+use super::{infer::Answers, read::kept_task, scheduler::Run, session::ReadBack, stream::Task};
 use crate::{
     base::Base,
     config::Split,
@@ -26,12 +26,12 @@ pub struct Refusal {
     pub allowed: f64,
 }
 
-/// Which texts of the dev parts of the earlier tasks are answered rightly.
+/// How the texts of the dev parts of the earlier tasks are answered.
 pub(super) struct DevScores {
     /// With the task given, per task.
-    given: Vec<Option<Vec<bool>>>,
+    given: Vec<Answers>,
     /// With the task inferred.
-    inferred: Vec<Option<Vec<bool>>>,
+    inferred: Vec<Answers>,
 }
 
 impl DevScores {
@@ -101,8 +101,8 @@ impl DevScores {
             pairs
                 .into_iter()
                 .filter_map(move |(before, after, inferred)| {
-                    let before = before.as_deref().and_then(share)?;
-                    let after = after.as_deref().and_then(share)?;
+                    let before = task.total(before.as_deref()?)?;
+                    let after = task.total(after.as_deref()?)?;
                     Some(Refusal {
                         task: task.name.clone(),
                         lost: before - after,

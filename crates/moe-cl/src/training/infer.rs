@@ -5,51 +5,30 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    evaluate::{Evaluation, share},
+    evaluate::Evaluation,
+    scored::ScoredTexts,
     stream::{Task, encoder},
 };
 use crate::{
     base::Base,
     data::Example,
     error::Result,
-    metrics::{Inferred, auroc},
+    metrics::{Inferred, TextScore, auroc},
     recognizer::{Matrix, Recognized, TaskRecognizer, pooled_features},
     task_model::TaskChoice,
 };
 
-/// For each text of a task, in the order of its rows, whether it was answered rightly (`1`) or not (`0`).
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RightAnswers {
-    /// With the task given; empty where that was not measured.
-    pub given: String,
-    /// With the task inferred; empty where it was not.
-    pub inferred: String,
-}
-
-impl RightAnswers {
-    /// As digits.
-    pub(super) fn written(right: &[bool]) -> String {
-        let digits = right.iter().map(|&right| if right { '1' } else { '0' });
-        digits.collect()
-    }
-
-    /// From digits.
-    pub(super) fn read(digits: &str) -> Vec<bool> {
-        digits.bytes().map(|digit| digit == b'1').collect()
-    }
-}
-
 /// The task whose experts a text is sent to, or that task's fallback.
 pub(super) type Route = (usize, bool);
 
-/// Which texts of a task are answered rightly; none where it was not asked about.
-pub(super) type Right = Option<Vec<bool>>;
+/// How the texts of a task are answered; none where it was not asked about.
+pub(super) type Answers = Option<Vec<TextScore>>;
 
 /// What is known of the texts of a task from an earlier stage.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct Known {
-    /// Which are answered rightly.
-    pub right: RightAnswers,
+    /// How each is answered.
+    pub texts: ScoredTexts,
     /// Where each was sent when the task was inferred.
     pub routes: Vec<Route>,
 }
@@ -74,12 +53,12 @@ pub(super) struct Sent {
     /// Per learnt task: its texts that have to be asked, by where they are sent; none where the task is not asked about.
     asked: Vec<Option<BTreeMap<Route, Vec<usize>>>>,
     /// Per learnt task: what is known of its texts already.
-    right: Vec<Right>,
+    scored: Vec<Answers>,
 }
 
 impl Sent {
-    /// Sends the texts with these `features` per task, as `recognizer` sees them, of those tasks for which it is `given` which texts
-    /// are answered rightly when the task is. `has_fallback` says for which tasks a text of no known task has experts of its own.
+    /// Sends the texts with these `features` per task, as `recognizer` sees them, of those tasks for which it is `given` how
+    /// their texts are answered when the task is. `has_fallback` says for which tasks a text of no known task has experts of its own.
     ///
     /// A text that is sent to its own task is answered as when the task is given. One that is sent where it was sent before
     /// (`known`) is answered as before, where that task's answers did not move (`still`). Only the others have to be asked.
@@ -87,7 +66,7 @@ impl Sent {
         recognizer: &TaskRecognizer,
         features: &[Matrix],
         has_fallback: impl Fn(usize) -> bool,
-        given: &[Right],
+        given: &[Answers],
         known: &[Known],
         still: &[bool],
     ) -> Self {
@@ -101,7 +80,7 @@ impl Sent {
             },
             routes: Vec::new(),
             asked: Vec::new(),
-            right: Vec::new(),
+            scored: Vec::new(),
         };
         for (index, texts) in recognized.iter().enumerate().take(learnt) {
             let mut row = BTreeMap::new();
@@ -113,12 +92,12 @@ impl Sent {
             sent.scores.refused.push(refused as u64);
             let route = |text: &Recognized| (text.task, !text.known && has_fallback(text.task));
             let routes: Vec<Route> = texts.iter().map(route).collect();
-            let mut right = given[index].clone();
-            let asked = right
+            let mut scored = given[index].clone();
+            let asked = scored
                 .as_mut()
-                .map(|right| left_to_ask(index, &routes, right, known.get(index), still));
+                .map(|scored| left_to_ask(index, &routes, scored, known.get(index), still));
             sent.asked.push(asked);
-            sent.right.push(right);
+            sent.scored.push(scored);
             sent.routes.push(routes);
         }
         let confidences = |texts: &[Vec<Recognized>]| -> Vec<f64> {
@@ -138,16 +117,16 @@ impl Sent {
         sent.map(|(task, _)| *task).collect()
     }
 
-    /// The scores, and per task which texts are answered rightly, once the others are asked of `evaluation`.
+    /// The scores, and per task how its texts are answered, once the others are asked of `evaluation`.
     ///
     /// # Errors
     /// When a text cannot be put in another task's words.
     pub(super) fn evaluate(
         mut self,
         evaluation: &Evaluation<'_>,
-    ) -> Result<(Inferred, Vec<Right>)> {
+    ) -> Result<(Inferred, Vec<Answers>)> {
         for (index, asked) in self.asked.into_iter().enumerate() {
-            let (Some(right), Some(asked)) = (&mut self.right[index], asked) else {
+            let (Some(scored), Some(asked)) = (&mut self.scored[index], asked) else {
                 continue;
             };
             for ((task, unknown), texts) in asked {
@@ -156,32 +135,31 @@ impl Sent {
                     task,
                     unknown,
                 };
-                answer(evaluation, index, choice, &texts, right)?;
+                answer(evaluation, index, choice, &texts, scored)?;
             }
-            self.scores.accuracies[index] = share(right);
+            self.scores.accuracies[index] = evaluation.tasks[index].total(scored);
         }
-        Ok((self.scores, self.right))
+        Ok((self.scores, self.scored))
     }
 }
 
-/// Puts what is known into `right` of the texts of task `index` that go elsewhere, and returns those of which nothing is known.
+/// Puts what is known into `scored` of the texts of task `index` that go elsewhere, and returns those of which nothing is known.
 fn left_to_ask(
     index: usize,
     routes: &[Route],
-    right: &mut [bool],
+    scored: &mut [TextScore],
     known: Option<&Known>,
     still: &[bool],
 ) -> BTreeMap<Route, Vec<usize>> {
-    let before = known.filter(|it| it.right.inferred.len() == routes.len());
-    let before = before.map(|it| (&it.routes, RightAnswers::read(&it.right.inferred)));
+    let before = known.filter(|it| it.texts.inferred.0.len() == routes.len());
     let mut asked: BTreeMap<Route, Vec<usize>> = BTreeMap::new();
     for (text, &route) in routes.iter().enumerate() {
         if route == (index, false) {
             continue;
         }
-        match &before {
-            Some((routes, answers)) if routes.get(text) == Some(&route) && still[route.0] => {
-                right[text] = answers[text];
+        match before {
+            Some(before) if before.routes.get(text) == Some(&route) && still[route.0] => {
+                scored[text].clone_from(&before.texts.inferred.0[text]);
             }
             _ => asked.entry(route).or_default().push(text),
         }
@@ -189,13 +167,13 @@ fn left_to_ask(
     asked
 }
 
-/// Answers `texts` of task `index` as `choice` does. An answer is right where it has the name of the true label.
+/// Answers `texts` of task `index` as `choice` does, each asked about in the words of the task that answers.
 fn answer(
     evaluation: &Evaluation<'_>,
     index: usize,
     choice: TaskChoice<'_>,
     texts: &[usize],
-    right: &mut [bool],
+    scored: &mut [TextScore],
 ) -> Result<()> {
     let Evaluation {
         tasks,
@@ -208,13 +186,12 @@ fn answer(
     for texts in texts.chunks(batch_size) {
         let examples: Vec<Example> = texts
             .iter()
-            .map(|&text| Ok(encoder.encode_as(&own.evaluation_records[text], &other.data)?))
+            .map(|&text| Ok(encoder.ask(&own.evaluation_records[text], &other.data)?))
             .collect::<Result<_>>()?;
         let examples: Vec<&Example> = examples.iter().collect();
-        let predictions = evaluation.predict(choice, &examples);
-        for (&text, prediction) in texts.iter().zip(predictions) {
-            let truth = own.evaluation[text].label.map(|label| &own.labels[label]);
-            right[text] = truth.is_some() && truth == other.labels.get(prediction);
+        let answers = evaluation.answers(choice, &examples)?;
+        for (&text, answer) in texts.iter().zip(answers) {
+            scored[text] = own.score(text, &answer);
         }
     }
     Ok(())

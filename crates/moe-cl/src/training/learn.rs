@@ -169,14 +169,8 @@ pub fn learn(
 
 /// The settings of the new task: those of the run with its own on top.
 fn settings(state: &State, config: &TaskConfig, set: &[String]) -> Result<TaskSettings> {
-    // What is scored of the task is its own affair.
-    let scored = TaskConfig {
-        dev: Some(config.train.clone()),
-        test: Some(config.train.clone()),
-        ..config.clone()
-    };
     let run = Experiment {
-        tasks: vec![scored],
+        tasks: vec![config.clone()],
         ..state.experiment.clone()
     };
     let own = Experiment::parse(&run.to_toml(), Path::new("the model's settings"), set)?;
@@ -188,7 +182,7 @@ fn settings(state: &State, config: &TaskConfig, set: &[String]) -> Result<TaskSe
             ),
         });
     }
-    Ok(TaskSettings::of(&own))
+    Ok(TaskSettings::of(&own, config))
 }
 
 /// A name that is taken: by the same data, or by others.

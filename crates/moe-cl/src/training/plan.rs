@@ -6,6 +6,7 @@ use burn::module::Module;
 use serde::Serialize;
 
 use super::{
+    evaluate::Evaluation,
     prepare::{fresh_optimizer, prepare, untrained},
     result::peak_memory,
     step::{StepInput, optimizer_step, trained_parameters},
@@ -13,7 +14,7 @@ use super::{
 };
 use crate::{
     base::Base, config::Experiment, data::Example, directory::TaskSettings, error::Result,
-    methods::method, predict::predict, task_model::TaskChoice,
+    methods::method, task_model::TaskChoice,
 };
 
 /// A run that has not been made.
@@ -55,10 +56,12 @@ pub struct TaskPlan {
 /// # Errors
 /// When data or configuration are refused, exactly as the run would refuse them.
 pub fn plan(experiment: &Experiment, base: &Base) -> Result<Plan> {
-    let (mut warnings, settings) = (Vec::new(), TaskSettings::of(experiment));
+    let mut warnings = Vec::new();
     let (seed, split) = (experiment.seed, experiment.evaluation.split);
-    let load =
-        |(index, config)| Task::load(config, &settings, split, (seed, index), base, &mut warnings);
+    let load = |(index, config)| {
+        let settings = TaskSettings::of(experiment, config);
+        Task::load(config, &settings, split, (seed, index), base, &mut warnings)
+    };
     let tasks = experiment.tasks.iter().enumerate().map(load);
     let tasks = tasks.collect::<Result<Vec<Task>>>()?;
     let method = method(&experiment.method, tasks.len());
@@ -74,8 +77,7 @@ pub fn plan(experiment: &Experiment, base: &Base) -> Result<Plan> {
             learner = prepare(method.as_ref(), seed, &base.decoder, learner, form);
         }
         let steps = stream::stage_steps(seed, &tasks, index, learnt);
-        let objective = settings.training.objective;
-        let parts = trained_parameters(method.as_ref(), &learner, objective, index);
+        let parts = trained_parameters(method.as_ref(), &learner, index);
         plans.push(TaskPlan {
             name: task.name.clone(),
             examples: task.train.len(),
@@ -91,7 +93,7 @@ pub fn plan(experiment: &Experiment, base: &Base) -> Result<Plan> {
                 .map(|batch| batch.iter().map(|&i| &tasks[first.task].train[i]).collect())
                 .collect();
             let input = StepInput {
-                settings: &settings,
+                settings: &task.settings,
                 seed,
                 base: &base.decoder,
                 method: method.as_ref(),
@@ -105,7 +107,7 @@ pub fn plan(experiment: &Experiment, base: &Base) -> Result<Plan> {
             let (_, figures) = optimizer_step(
                 &input,
                 learner.clone(),
-                &mut fresh_optimizer(&settings.training),
+                &mut fresh_optimizer(&task.settings.training),
             );
             seconds_per_token = start.elapsed().as_secs_f64() / figures.real_tokens as f64;
         }
@@ -121,7 +123,7 @@ pub fn plan(experiment: &Experiment, base: &Base) -> Result<Plan> {
         &tasks[0],
         &learner.valid(),
         method.as_ref(),
-    ) * evaluation_tokens as f64
+    )? * evaluation_tokens as f64
         * evaluations;
     Ok(Plan {
         method: method.name(),
@@ -141,27 +143,26 @@ fn time_evaluation(
     task: &Task,
     learner: &crate::learner::Learner,
     method: &dyn crate::methods::Method,
-) -> f64 {
+) -> Result<f64> {
     let examples: Vec<&Example> = task
         .evaluation
         .iter()
         .take(experiment.evaluation.batch_size)
         .collect();
     if examples.is_empty() {
-        return 0.0;
+        return Ok(0.0);
     }
     let start = Instant::now();
-    let objective = experiment.training.objective;
-    predict(
-        objective,
+    let evaluation = Evaluation {
+        batch_size: examples.len(),
         base,
+        method,
         learner,
-        TaskChoice::of(method, 0),
-        &examples,
-        &task.answers,
-    );
+        tasks: std::slice::from_ref(task),
+    };
+    evaluation.answers(TaskChoice::of(method, 0), &examples)?;
     let tokens: usize = examples.iter().map(|example| example.tokens.len()).sum();
-    start.elapsed().as_secs_f64() / tokens as f64
+    Ok(start.elapsed().as_secs_f64() / tokens as f64)
 }
 
 fn tokens(examples: &[Example]) -> usize {

@@ -53,12 +53,13 @@ pub fn prepare(
         settings,
     } = form;
     let (seeds, device) = (Seeds(seed), base.device().autodiff());
-    if settings.training.objective == Objective::Heads {
+    let heads = settings.training.objective == Objective::Heads;
+    learner.heads.push(heads.then(|| {
         let (d_model, pooling) = (base.config().d_model, settings.training.pooling);
         let mut rng = seeds.rng(Purpose::Head, task, 0);
         let head = Head::random(d_model, classes, pooling, &mut rng, &device);
-        learner.heads.push(identified(head, task));
-    }
+        identified(head, task)
+    }));
     let new = NewTask {
         base,
         task,

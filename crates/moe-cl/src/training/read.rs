@@ -68,22 +68,21 @@ pub(super) fn model_of(
     )?;
     let d_model = base.decoder.config().d_model;
     for (task, stored) in state.tasks.iter().enumerate() {
-        if let Some(experts) = &stored.experts {
-            for routing in [&experts.answering, &experts.trained] {
-                if !layout.has(routing) {
-                    return Err(saved.damaged(format!("{routing:?} is not in the catalogue")));
-                }
+        let Some(experts) = &stored.experts else {
+            continue;
+        };
+        for routing in [&experts.answering, &experts.trained] {
+            if !layout.has(routing) {
+                return Err(saved.damaged(format!("{routing:?} is not in the catalogue")));
             }
-            learner.tasks.push(experts.clone());
         }
-        if let Some(head) = &stored.head {
+        learner.tasks.push(experts.clone());
+        let head = stored.head.as_ref().map(|head| {
             let empty = Head::zeros(d_model, head.is.classes, head.is.pooling, &device);
             let read = from_bytes(identified(empty, task), &parts.get(&head.part)?);
-            let name = || format!("head of task {}", stored.config.name);
-            learner
-                .heads
-                .push(read.map_err(|error| misfit(name(), &error))?);
-        }
+            read.map_err(|error| misfit(format!("head of task {}", stored.config.name), &error))
+        });
+        learner.heads.push(head.transpose()?);
     }
     if let Some(own) = &layout.own {
         let described = Own::described(own.is, &base.decoder);
@@ -168,7 +167,7 @@ pub(super) fn kept_task(
 ) -> Result<Task> {
     let dev = kept_rows(&stored.dev, parts)?;
     let test = kept_rows(&stored.test, parts)?;
-    let data = TaskData::kept(&stored.config, stored.labels.clone(), dev, test);
+    let data = TaskData::kept(stored, dev, test);
     Task::encode(data, &stored.settings, split, base, &mut Vec::new())
 }
 
@@ -186,6 +185,9 @@ pub(super) fn arrived(
         config: config.clone(),
         labels: task.labels.clone(),
         settings: settings.clone(),
+        form: task.data.form,
+        room: task.data.room,
+        metric: task.data.metric,
         training: task.training_data(),
         dev: keep_rows(&task.data.dev, parts)?,
         test: keep_rows(&task.data.test, parts)?,
@@ -198,8 +200,8 @@ pub(super) fn arrived(
 }
 
 fn keep_rows(records: &Records, parts: &Parts) -> Result<KeptRows> {
-    let lines = records.iter().flatten().map(|record| {
-        let mut line = serde_json::to_string(&record).map_err(std::io::Error::from)?;
+    let lines = records.iter().flatten().map(|row| {
+        let mut line = serde_json::to_string(&row.record).map_err(std::io::Error::from)?;
         line.push('\n');
         Ok(line)
     });

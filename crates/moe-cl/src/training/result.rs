@@ -4,7 +4,7 @@ use std::{fs, io, path::Path};
 
 use serde::{Deserialize, Serialize};
 
-use super::infer::{Known, RightAnswers};
+use super::{infer::Known, scored::ScoredTexts};
 use crate::{
     config::Experiment,
     directory::{Progress, Saved, Stage},
@@ -33,8 +33,8 @@ pub struct RunResult {
     pub summary: Summary,
     /// Scores after each task with the task of every text inferred.
     pub inferred: Vec<Inferred>,
-    /// Per task, which texts were answered rightly after the last task.
-    pub answers: Vec<RightAnswers>,
+    /// Per task, how its texts were answered after the last task.
+    pub answers: Vec<ScoredTexts>,
     /// Optimiser steps.
     pub steps: usize,
     /// Tokens trained on that are not padding.
@@ -57,7 +57,7 @@ impl RunResult {
         progress: &Progress,
         tasks: Vec<String>,
         stages: Vec<Stage>,
-        answers: Vec<RightAnswers>,
+        answers: Vec<ScoredTexts>,
         method_memory: u64,
     ) -> Self {
         let (mut scores, inferred): (Vec<_>, Vec<_>) = stages
@@ -95,8 +95,8 @@ impl RunResult {
         let state = &saved.state;
         let learnt = state.tasks.iter().take(state.progress.task);
         let answers = learnt.map(|task| match &task.answers {
-            Some(part) => Ok(saved.json::<Known>(part)?.right),
-            None => Ok(RightAnswers::default()),
+            Some(part) => Ok(saved.json::<Known>(part)?.texts),
+            None => Ok(ScoredTexts::default()),
         });
         let names = state.tasks.iter().map(|task| task.config.name.clone());
         let memory = state.layout.memory.iter().map(|it| it.part.bytes);

@@ -129,7 +129,7 @@ fn check_settings(out: &Path, state: &State, experiment: &Experiment) -> Result<
             )));
         }
         // One that came later has settings of its own.
-        let own = task_differences(&was.settings, &TaskSettings::of(experiment));
+        let own = task_differences(&was.settings, &TaskSettings::of(experiment, is));
         if let (Some(difference), None) = (own.first(), &was.learnt) {
             return Err(refused(format!(
                 "of task {name:?}, the setting {difference}"
@@ -202,10 +202,10 @@ fn load_new_tasks(
     parts: &Parts,
     warnings: &mut Vec<String>,
 ) -> Result<Vec<(Task, TaskState)>> {
-    let (settings, split) = (TaskSettings::of(experiment), experiment.evaluation.split);
+    let split = experiment.evaluation.split;
     let new = experiment.tasks.iter().enumerate().skip(first);
     new.map(|(index, config)| {
-        let place = (experiment.seed, index);
+        let (settings, place) = (TaskSettings::of(experiment, config), (experiment.seed, index));
         let task = Task::load(config, &settings, split, place, base, warnings)?;
         let state = arrived(&task, config, &settings, parts)?;
         Ok((task, state))

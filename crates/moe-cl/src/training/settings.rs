@@ -60,7 +60,7 @@ pub fn differences(was: &Experiment, is: &Experiment) -> Vec<Difference> {
 pub fn not_of_a_task(was: &Experiment, is: &Experiment) -> Vec<Difference> {
     let own = |key: &str| OF_A_TASK.iter().any(|prefix| key.starts_with(prefix));
     let mut all = all_differences(was, is);
-    all.retain(|it| it.key == "training.objective" || !own(&it.key));
+    all.retain(|it| !own(&it.key));
     all
 }
 

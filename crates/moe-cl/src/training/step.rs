@@ -11,7 +11,6 @@ use moe_lora::LoraDropout;
 use rand::Rng;
 
 use crate::{
-    config::Objective,
     data::{Collate, Example},
     directory::TaskSettings,
     learner::Learner,
@@ -158,7 +157,6 @@ impl Part {
 pub fn trained_parameters(
     method: &dyn Method,
     learner: &Learner,
-    objective: Objective,
     task: usize,
 ) -> Vec<Part> {
     let (catalogue, trained) = (&learner.catalogue, learner.trained(task));
@@ -169,7 +167,7 @@ pub fn trained_parameters(
             parts.push(Part::new("decoder.layers".into(), &decoder.layers));
             parts.push(Part::new("decoder.norm".into(), &decoder.norm));
             // Heads take the place of the vocabulary projection.
-            if let (Objective::Instruction, Some(lm_head)) = (objective, &decoder.lm_head) {
+            if let (None, Some(lm_head)) = (learner.head(task), &decoder.lm_head) {
                 parts.push(Part::new("decoder.lm_head".into(), lm_head));
             }
         }
@@ -184,8 +182,8 @@ pub fn trained_parameters(
     if let Some(id) = trained.gate() {
         parts.push(Part::new(format!("gate {id}"), catalogue.gate(id)));
     }
-    if objective == Objective::Heads {
-        parts.push(Part::new(format!("head {task}"), &learner.heads[task]));
+    if let Some(head) = learner.head(task) {
+        parts.push(Part::new(format!("head {task}"), head));
     }
     parts
 }

@@ -12,6 +12,7 @@ use crate::{
     data::{Encoder, Example, Record, Records, TaskData, epoch_batches},
     directory::{TaskSettings, TrainingData},
     error::Result,
+    metrics::{Answered, TextMetric, TextScore},
     seeds::{Purpose, Seeds},
 };
 
@@ -21,7 +22,7 @@ pub struct Task {
     pub name: String,
     /// Its settings.
     pub settings: TaskSettings,
-    /// Names of its labels; a label's index is its class.
+    /// Names of its labels; a label's index is its class. Empty where answers are free text.
     pub labels: Vec<String>,
     /// Examples to train on; none of a task that was learnt before.
     pub train: Vec<Example>,
@@ -53,7 +54,8 @@ impl Task {
         base: &Base,
         warnings: &mut Vec<String>,
     ) -> Result<Self> {
-        let data = TaskData::load_task(config, settings, seed, index)?;
+        let mut data = TaskData::load_task(config, settings, split, seed, index)?;
+        data.room = encoder(settings, base).longest_answer(&data)?;
         warnings.extend(data.warnings.iter().cloned());
         Self::encode(data, settings, split, base, warnings)
     }
@@ -72,13 +74,12 @@ impl Task {
         let mut encoder = encoder(settings, base);
         let rows = rows(&data, split);
         let task = Self {
-            train: encoder.encode_all(&data.train, &data)?,
-            evaluation: encoder.encode_all(rows, &data)?,
+            train: encoder.learnt(&data)?,
+            evaluation: encoder.asked(rows, &data)?,
             answers: encoder.answers(&data)?,
             train_texts: encoder.bare_texts(&data.train, &data)?,
             evaluation_texts: encoder.bare_texts(rows, &data)?,
-            // One that cannot be read was refused above.
-            evaluation_records: rows.iter().flatten().collect(),
+            evaluation_records: rows.iter().flatten().map(|row| row.record).collect(),
             name: data.name.clone(),
             settings: settings.clone(),
             labels: data.labels.clone(),
@@ -122,13 +123,24 @@ impl Task {
             .collect()
     }
 
-    /// Which of the evaluation examples `predictions` names rightly.
-    pub fn right(&self, predictions: &[usize]) -> Vec<bool> {
-        self.evaluation
-            .iter()
-            .zip(predictions)
-            .map(|(example, prediction)| example.label == Some(*prediction))
-            .collect()
+    /// Score of an answer to the evaluation text `text`: whether it is the label's name, or what the task's metric says of it.
+    pub fn score(&self, text: usize, answer: &str) -> TextScore {
+        let record = &self.evaluation_records[text];
+        match self.data.metric {
+            None => TextScore::Share(f64::from(u8::from(answer == record.answer()))),
+            Some(metric) => metric.score(&Answered {
+                source: &record.bare_text(),
+                prediction: answer,
+                references: &[record.answer()],
+            }),
+        }
+    }
+
+    /// The task's score, in [0, 1], of those of its texts; none of nothing.
+    pub fn total(&self, texts: &[TextScore]) -> Option<f64> {
+        // Right and wrong answers are shares too.
+        let metric = self.data.metric.unwrap_or(TextMetric::ExactMatch);
+        metric.total(texts)
     }
 
     /// Indices into [`Task::evaluation`], in batches of like length so that little is padded.
@@ -141,7 +153,7 @@ impl Task {
 
 /// The encoder of a task of these settings.
 pub(super) fn encoder<'a>(settings: &TaskSettings, base: &'a Base) -> Encoder<'a> {
-    Encoder::new(settings, &base.tokenizer, base.chat.as_ref(), base.end())
+    Encoder::new(settings, base.writer())
 }
 
 /// The rows of a split.

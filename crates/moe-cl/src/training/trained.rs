@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     base::Base,
-    config::{Experiment, Split},
+    config::{Experiment, Objective, Split},
     data::Example,
     directory::{Saved, State, newest, run_of},
     error::{Error, Result},
@@ -23,7 +23,7 @@ use crate::{
     methods::{Method, method},
     metrics::Inferred,
     predict::class_scores,
-    recognizer::{Matrix, Recognized, TaskRecognizer, pooled_features},
+    recognizer::{Matrix, TaskRecognizer},
     task_model::{TaskChoice, TaskModel},
 };
 
@@ -35,10 +35,10 @@ pub struct Trained<'a> {
     pub learnt: usize,
     /// The checkpoint that it was read from.
     pub saved: Saved,
-    base: &'a Base,
-    method: Box<dyn Method>,
-    learner: Learner,
-    recognizer: TaskRecognizer,
+    pub(super) base: &'a Base,
+    pub(super) method: Box<dyn Method>,
+    pub(super) learner: Learner,
+    pub(super) recognizer: TaskRecognizer,
 }
 
 /// The checkpoint that `path` stands for: itself, or of a run's directory the newest between two tasks. What is under way is not yet
@@ -134,6 +134,11 @@ impl<'a> Trained<'a> {
         &self.saved.state.tasks[task].labels
     }
 
+    /// How a task answers.
+    pub fn objective(&self, task: usize) -> Objective {
+        self.learner.objective(task)
+    }
+
     /// The trained parts, off the autodiff device and prepared for every task that is known.
     pub fn learner(&self) -> &Learner {
         &self.learner
@@ -147,21 +152,6 @@ impl<'a> Trained<'a> {
     /// Whether the method has experts for a text that belongs to no known task, `task` being the nearest.
     pub fn has_fallback(&self, task: usize) -> bool {
         self.method.fallback(&self.learner, task).is_some()
-    }
-
-    /// The task of a bare text, as the recognizer sees it; none before the first task is learnt.
-    ///
-    /// # Errors
-    /// When the tokenizer refuses the text.
-    pub fn infer(&self, text: &str) -> Result<Option<Recognized>> {
-        let mut tokens = self.base.tokenizer.encode_text(text, true)?;
-        tokens.truncate(self.experiment.data.max_tokens);
-        if tokens.is_empty() || self.recognizer.tasks() == 0 {
-            return Ok(None);
-        }
-        let layer = self.recognizer.layer();
-        let features = pooled_features(&self.base.decoder, self.base.pad(), layer, &[tokens]);
-        Ok(self.recognizer.recognize(&features).pop())
     }
 
     /// A task with the rows of a split that are kept with the model.
@@ -184,7 +174,6 @@ impl<'a> Trained<'a> {
         for batch in stream.evaluation_batches(self.experiment.evaluation.batch_size) {
             let examples: Vec<&Example> = batch.iter().map(|&i| &stream.evaluation[i]).collect();
             let scores = class_scores(
-                self.experiment.training.objective,
                 self.base,
                 &self.learner,
                 TaskChoice::of(self.method.as_ref(), task),
@@ -254,7 +243,7 @@ impl<'a> Trained<'a> {
             &self.recognizer,
             &features,
             fallback,
-            &given.right,
+            &given.texts,
             &[],
             &[],
         );
@@ -263,7 +252,6 @@ impl<'a> Trained<'a> {
 
     fn evaluation<'b>(&'b self, tasks: &'b [Task]) -> Evaluation<'b> {
         Evaluation {
-            objective: self.experiment.training.objective,
             batch_size: self.experiment.evaluation.batch_size,
             base: self.base,
             method: self.method.as_ref(),

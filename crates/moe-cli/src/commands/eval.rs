@@ -7,13 +7,12 @@ use anyhow::Result;
 use clap::{ArgGroup, Args, ValueEnum};
 use moe_cl::config::Split;
 use moe_cl::metrics::Inferred;
-use moe_cl::training::{Scores, Task, Trained, checkpoint_of};
+use moe_cl::training::{Scores, Task, Trained};
 use moe_core::device::DeviceChoice;
-use moe_core::model::BaseDtype;
 use serde_json::json;
 
 use super::print_json;
-use crate::base::ModelBase;
+use crate::model::BaseArguments;
 use crate::progress::ProgressDisplay;
 
 /// What to score, and on which texts.
@@ -35,10 +34,7 @@ pub struct Arguments {
     #[arg(long, value_enum)]
     split: Option<SplitName>,
     #[command(flatten)]
-    base: ModelBase,
-    /// Number format of the base's matrices: f32 or bf16 [default: that of the run]
-    #[arg(long, value_name = "DTYPE")]
-    base_dtype: Option<BaseDtype>,
+    base: BaseArguments,
     /// Print the scores as JSON
     #[arg(long)]
     json: bool,
@@ -55,15 +51,7 @@ pub fn run(arguments: &Arguments, device: Option<DeviceChoice>) -> Result<()> {
     let path = [&arguments.model, &arguments.run, &arguments.checkpoint];
     let path = path.into_iter().find_map(Option::as_ref);
     let path = path.expect("clap requires one of them");
-    let saved = checkpoint_of(path)?;
-    let mut experiment = saved.state.whole_experiment();
-    if let Some(dtype) = arguments.base_dtype {
-        experiment.base.dtype = dtype;
-    }
-    if let Some(device) = device {
-        experiment.device = device.to_string();
-    }
-    let base = arguments.base.load(&saved, &experiment)?;
+    let (saved, base) = arguments.base.open(path, device)?;
     let mut trained = Trained::on_base(saved, &base)?;
     if let Some(split) = arguments.split {
         trained.experiment.evaluation.split = match split {

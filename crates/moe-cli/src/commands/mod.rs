@@ -1,5 +1,7 @@
 //! The commands, one file each.
 
+mod chat;
+mod classify;
 mod data;
 mod demo;
 #[cfg(test)]
@@ -52,6 +54,10 @@ enum Command {
     Rollback(rollback::Arguments),
     /// Score a model, or one of its checkpoints, on every task
     Eval(eval::Arguments),
+    /// Label new texts, with the task given or inferred
+    Classify(classify::Arguments),
+    /// A conversation with a model, turn after turn
+    Chat(chat::Arguments),
     /// Write text with a task's experts, or with a base alone
     Generate(generate::Arguments),
     /// One page over several runs, and their table
@@ -80,6 +86,8 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Tasks(arguments) => tasks::run(&arguments),
         Command::Rollback(arguments) => rollback::run(&arguments),
         Command::Eval(arguments) => eval::run(&arguments, device),
+        Command::Classify(arguments) => classify::run(&arguments, device),
+        Command::Chat(arguments) => chat::run(&arguments, device),
         Command::Generate(arguments) => generate::run(&arguments, device),
         Command::Report(arguments) => report::run(&arguments),
         Command::Data(arguments) => data::run(&arguments),

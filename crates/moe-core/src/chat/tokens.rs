@@ -60,6 +60,16 @@ impl ChatTemplate {
     }
 }
 
+/// x
+pub struct Conversation { /// x
+pub tokens: Vec<u32>, /// x
+pub answers: Vec<std::ops::Range<usize>> }
+impl ChatTemplate {
+/// x
+pub fn encode_answer(&self, a: &str, t: &Tokenizer) -> Result<Vec<u32>> { t.encode_text(a, false) }
+/// x
+pub fn encode_conversation(&self, _m: &[Message], _t: &Tokenizer) -> Result<Option<Conversation>> { Ok(None) }
+}
 /// `count` characters of private use, of a plane that no message uses where there is one.
 fn marks(messages: &[Message], count: usize) -> Vec<char> {
     let used = |start: &u32| {

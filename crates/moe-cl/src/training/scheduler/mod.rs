@@ -14,8 +14,7 @@ use moe_lora::Routing;
 
 use self::stored::StoredParts;
 use super::{
-    evaluate::share,
-    infer::{Known, RightAnswers},
+    infer::Known,
     prepare::{fresh_optimizer, prepare, untrained},
     result::RunResult,
     step::trained_parameters,
@@ -222,11 +221,9 @@ impl<'a> Run<'a> {
 
     /// Parameters that move while the tasks `learnt` are, each counted once.
     fn trainable(&self, learnt: Range<usize>) -> u64 {
-        let objective = self.experiment.training.objective;
         let prepared = learnt.start..learnt.end.min(self.learner.tasks.len());
-        let parts = prepared.flat_map(|task| {
-            trained_parameters(self.method.as_ref(), &self.learner, objective, task)
-        });
+        let parts = prepared
+            .flat_map(|task| trained_parameters(self.method.as_ref(), &self.learner, task));
         let sizes: BTreeMap<String, u64> = parts.map(|part| (part.name, part.size)).collect();
         sizes.values().sum()
     }
@@ -269,7 +266,7 @@ impl<'a> Run<'a> {
             score: None,
         });
         self.score_all(index + 1, &moved)?;
-        let score = share(&RightAnswers::read(&self.known[index].right.given));
+        let score = self.tasks[index].total(&self.known[index].texts.given.0);
         if let Some(learnt) = &mut self.states[index].learnt {
             learnt.score = score;
         }
@@ -284,7 +281,7 @@ impl<'a> Run<'a> {
             &self.progress,
             self.task_names(),
             self.stages.clone(),
-            learnt.map(|task| self.known[task].right.clone()).collect(),
+            learnt.map(|task| self.known[task].texts.clone()).collect(),
             self.stored.memory_bytes(),
         );
         RunResult { seconds, ..so_far }

@@ -143,7 +143,7 @@ impl Run<'_> {
         let split = self.experiment.evaluation.split;
         for (index, state) in self.states.iter_mut().enumerate() {
             state.experts = self.learner.tasks.get(index).cloned();
-            if let Some(head) = self.learner.heads.get(index) {
+            if let Some(head) = self.learner.head(index) {
                 let [_, classes] = head.weight.dims();
                 let bytes = || to_bytes(head);
                 state.head = Some(Stored {
@@ -162,7 +162,7 @@ impl Run<'_> {
             }
             let known = &self.known[index];
             state.answers = match self.stored.known.get(&index) {
-                _ if known.right.given.is_empty() => None,
+                _ if known.texts.given.is_empty() => None,
                 Some((before, part)) if before == known => Some(part.clone()),
                 _ => {
                     let part = parts.put(&serde_json::to_vec(known).map_err(json_error)?)?;

@@ -13,8 +13,9 @@ use crate::{
     methods::Method,
     recognizer::{Matrix, TaskRecognizer},
     training::{
-        evaluate::{Evaluation, Scores, gate_share, share},
-        infer::{Known, Right, RightAnswers, Sent, evaluation_features},
+        evaluate::{Evaluation, Scores, gate_share},
+        infer::{Answers, Known, Sent, evaluation_features},
+        scored::TextScores,
         stream::Task,
     },
     trunk::TrunkCache,
@@ -45,12 +46,12 @@ impl Run<'_> {
         );
         let mut scores = evaluation.given(&asked, after, self.recorder)?;
         for (task, known) in self.known.iter_mut().enumerate() {
-            match &scores.right[task] {
-                Some(right) => known.right.given = RightAnswers::written(right),
+            match &scores.texts[task] {
+                Some(texts) => known.texts.given = TextScores(texts.clone()),
                 None if still[task] => {
-                    let right = RightAnswers::read(&known.right.given);
-                    scores.accuracies[task] = share(&right);
-                    scores.right[task] = Some(right);
+                    let texts = known.texts.given.0.clone();
+                    scores.accuracies[task] = self.tasks[task].total(&texts);
+                    scores.texts[task] = Some(texts);
                 }
                 // What was known is no longer so.
                 None => *known = Known::default(),
@@ -109,7 +110,7 @@ impl Run<'_> {
         (self.learner.clone(), self.recognizer.clone())
     }
 
-    /// Which texts of the tasks `dev`, all but the last of the stream, are answered rightly by a learner off the autodiff device and a
+    /// How the texts of the tasks `dev`, all but the last of the stream, are answered by a learner off the autodiff device and a
     /// recognizer, with the task given and with it inferred. The last may be sent texts, and is not asked about its own. What is
     /// `known` of a task is not asked again where the task learnt last has left its answers as they were.
     pub(in crate::training) fn dev_scores(
@@ -117,8 +118,8 @@ impl Run<'_> {
         learner: &Learner,
         recognizer: &TaskRecognizer,
         dev: &[Task],
-        known: Option<&[Right]>,
-    ) -> Result<(Vec<Right>, Vec<Right>)> {
+        known: Option<&[Answers]>,
+    ) -> Result<(Vec<Answers>, Vec<Answers>)> {
         let known_of = |task: usize| {
             let still = self.still.get(task).copied().unwrap_or(false);
             known
@@ -130,11 +131,11 @@ impl Run<'_> {
         let asked_of = self.with_experts_of(learner.clone(), asked.iter().copied())?;
         let evaluation = evaluation_of(&self.experiment, self.base, &*self.method, dev, &asked_of);
         let scores = evaluation.given(&asked, self.progress.task, &mut Silent)?;
-        let given: Vec<Right> = scores
-            .right
+        let given: Vec<Answers> = scores
+            .texts
             .into_iter()
             .enumerate()
-            .map(|(task, right)| right.or_else(|| known_of(task)))
+            .map(|(task, texts)| texts.or_else(|| known_of(task)))
             .collect();
         let features: Vec<Matrix> = dev
             .iter()
@@ -160,7 +161,7 @@ impl Run<'_> {
     fn still(&self, moved: &Moved) -> Vec<bool> {
         let stands = |task: usize| {
             let prepared = task < self.learner.tasks.len() && moved.task != Some(task);
-            let scored = !self.known[task].right.given.is_empty();
+            let scored = !self.known[task].texts.given.is_empty();
             if !prepared || !scored {
                 return false;
             }
@@ -214,7 +215,7 @@ impl Run<'_> {
             self.features.push(features);
         }
         let fallback = |task| self.method.fallback(ahead, task).is_some();
-        let (features, given) = (&self.features, &given.right);
+        let (features, given) = (&self.features, &given.texts);
         let sent = Sent::new(
             &self.recognizer,
             features,
@@ -232,10 +233,10 @@ impl Run<'_> {
             &self.tasks,
             &asked_of,
         );
-        let (scores, right) = sent.evaluate(&evaluation)?;
-        for ((known, right), routes) in self.known.iter_mut().zip(right).zip(routes) {
-            if let Some(right) = right {
-                known.right.inferred = RightAnswers::written(&right);
+        let (scores, texts) = sent.evaluate(&evaluation)?;
+        for ((known, texts), routes) in self.known.iter_mut().zip(texts).zip(routes) {
+            if let Some(texts) = texts {
+                known.texts.inferred = TextScores(texts);
                 known.routes = routes;
             }
         }
@@ -263,7 +264,6 @@ fn evaluation_of<'a>(
     learner: &'a Learner,
 ) -> Evaluation<'a> {
     Evaluation {
-        objective: experiment.training.objective,
         batch_size: experiment.evaluation.batch_size,
         base,
         method,

@@ -76,9 +76,8 @@ impl Run<'_> {
 
     /// Refuses a part that the task trains but that no gradient reached.
     fn check_gradients(&self, index: usize, figures: &StepFigures) -> Result<()> {
-        let objective = self.experiment.training.objective;
         let method = self.method.as_ref();
-        let parts = trained_parameters(method, &self.learner, objective, index);
+        let parts = trained_parameters(method, &self.learner, index);
         let missing: Vec<String> = parts
             .into_iter()
             .filter(|part| !part.ids.iter().all(|id| figures.with_gradient.contains(id)))

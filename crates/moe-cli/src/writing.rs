@@ -1,0 +1,83 @@
+//! An answer on standard output, as it is written.
+
+use std::io::{Write, stdout};
+
+use anyhow::Result;
+use clap::Args;
+use moe_cl::Base;
+use moe_core::generate::{CausalLm, Sampling, generate_with};
+
+/// How boldly, and how much.
+#[derive(Debug, Args)]
+pub struct Manner {
+    /// Most tokens to write
+    #[arg(long, value_name = "N", default_value_t = 128)]
+    max_new: usize,
+    /// 0 always takes the most likely token; larger is bolder
+    #[arg(long, value_name = "T", default_value_t = 0.0, allow_negative_numbers = true)]
+    temperature: f64,
+    /// Choose among the K most likely tokens
+    #[arg(long, value_name = "K")]
+    top_k: Option<usize>,
+    /// Choose among the most likely tokens that make up this probability
+    #[arg(long, value_name = "P", allow_negative_numbers = true)]
+    top_p: Option<f64>,
+    /// Seed of the choices
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    seed: u64,
+}
+
+impl Manner {
+    /// How tokens are chosen.
+    ///
+    /// # Errors
+    /// When a number is out of its range.
+    pub fn sampling(&self) -> Result<Sampling> {
+        Ok(Sampling {
+            temperature: self.temperature,
+            top_k: self.top_k,
+            top_p: self.top_p,
+            seed: self.seed,
+            ..Sampling::greedy()
+        })
+    }
+
+    /// Continues `prompt` on standard output, a token at a time, and returns what was written.
+    ///
+    /// # Errors
+    /// When standard output or the tokenizer refuses.
+    pub fn write(
+        &self,
+        base: &Base,
+        model: &impl CausalLm,
+        prompt: Vec<u32>,
+        sampling: &Sampling,
+    ) -> Result<String> {
+        let mut tokens = Vec::new();
+        let mut shown = String::new();
+        let mut outcome = Ok(());
+        let emit = |_row: usize, token: u32| {
+            tokens.push(token);
+            if outcome.is_ok() {
+                outcome = show(base, &tokens, &mut shown);
+            }
+        };
+        generate_with(model, &[prompt], self.max_new, sampling, base.stops(), emit);
+        outcome?;
+        writeln!(stdout())?;
+        Ok(shown)
+    }
+}
+
+/// Prints what `tokens` say beyond `shown`; a character whose bytes are not all there yet waits.
+fn show(base: &Base, tokens: &[u32], shown: &mut String) -> Result<()> {
+    let text = base.tokenizer.decode(tokens, true)?;
+    let whole = text.trim_end_matches(char::REPLACEMENT_CHARACTER);
+    if let Some(new) = whole.strip_prefix(shown.as_str()) {
+        let mut out = stdout().lock();
+        out.write_all(new.as_bytes())?;
+        out.flush()?;
+        *shown = whole.to_string();
+    }
+    Ok(())
+}
