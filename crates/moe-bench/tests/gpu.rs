@@ -167,7 +167,8 @@ fn two_steps(method_table: &str, device: &Device) -> (f64, Vec<Vec<f32>>) {
             collate: Collate::padding(0),
         };
         let figures;
-        (learner, figures) = optimizer_step(&input, learner, &mut optimizer);
+        (learner, figures) = optimizer_step(&input, learner, &mut optimizer)
+            .expect("a loss and gradients that are finite");
         loss = figures.loss;
     }
     let catalogue = learner.valid().catalogue;

@@ -174,7 +174,7 @@ impl Base {
     pub fn keep_trunk(&mut self, experiment: &Experiment, root: &Path) -> Result<()> {
         let adapted = experiment.adapters.layers;
         let layers = adapted.resolve(self.decoder.config().num_layers)?.start;
-        let budget = experiment.base.trunk_cache_mb * 1_000_000;
+        let budget = experiment.base.trunk_cache_mb.saturating_mul(1_000_000);
         self.trunk = match (layers, budget) {
             (0, _) | (_, 0) => None,
             _ => Some(TrunkCache::open(&self.decoder, layers, root, budget)?),

@@ -5,8 +5,10 @@ mod commands;
 mod download;
 mod failure;
 mod progress;
+mod signals;
+mod watchers;
 
-use std::io::{self, IsTerminal};
+use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -22,7 +24,8 @@ fn main() -> ExitCode {
         Ok(status) => status,
         Err(error) if failure::is_closed_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("{}", failure::message(&error));
+            // Nobody may be there to read it.
+            let _ = writeln!(io::stderr(), "{}", failure::message(&error));
             ExitCode::FAILURE
         }
     }

@@ -157,7 +157,8 @@ impl Workload {
             collate: Collate::padding(0),
         };
         let learner = self.learner.take().expect("a step puts the learner back");
-        let (learner, figures) = optimizer_step(&input, learner, &mut self.optimizer);
+        let (learner, figures) = optimizer_step(&input, learner, &mut self.optimizer)
+            .expect("a loss and gradients that are finite");
         black_box(figures.loss);
         self.learner = Some(learner);
     }

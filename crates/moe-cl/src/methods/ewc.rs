@@ -11,8 +11,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Bounded, Card, Importance, LearntTask, Loss, Method, Options, Piece, Step, importance::Anchor,
-    penalty, routed_loss,
+    Bounded, Card, Importance, LearntTask, Loss, Method, Options, Piece, Place, Step,
+    importance::Anchor, penalty, routed_loss,
 };
 use crate::{
     config::Objective,
@@ -135,6 +135,7 @@ pub fn fisher(
             base,
             learner,
             batch: &batch,
+            place: Place::alone(&batch),
             task,
             objective,
             // Reads no further batch.
@@ -171,9 +172,12 @@ impl Method for Ewc {
     /// gradient and stay where they are.
     fn loss(&self, step: Step<'_>) -> Loss {
         let Step { learner, task, .. } = step;
+        let loss = routed_loss(&step, learner.answering(task));
+        if !step.place.first {
+            return loss;
+        }
         let head = learner.heads.get(task).cloned();
         let trained = (learner.catalogue.clone(), head);
-        let loss = routed_loss(&step, learner.answering(task));
         match self.penalty(&trained) {
             Some(penalty) => loss.plus(penalty),
             None => loss,

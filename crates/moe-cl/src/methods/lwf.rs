@@ -151,7 +151,7 @@ impl Method for Lwf {
             )),
         };
         match held {
-            Some(held) => loss.plus(held * self.options.lambda),
+            Some(held) => loss.plus(held * (self.options.lambda * step.share())),
             None => loss,
         }
     }

@@ -17,6 +17,7 @@ mod options;
 mod own;
 mod per_task;
 mod piece;
+mod place;
 mod rehearsal;
 mod replay;
 mod sequential;
@@ -50,6 +51,7 @@ pub use own::{Own, OwnForm};
 pub use per_task::PerTask;
 pub use piece::Piece;
 use piece::only_json;
+pub use place::Place;
 pub use rehearsal::{Kept, RehearsalConfig, Reservoir};
 pub use replay::Replay;
 pub use sequential::{Sequential, SequentialConfig, Weights};
@@ -94,6 +96,8 @@ pub struct Step<'a> {
     pub learner: &'a Learner,
     /// Texts of the current task.
     pub batch: &'a Batch,
+    /// Which part of its optimiser step the batch is.
+    pub place: Place,
     /// Index of the current task.
     pub task: usize,
     /// How labels are predicted.
@@ -196,7 +200,7 @@ pub trait Method {
         task..task + 1
     }
 
-    /// Forward pass and loss of one batch.
+    /// Forward pass and loss of one batch: its part of the loss of its optimiser step ([`Place`]).
     fn loss(&self, step: Step<'_>) -> Loss {
         routed_loss(&step, step.learner.answering(step.task))
     }

@@ -22,7 +22,7 @@ use crate::{
 pub struct RehearsalConfig {
     /// Examples kept over all tasks together, a uniform sample of all that were seen.
     pub budget: usize,
-    /// Kept examples that go with each batch.
+    /// Kept examples that go with each optimiser step.
     pub batch_size: usize,
 }
 

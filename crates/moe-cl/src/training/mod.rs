@@ -29,6 +29,8 @@ pub use result::{RunResult, peak_memory};
 pub use rollback::Rollback;
 pub use run::{RunOptions, train};
 pub use schedule::Schedule;
-pub use step::{Part, StepFigures, StepInput, optimizer_step, trained_parameters};
+pub use step::{
+    NotFinite, Part, StepFigures, StepInput, gradients, optimizer_step, trained_parameters,
+};
 pub use stream::{StageStep, Task, stage_steps};
 pub use trained::{Trained, checkpoint_of};

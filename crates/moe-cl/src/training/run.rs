@@ -43,8 +43,8 @@ pub struct RunOptions {
 ///
 /// # Errors
 /// When data, configuration or disk refuse, when another process writes into `out`, when `out` already holds a run and `resume` is not
-/// set, or holds one of another base, other data or other settings, when a trained parameter has no gradient, or when the loss
-/// is no longer finite.
+/// set, or holds one of another base, other data or other settings, when a trained parameter has no gradient, when loss or gradient
+/// are no longer finite, or when the recorder asks to stop ([`Error::Stopped`]).
 pub fn train(
     experiment: &Experiment,
     base: &Base,

@@ -8,7 +8,7 @@ use burn::tensor::{Device, Tensor, TensorData};
 use moe_cl::config::{EwcConfig, EwcMode};
 use moe_cl::cross_entropy;
 use moe_cl::data::Collate;
-use moe_cl::methods::{Ewc, Importance, Method, Step, fisher};
+use moe_cl::methods::{Ewc, Importance, Method, Place, Step, fisher};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
@@ -229,6 +229,7 @@ pub fn decoder(check: &mut Check, case: &Case, tensors: &Tensors) -> anyhow::Res
         base: &model.base,
         learner: &model.learner,
         batch: &train,
+        place: Place::alone(&train),
         task: 0,
         objective,
         collate: Collate::padding(0),

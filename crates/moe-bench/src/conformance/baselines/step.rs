@@ -5,7 +5,7 @@ use burn::module::Module;
 use burn::tensor::{Int, Tensor, TensorData};
 use moe_cl::config::{OLoraConfig, OLoraTest, SequentialConfig, Weights};
 use moe_cl::data::{Batch, Collate};
-use moe_cl::methods::{Method, Mocl, NewTask, OLora, PerTask, Sequential, Step, overlap};
+use moe_cl::methods::{Method, Mocl, NewTask, OLora, PerTask, Place, Sequential, Step, overlap};
 use moe_lora::{ExpertId, Mix, mean_of_tokens};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
@@ -117,6 +117,7 @@ pub fn compare(
         base: decoder,
         learner: &learner,
         batch: &batch,
+        place: Place::alone(&batch),
         task,
         objective,
         collate: Collate::padding(0),

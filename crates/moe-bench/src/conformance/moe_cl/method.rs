@@ -4,7 +4,7 @@ use burn::tensor::Tensor;
 use moe_cl::Learner;
 use moe_cl::config::{DiscriminatorLoss, Mode, MoeClConfig, Objective};
 use moe_cl::data::{Batch, Collate};
-use moe_cl::methods::{DISCRIMINATOR_LOSS, Loss, Method, MoeCl, Step};
+use moe_cl::methods::{DISCRIMINATOR_LOSS, Loss, Method, MoeCl, Place, Step};
 use moe_lora::Texts;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
@@ -42,6 +42,7 @@ pub fn loss(case: &Case, tensors: &Tensors, model: &Model, task: usize) -> anyho
         base: &model.base,
         learner: &learner,
         batch: &batch,
+        place: Place::alone(&batch),
         task: task - 1,
         objective,
         collate: Collate::padding(0),
