@@ -112,7 +112,10 @@ fn two_steps(method_table: &str, device: &Device) -> (f64, Vec<Vec<f32>>) {
     let base = Decoder::random(&config(), 1, device);
     let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(1);
     let mut learner = untrained(&experiment, &base).expect("the adapters fit");
-    let (method, settings) = (method(&experiment.method, 2), TaskSettings::of(&experiment));
+    let (method, settings) = (
+        method(&experiment.method, 2),
+        TaskSettings::of(&experiment, &experiment.tasks[0]),
+    );
     for (task, config) in experiment.tasks.iter().enumerate() {
         let form = TaskForm {
             task,
@@ -143,12 +146,12 @@ fn two_steps(method_table: &str, device: &Device) -> (f64, Vec<Vec<f32>>) {
         Example {
             tokens: vec![3, 14, 15, 9, 2],
             label: Some(0),
-            answer: 0..0,
+            answers: Vec::new(),
         },
         Example {
             tokens: vec![6, 5, 35],
             label: Some(2),
-            answer: 0..0,
+            answers: Vec::new(),
         },
     ];
     let micro_batches = [examples.iter().collect::<Vec<_>>()];
@@ -167,7 +170,8 @@ fn two_steps(method_table: &str, device: &Device) -> (f64, Vec<Vec<f32>>) {
             collate: Collate::padding(0),
         };
         let figures;
-        (learner, figures) = optimizer_step(&input, learner, &mut optimizer);
+        (learner, figures) = optimizer_step(&input, learner, &mut optimizer)
+            .expect("a loss and gradients that are finite");
         loss = figures.loss;
     }
     let catalogue = learner.valid().catalogue;

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use burn::tensor::Device;
 use moe_core::{
     chat::ChatTemplate,
-    checkpoint::Checkpoint,
+    checkpoint::{AnswerEnds, Checkpoint},
     model::{BaseDtype, Decoder},
     parameters::to_bytes,
     tokenizer::Tokenizer,
@@ -30,6 +30,8 @@ pub struct Base {
     pub tokenizer: Tokenizer,
     /// Its chat template, where it has one.
     pub chat: Option<ChatTemplate>,
+    /// What ends an answer.
+    pub ends: AnswerEnds,
     /// What is kept of its lower layers.
     pub trunk: Option<TrunkCache>,
     /// What tells it from other bases.
@@ -101,16 +103,8 @@ impl Base {
     ) -> Result<Self> {
         let checkpoint = Checkpoint::open(path)?;
         let tokenizer = checkpoint.tokenizer()?;
-        let config = checkpoint.config();
-        let spelling = |id: Option<u32>| id.and_then(|id| tokenizer.token(id)).unwrap_or_default();
-        let chat = checkpoint
-            .chat_template()
-            .map(|source| {
-                let bos = spelling(config.bos_token_id);
-                let eos = spelling(config.eos_token_ids.first().copied());
-                ChatTemplate::new(source, &bos, &eos)
-            })
-            .transpose()?;
+        let chat = checkpoint.chat(&tokenizer)?;
+        let ends = checkpoint.answer_ends(&tokenizer, chat.as_ref())?;
         let identity = BaseIdentity {
             weights: fingerprint(&checkpoint)?,
             tokenizer: tokenizer.hash()?,
@@ -123,6 +117,7 @@ impl Base {
             decoder: Decoder::load_as(&checkpoint, dtype, device)?,
             tokenizer,
             chat,
+            ends,
             trunk: None,
             identity,
         })
@@ -142,8 +137,12 @@ impl Base {
             tokenizer: tokenizer.hash()?,
             chat_template: None,
         };
+        let template = chat.as_ref().map(|chat| chat.end_of_answer(&tokenizer));
+        let template = template.transpose()?.flatten();
+        let settings = decoder.config().eos_token_ids.iter().copied();
         Ok(Self {
             path: PathBuf::from("memory"),
+            ends: AnswerEnds::new(template.into_iter().chain(settings)),
             decoder,
             tokenizer,
             chat,
@@ -174,7 +173,7 @@ impl Base {
     pub fn keep_trunk(&mut self, experiment: &Experiment, root: &Path) -> Result<()> {
         let adapted = experiment.adapters.layers;
         let layers = adapted.resolve(self.decoder.config().num_layers)?.start;
-        let budget = experiment.base.trunk_cache_mb * 1_000_000;
+        let budget = experiment.base.trunk_cache_mb.saturating_mul(1_000_000);
         self.trunk = match (layers, budget) {
             (0, _) | (_, 0) => None,
             _ => Some(TrunkCache::open(&self.decoder, layers, root, budget)?),
@@ -198,23 +197,8 @@ impl Base {
         Writer {
             tokenizer: &self.tokenizer,
             chat: self.chat.as_ref(),
-            end: self.end(),
+            ends: &self.ends,
         }
-    }
-
-    /// Tokens at which an answer stops.
-    pub fn stops(&self) -> &[u32] {
-        &self.decoder.config().eos_token_ids
-    }
-
-    /// Token that ends an answer.
-    pub fn end(&self) -> u32 {
-        self.decoder
-            .config()
-            .eos_token_ids
-            .first()
-            .copied()
-            .unwrap_or(0)
     }
 
     /// Token that fills short rows; its value never matters, since padding is masked.

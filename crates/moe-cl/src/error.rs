@@ -49,6 +49,12 @@ pub enum Error {
     /// An event cannot be recorded.
     #[error("an event of the run cannot be recorded: {0}; the run stops here and can be resumed")]
     Recorder(#[from] std::io::Error),
+    /// A recorder asked the run to stop. What was learnt up to then is on disk.
+    #[error("stopped after step {step}; the run can be resumed from there")]
+    Stopped {
+        /// Optimiser steps done in the run.
+        step: usize,
+    },
     /// The run directory is not in the state that the command needs.
     #[error("{}: {problem}", path.display())]
     RunDirectory {
@@ -126,6 +132,9 @@ pub enum Error {
         /// Layers of the base.
         layers: usize,
     },
+    /// The recognizer cannot learn a task.
+    #[error("the router cannot learn this task: {0}; raise `router.ridge`, whose default is 10")]
+    Recognizer(#[from] crate::recognizer::Singular),
     /// A parameter that should be trained has no gradient.
     #[error(
         "task '{task}': no gradient reached {parameters} after the first step; check `adapters.targets` and `adapters.layers`"
@@ -136,17 +145,17 @@ pub enum Error {
         /// Names of the parameters.
         parameters: String,
     },
-    /// The loss is no longer a number.
+    /// Loss or gradient are no longer numbers.
     #[error(
-        "step {step} of task '{task}': the loss is {loss}; lower `training.learning_rate` or set `training.clip_norm`"
+        "step {step} of task '{task}': {what}; the run stops here and its last checkpoint is as it was: begin it anew in another directory with a lower `training.learning_rate` or with `training.clip_norm`, and with `base.dtype = \"f32\"` where the base is in bf16"
     )]
     Diverged {
         /// Name of the task.
         task: String,
         /// Optimiser step of the run.
         step: usize,
-        /// The loss.
-        loss: f64,
+        /// What is not finite.
+        what: crate::training::NotFinite,
     },
 }
 

@@ -97,7 +97,7 @@ mod tests {
         let text = |length: usize| Example {
             tokens: vec![1; length],
             label: Some(0),
-            answer: 0..0,
+            answers: Vec::new(),
         };
         let texts = [text(3), text(1)];
         let batch = Batch::new(&texts.iter().collect::<Vec<_>>(), 0, &device);

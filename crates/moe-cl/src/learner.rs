@@ -57,12 +57,9 @@ impl Learner {
         self.heads.get(task)?.as_ref()
     }
 
-    /// How the answers of `task` are given.
-    ///
-    /// # Panics
-    /// When the task has not been prepared.
+    /// How the answers of a `task` that is prepared are given.
     pub fn objective(&self, task: usize) -> Objective {
-        match self.heads[task] {
+        match self.head(task) {
             Some(_) => Objective::Heads,
             None => Objective::Instruction,
         }

@@ -3,28 +3,24 @@
 use burn::tensor::{Int, Tensor, TensorData, activation::log_softmax};
 use moe_core::model::Decoder;
 
-use crate::{config::Objective, data::Batch, learner::Learner};
+use crate::{data::Batch, learner::Learner};
 
 /// Mean loss of the task on a batch, shape `[1]`.
 ///
 /// `hidden [batch, seq, d_model]` is the decoder's output after its last norm.
-/// - `Heads`: cross-entropy of the task's head on what it reads of each text.
-/// - `Instruction`: next-token cross-entropy at the answer's tokens only; the vocabulary is read at those positions only, and no
+/// - With a head: cross-entropy of the task's head on what it reads of each text.
+/// - Without: next-token cross-entropy at the answer's tokens only; the vocabulary is read at those positions only, and no
 ///   logits are kept.
 pub fn task_loss(
-    objective: Objective,
     base: &Decoder,
     learner: &Learner,
     task: usize,
     hidden: Tensor<3>,
     batch: &Batch,
 ) -> Tensor<1> {
-    match objective {
-        Objective::Heads => {
-            let head = learner.head(task).expect("a task with a head");
-            cross_entropy(head.forward(hidden, batch), &batch.labels)
-        }
-        Objective::Instruction => {
+    match learner.head(task) {
+        Some(head) => cross_entropy(head.forward(hidden, batch), &batch.labels),
+        None => {
             let targets: Vec<usize> = batch.answer_tokens.iter().map(|&t| t as usize).collect();
             let predicting = rows(hidden, &batch.answer_positions);
             base.log_probabilities(predicting, &targets).mean().neg()

@@ -6,9 +6,11 @@ mod download;
 mod failure;
 mod model;
 mod progress;
+mod signals;
+mod watchers;
 mod writing;
 
-use std::io::{self, IsTerminal};
+use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -24,7 +26,8 @@ fn main() -> ExitCode {
         Ok(status) => status,
         Err(error) if failure::is_closed_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("{}", failure::message(&error));
+            // Nobody may be there to read it.
+            let _ = writeln!(io::stderr(), "{}", failure::message(&error));
             ExitCode::FAILURE
         }
     }

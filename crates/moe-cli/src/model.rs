@@ -28,7 +28,11 @@ impl BaseArguments {
     ///
     /// # Errors
     /// When either cannot be had.
-    pub fn open(&self, path: &std::path::Path, device: Option<DeviceChoice>) -> Result<(Saved, Base)> {
+    pub fn open(
+        &self,
+        path: &std::path::Path,
+        device: Option<DeviceChoice>,
+    ) -> Result<(Saved, Base)> {
         let saved = checkpoint_of(path)?;
         let mut experiment = saved.state.whole_experiment();
         if let Some(dtype) = self.base_dtype {

@@ -14,7 +14,12 @@ pub struct Manner {
     #[arg(long, value_name = "N", default_value_t = 128)]
     max_new: usize,
     /// 0 always takes the most likely token; larger is bolder
-    #[arg(long, value_name = "T", default_value_t = 0.0, allow_negative_numbers = true)]
+    #[arg(
+        long,
+        value_name = "T",
+        default_value_t = 0.0,
+        allow_negative_numbers = true
+    )]
     temperature: f64,
     /// Choose among the K most likely tokens
     #[arg(long, value_name = "K")]
@@ -33,13 +38,15 @@ impl Manner {
     /// # Errors
     /// When a number is out of its range.
     pub fn sampling(&self) -> Result<Sampling> {
-        Ok(Sampling {
+        let sampling = Sampling {
             temperature: self.temperature,
             top_k: self.top_k,
             top_p: self.top_p,
             seed: self.seed,
             ..Sampling::greedy()
-        })
+        };
+        sampling.check()?;
+        Ok(sampling)
     }
 
     /// Continues `prompt` on standard output, a token at a time, and returns what was written.
@@ -62,7 +69,14 @@ impl Manner {
                 outcome = show(base, &tokens, &mut shown);
             }
         };
-        generate_with(model, &[prompt], self.max_new, sampling, base.stops(), emit);
+        generate_with(
+            model,
+            &[prompt],
+            self.max_new,
+            sampling,
+            base.ends.all(),
+            emit,
+        );
         outcome?;
         writeln!(stdout())?;
         Ok(shown)

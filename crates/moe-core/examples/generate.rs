@@ -4,7 +4,7 @@
 
 use std::path::Path;
 
-use moe_core::chat::{ChatTemplate, Message};
+use moe_core::chat::Message;
 use moe_core::checkpoint::Checkpoint;
 use moe_core::device::DeviceChoice;
 use moe_core::generate::{Sampling, generate};
@@ -19,27 +19,14 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let model = Decoder::load(&checkpoint, &DeviceChoice::Cpu.open()?)?;
     let tokenizer = checkpoint.tokenizer()?;
 
-    let config = checkpoint.config();
-    let spelling = |id: Option<u32>| id.and_then(|id| tokenizer.token(id)).unwrap_or_default();
-    let prompt = match checkpoint.chat_template() {
-        Some(source) => {
-            let eos = config.eos_token_ids.first().copied();
-            ChatTemplate::new(source, &spelling(config.bos_token_id), &spelling(eos))?.encode(
-                &[Message::new("user", question)],
-                true,
-                &tokenizer,
-            )?
-        }
+    let chat = checkpoint.chat(&tokenizer)?;
+    let ends = checkpoint.answer_ends(&tokenizer, chat.as_ref())?;
+    let prompt = match &chat {
+        Some(chat) => chat.encode(&[Message::new("user", question)], true, &tokenizer)?,
         None => tokenizer.encode_text(&question, false)?,
     };
     let prompts = [prompt];
-    let answers = generate(
-        &model,
-        &prompts,
-        64,
-        &Sampling::greedy(),
-        &config.eos_token_ids,
-    );
+    let answers = generate(&model, &prompts, 64, &Sampling::greedy(), ends.all());
     println!("{}", tokenizer.decode(&answers[0], true)?);
     Ok(())
 }

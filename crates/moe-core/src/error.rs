@@ -56,6 +56,16 @@ pub enum Error {
     /// A device is unknown, not compiled in, or not there.
     #[error("device: {0}")]
     Device(String),
+    /// How tokens are chosen is out of range.
+    #[error("`{name}` is {value}; it must be {rule}")]
+    Sampling {
+        /// The setting.
+        name: &'static str,
+        /// Its value.
+        value: String,
+        /// What it may be.
+        rule: &'static str,
+    },
     /// A number format of base models is unknown.
     #[error("`{name}` is no number format of a base; use f32 or bf16")]
     BaseDtype {

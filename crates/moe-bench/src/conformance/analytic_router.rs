@@ -30,7 +30,7 @@ pub fn run(case: &Case) -> anyhow::Result<Verdict> {
     let blocks = blocks(&tensors)?;
     let mut sequential = RecursiveRidge::new(blocks[0].0.ncols(), ridge);
     for (task, (x, y)) in blocks.iter().enumerate() {
-        sequential.learn(x, y);
+        sequential.learn(x, y)?;
         close(&format!("task{task}.R_after"), sequential.inverse())?;
         close(&format!("task{task}.W_after"), sequential.weights())?;
         close(&format!("task{task}.W_joint"), sequential.weights())?;
@@ -44,7 +44,7 @@ pub fn run(case: &Case) -> anyhow::Result<Verdict> {
         for (x, y) in &blocks {
             let block = map.forward(x);
             features.extend(&block);
-            expanded.learn(&block, y);
+            expanded.learn(&block, y)?;
         }
         let columns = expanded.weights().nrows();
         let features = Matrix::from_shape_vec((features.len() / columns, columns), features)?;

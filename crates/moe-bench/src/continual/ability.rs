@@ -37,7 +37,8 @@ impl Abilities {
         let trained = Trained::open(run, base)?;
         let after = |task, unknown| probes.measure(&trained.model(task, unknown), base.pad());
         // The texts of the probes stand for those of no known task; the router says which is nearest.
-        let nearest = trained.infer(HELD_TEXT)?.map_or(0, |routed| routed.task);
+        let nearest = trained.infer(&[HELD_TEXT.into()])?;
+        let nearest = nearest.first().map_or(0, |who| who.task);
         let mut tasks: Vec<Ability> = Vec::with_capacity(trained.learnt);
         for task in 0..trained.learnt {
             // The same experts can do the same.

@@ -38,7 +38,7 @@ fn outcome(options: &Options, order: usize, seed: u64) -> anyhow::Result<Outcome
         .collect();
     let experiment = options.suite.experiment(order, options.budget, &sets)?;
     let experiment = with_root(experiment, options.data.as_deref());
-    let (mut right, mut parameters, mut seconds) = (Vec::new(), 0, 0.0);
+    let (mut texts, mut parameters, mut seconds) = (Vec::new(), 0, 0.0);
     let mut tasks = Vec::new();
     for index in 0..experiment.tasks.len() {
         let task = TaskData::load(&experiment, index)?;
@@ -66,15 +66,20 @@ fn outcome(options: &Options, order: usize, seed: u64) -> anyhow::Result<Outcome
             .context("no penalty to choose")?;
         seconds += start.elapsed().as_secs_f64();
         parameters += model.parameters();
-        right.push(answers(&model, &labelled(split, &task)?));
+        let right = answers(&model, &labelled(split, &task)?);
+        texts.push(
+            right
+                .into_iter()
+                .map(|right| f64::from(u8::from(right)))
+                .collect::<Vec<f64>>(),
+        );
         tasks.push(task.name);
     }
     let count = tasks.len();
-    let accuracy = |right: &Vec<bool>| {
-        let named = right.iter().filter(|right| **right).count();
-        (!right.is_empty()).then(|| named as f64 / right.len() as f64)
+    let accuracy = |texts: &Vec<f64>| {
+        (!texts.is_empty()).then(|| texts.iter().sum::<f64>() / texts.len() as f64)
     };
-    let scores: Vec<Option<f64>> = right.iter().map(accuracy).collect();
+    let scores: Vec<Option<f64>> = texts.iter().map(accuracy).collect();
     // A model per task never moves again; before its task it does not exist.
     let row = |after: usize| {
         let score = |task: usize| if task <= after { scores[task] } else { None };
@@ -86,7 +91,7 @@ fn outcome(options: &Options, order: usize, seed: u64) -> anyhow::Result<Outcome
             baseline: vec![None; count],
         },
         tasks,
-        right,
+        texts,
         trainable: Some(parameters as f64 / count as f64),
         bytes: Some(8.0 * parameters as f64 / count as f64),
         seconds: Some(seconds / count as f64),
@@ -107,8 +112,8 @@ type Labelled = (Vec<String>, Vec<usize>);
 
 fn labelled(records: &Records, task: &TaskData) -> anyhow::Result<Labelled> {
     let mut pairs = (Vec::new(), Vec::new());
-    for record in records.iter() {
-        let Record::Classification { text, label } = record? else {
+    for row in records.iter() {
+        let Record::Classification { text, label } = row?.record else {
             anyhow::bail!(
                 "task {}: the linear baseline needs texts with labels",
                 task.name

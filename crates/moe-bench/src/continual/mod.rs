@@ -139,7 +139,7 @@ mod tests {
         events::{Event, JsonLog},
         metrics::AccuracyMatrix,
         probes::Ability,
-        training::{RightAnswers, RunResult},
+        training::{RunResult, ScoredTexts, TextScores},
     };
 
     use super::{ability::Abilities, *};
@@ -161,9 +161,10 @@ mod tests {
             rows: (0..tasks.len()).map(row).collect(),
             baseline: vec![Some(0.5); tasks.len()],
         };
-        let answers = RightAnswers {
-            given: "0111111111".into(),
-            inferred: "0111111111".into(),
+        let digits: TextScores = serde_json::from_str("\"0111111111\"")?;
+        let answers = ScoredTexts {
+            given: digits.clone(),
+            inferred: digits,
         };
         let result = RunResult {
             name: experiment.name.clone(),

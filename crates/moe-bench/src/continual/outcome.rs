@@ -42,9 +42,9 @@ pub struct Outcome {
     pub matrix: AccuracyMatrix,
     /// Scores with the task inferred, after each task.
     pub inferred: Vec<Inferred>,
-    /// Per task: which texts were answered rightly after the last task, the task given.
+    /// Per task: the score of each text after the last task, the task given.
     #[serde(skip)]
-    pub right: Vec<Vec<bool>>,
+    pub texts: Vec<Vec<f64>>,
     /// Parameters that move while a task is learnt, mean over the tasks.
     pub trainable: Option<f64>,
     /// Bytes that a task adds to what is kept for answering and learning on, router included; mean over the tasks.
@@ -77,12 +77,9 @@ impl Outcome {
         let log = RunData::load(folder)?;
         let tasks = result.tasks.len().max(1) as f64;
         let trainable = log.spans.iter().map(|span| span.trainable as f64);
-        let right = result
-            .answers
-            .iter()
-            .map(|answers| answers.given.bytes().map(|digit| digit == b'1').collect());
+        let texts = result.answers.iter().map(|answers| answers.given.shares());
         Ok(Self {
-            right: right.collect(),
+            texts: texts.collect(),
             trainable: Some(trainable.sum::<f64>() / tasks),
             bytes: kept_bytes(folder, result.tasks.len())?.map(|bytes| bytes / tasks),
             seconds: Some(result.training_seconds / tasks),

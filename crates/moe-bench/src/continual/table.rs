@@ -198,13 +198,13 @@ fn pair(first: &[&Run], second: &[&Run]) -> Option<Pair> {
             continue;
         }
         runs += 1;
-        for (task, (a, b)) in a.tasks.iter().zip(a.right.iter().zip(&b.right)) {
+        for (task, (a, b)) in a.tasks.iter().zip(a.texts.iter().zip(&b.texts)) {
             let sums = texts
                 .entry(task)
                 .or_insert_with(|| vec![(0.0, 0.0); a.len()]);
             for (sum, (a, b)) in sums.iter_mut().zip(a.iter().zip(b)) {
-                sum.0 += f64::from(u8::from(*a));
-                sum.1 += f64::from(u8::from(*b));
+                sum.0 += a;
+                sum.1 += b;
             }
         }
     }

@@ -94,7 +94,10 @@ impl Workload {
         let experiment = setting.experiment()?;
         let base = Decoder::random(&setting.model(), 1, device).with_dtype(setting.base_dtype);
         let task = setting.tasks - 1;
-        let (settings, seed) = (TaskSettings::of(&experiment), experiment.seed);
+        let (settings, seed) = (
+            TaskSettings::of(&experiment, &experiment.tasks[0]),
+            experiment.seed,
+        );
         let mut learner = untrained(&experiment, &base)?;
         let method = method(&experiment.method, setting.tasks);
         for (task, config) in experiment.tasks.iter().enumerate() {
@@ -114,7 +117,7 @@ impl Workload {
                     .map(|index| (17 + 31 * (row * len + index) as u32) % vocabulary)
                     .collect(),
                 label: Some(row % CLASSES),
-                answer: 0..0,
+                answers: Vec::new(),
             })
             .collect();
         Ok(Self {
@@ -157,7 +160,8 @@ impl Workload {
             collate: Collate::padding(0),
         };
         let learner = self.learner.take().expect("a step puts the learner back");
-        let (learner, figures) = optimizer_step(&input, learner, &mut self.optimizer);
+        let (learner, figures) = optimizer_step(&input, learner, &mut self.optimizer)
+            .expect("a loss and gradients that are finite");
         black_box(figures.loss);
         self.learner = Some(learner);
     }
@@ -174,7 +178,13 @@ impl Workload {
         let hidden = learner
             .catalogue
             .forward_mixed(decoder, &batch.texts, &mix, None);
-        black_box(learner.heads[self.task].forward(hidden, &batch).into_data());
+        black_box(
+            learner
+                .head(self.task)
+                .expect("every task has a head")
+                .forward(hidden, &batch)
+                .into_data(),
+        );
     }
 
     /// The same for a batch whose rows belong to all tasks in turn, each through its own experts and head.
@@ -192,10 +202,19 @@ impl Workload {
             learner
                 .catalogue
                 .forward_mixed(learner.decoder(&self.base), &batch.texts, &mix, None);
-        let features = learner.heads[self.task].features(hidden, &batch);
+        let features = learner
+            .head(self.task)
+            .expect("every task has a head")
+            .features(hidden, &batch);
         for (row, &task) in tasks.iter().enumerate() {
             let features = features.clone().narrow(0, row, 1);
-            black_box(learner.heads[task].score(features).into_data());
+            black_box(
+                learner
+                    .head(task)
+                    .expect("every task has a head")
+                    .score(features)
+                    .into_data(),
+            );
         }
     }
 }

@@ -10,7 +10,8 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    AdaptersConfig, ConfigError, EvaluationConfig, MethodConfig, Objective, RouterConfig, TrainingConfig,
+    AdaptersConfig, ConfigError, EvaluationConfig, MethodConfig, Objective, RouterConfig,
+    TrainingConfig,
     document::{Document, Sources},
     sense, strict,
 };

@@ -340,6 +340,30 @@ gate = "per_task"
     }
 
     #[test]
+    fn no_number_makes_the_library_panic_or_ask_for_all_memory() {
+        for (setting, rule) in [
+            ("router.ridge=1e-30", "at least 1e-6"),
+            ("router.ridge=0", "at least 1e-6"),
+            ("router.ridge=-1", "at least 1e-6"),
+            ("router.ridge=nan", "at least 1e-6"),
+            ("router.ridge=inf", "finite"),
+            ("router.features=0", "at least 1"),
+            ("router.features=1000000000000", "at most"),
+            ("adapters.rank=0", "at least 1"),
+            ("adapters.rank=9000000000000000000", "at most"),
+            ("adapters.alpha=nan", "finite"),
+            ("adapters.alpha=1e300", "finite"),
+            ("training.batch_size=1152921504606846976", "at most"),
+            ("training.accumulation=9000000000000000000", "at most"),
+            ("training.learning_rate=1e39", "finite"),
+            ("training.weight_decay=-1", "at least 0"),
+            ("evaluation.batch_size=9000000000000000000", "at most"),
+        ] {
+            refused(GOOD, &[setting], &format!("--set {setting}"), &[rule]);
+        }
+    }
+
+    #[test]
     fn every_ready_experiment_is_accepted() {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../configs");
         let files = std::fs::read_dir(&folder)

@@ -4,6 +4,12 @@ use std::collections::HashSet;
 
 use super::{Experiment, MethodConfig, Objective, TaskConfig};
 
+/// Most of anything that memory is asked for at once, far above what is of use.
+const LARGEST: usize = 1 << 16;
+
+/// Least weight of the ridge penalty beside features of size one.
+const LEAST_RIDGE: f64 = 1e-6;
+
 /// The dotted key of the first value that makes no sense, and what it should be.
 pub(super) fn first_nonsense(experiment: &Experiment) -> Option<(String, String)> {
     let Experiment {
@@ -37,7 +43,20 @@ pub(super) fn first_nonsense(experiment: &Experiment) -> Option<(String, String)
     if let Some((key, _)) = counts.iter().find(|(_, count)| *count == Some(0)) {
         return Some(((*key).into(), "must be at least 1".into()));
     }
-    let (positive, share) = ((f64::MIN_POSITIVE, f64::MAX), (0.0, 1.0f64.next_down()));
+    let sizes = [
+        ("adapters.rank", adapters.rank),
+        ("router.features", router.features),
+        ("training.batch_size", training.batch_size),
+        ("training.accumulation", training.accumulation),
+        ("evaluation.batch_size", evaluation.batch_size),
+    ];
+    if let Some((key, size)) = sizes.iter().find(|(_, size)| *size > LARGEST) {
+        let rule = format!("must be at most {LARGEST}, got {size}");
+        return Some(((*key).into(), rule));
+    }
+    // What is computed in f32 has to be a number there.
+    let largest = f64::from(f32::MAX);
+    let (positive, share) = ((f64::MIN_POSITIVE, largest), (0.0, 1.0f64.next_down()));
     let numbers = [
         (
             "training.learning_rate",
@@ -60,7 +79,7 @@ pub(super) fn first_nonsense(experiment: &Experiment) -> Option<(String, String)
         (
             "training.weight_decay",
             training.weight_decay,
-            (0.0, f64::MAX),
+            (0.0, largest),
             "must be at least 0 and finite",
         ),
         (
@@ -78,8 +97,8 @@ pub(super) fn first_nonsense(experiment: &Experiment) -> Option<(String, String)
         (
             "router.ridge",
             router.ridge,
-            positive,
-            "must be above 0 and finite",
+            (LEAST_RIDGE, f64::MAX),
+            "must be at least 1e-6 and finite, since less drowns in rounding errors",
         ),
         (
             "router.accept",

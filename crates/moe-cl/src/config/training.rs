@@ -50,7 +50,7 @@ pub struct TrainingConfig {
     pub epochs: usize,
     /// Texts per forward and backward pass.
     pub batch_size: usize,
-    /// Batches whose gradients are averaged into one optimiser step.
+    /// Batches of one optimiser step, which is the step of one batch with all of their texts.
     pub accumulation: usize,
     /// Largest learning rate of AdamW.
     pub learning_rate: f64,

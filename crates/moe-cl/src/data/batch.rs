@@ -126,7 +126,7 @@ pub fn epoch_batches(
     let mut order: Vec<usize> = (0..lengths.len()).collect();
     order.shuffle(&mut rng);
     let mut batches = Vec::with_capacity(lengths.len().div_ceil(batch_size));
-    for bucket in order.chunks_mut(batch_size * BATCHES_PER_BUCKET) {
+    for bucket in order.chunks_mut(batch_size.saturating_mul(BATCHES_PER_BUCKET)) {
         bucket.sort_by_key(|&index| lengths[index]);
         batches.extend(bucket.chunks(batch_size).map(<[usize]>::to_vec));
     }
@@ -144,7 +144,7 @@ mod tests {
         Example {
             tokens: tokens.into(),
             label,
-            answer,
+            answers: vec![answer],
         }
     }
 

@@ -5,7 +5,11 @@ use std::ops::Range;
 use burn_dataset::Dataset;
 use serde::{Deserialize, Serialize};
 
-use super::{DataError, Record, Records, Row, TaskData, Turn, Writer, question::Question};
+use super::{
+    DataError, Record, Records, Row, TaskData, Turn, Writer,
+    problem::{At, Problem},
+    question::Question,
+};
 use crate::{config::Objective, directory::TaskSettings};
 
 /// A record as tokens.
@@ -17,6 +21,13 @@ pub struct Example {
     pub label: Option<usize>,
     /// Where in `tokens` the answers stand that are learnt, their end tokens included; empty with heads, and where it is asked about.
     pub answers: Vec<Range<usize>>,
+}
+
+impl Example {
+    /// Tokens that are learnt.
+    pub fn answer_tokens(&self) -> usize {
+        self.answers.iter().map(Range::len).sum()
+    }
 }
 
 /// Turns records into examples of at most `data.max_tokens` tokens.
@@ -76,11 +87,7 @@ impl<'a> Encoder<'a> {
     ///
     /// # Errors
     /// As [`Self::learnt`].
-    pub fn asked(
-        &mut self,
-        records: &Records,
-        task: &TaskData,
-    ) -> Result<Vec<Example>, DataError> {
+    pub fn asked(&mut self, records: &Records, task: &TaskData) -> Result<Vec<Example>, DataError> {
         let mut examples = Vec::with_capacity(records.len());
         let mut cut = 0;
         for row in rows(records) {
@@ -315,281 +322,5 @@ fn rows(records: &Records) -> impl Iterator<Item = Row> + '_ {
     records.iter().flatten()
 }
 
-/// What is wrong with a record, before it is said which.
-enum Problem {
-    Says(String),
-    Encoding(moe_core::Error),
-}
-
-impl From<moe_core::Error> for Problem {
-    fn from(error: moe_core::Error) -> Self {
-        Self::Encoding(error)
-    }
-}
-
-impl Problem {
-    fn of_task(self, task: &TaskData) -> DataError {
-        let task = task.name.clone();
-        match self {
-            Self::Says(message) => DataError::Task { task, message },
-            Self::Encoding(error) => DataError::Encoding { task, error },
-        }
-    }
-}
-
-/// Names the record that a problem is with.
-trait At<T> {
-    fn at(self, row: &Row, task: &TaskData) -> Result<T, DataError>;
-}
-
-impl<T> At<T> for Result<T, Problem> {
-    fn at(self, row: &Row, task: &TaskData) -> Result<T, DataError> {
-        self.map_err(|problem| match problem {
-            Problem::Says(message) => row.refuse(message, &task.name),
-            Problem::Encoding(error) => row.refuse(error.to_string(), &task.name),
-        })
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use crate::config::Experiment;
-    use burn_dataset::{InMemDataset, transform::SelectionDataset};
-
-    use super::*;
-    use crate::data::prompt_tokens;
-
-    const WORDS: [&str; 14] = [
-        "?",
-        "Which",
-        "Text:",
-        "Options:",
-        "yes,",
-        "no",
-        "Answer:",
-        "yes",
-        "one",
-        "two",
-        "three",
-        "<user>",
-        "<assistant>",
-        "very",
-    ];
-    const END: u32 = 99;
-
-    fn tokenizer() -> Tokenizer {
-        let vocabulary: serde_json::Map<_, _> = WORDS
-            .iter()
-            .enumerate()
-            .map(|(id, word)| ((*word).into(), id.into()))
-            .collect();
-        let json = serde_json::json!({
-            "version": "1.0", "added_tokens": [], "pre_tokenizer": {"type": "WhitespaceSplit"},
-            "model": {"type": "WordLevel", "vocab": vocabulary, "unk_token": "?"}
-        });
-        Tokenizer::from_json(json.to_string().as_bytes()).unwrap()
-    }
-
-    fn written(tokens: &[u32]) -> String {
-        let word = |&token: &u32| {
-            if token == END {
-                "<end>"
-            } else {
-                WORDS[token as usize]
-            }
-        };
-        tokens.iter().map(word).collect::<Vec<_>>().join(" ")
-    }
-
-    fn records(rows: &[(&str, &str)]) -> Records {
-        let rows = rows.iter().map(|(text, label)| Record::Classification {
-            text: (*text).into(),
-            label: (*label).into(),
-        });
-        SelectionDataset::new_select_all(InMemDataset::new(rows.collect()))
-    }
-
-    fn task(labels: &[&str]) -> TaskData {
-        TaskData {
-            name: "t".into(),
-            labels: labels.iter().map(|label| (*label).into()).collect(),
-            instruction: Some("Which".into()),
-            train: records(&[]),
-            dev: records(&[]),
-            test: records(&[]),
-            train_file: "train".into(),
-            warnings: Vec::new(),
-        }
-    }
-
-    fn experiment(objective: &str, max_tokens: usize) -> Experiment {
-        let text = format!(
-            "name='x'\ndata.max_tokens={max_tokens}\ntraining.objective='{objective}'\n[[tasks]]\nname='t'\ntrain='a'\ntest='b'"
-        );
-        Experiment::parse(&text, std::path::Path::new("x.toml"), &[]).unwrap()
-    }
-
-    #[test]
-    fn a_head_reads_the_start_of_a_text_that_is_too_long_and_cuts_are_counted() {
-        let (tokenizer, task) = (tokenizer(), task(&["no", "yes"]));
-        let mut encoder = Encoder::new(
-            &TaskSettings::of(&experiment("heads", 2)),
-            &tokenizer,
-            None,
-            END,
-        );
-        let examples = encoder
-            .encode_all(
-                &records(&[("one two three", "yes"), ("two one", "no")]),
-                &task,
-            )
-            .unwrap();
-        assert_eq!(
-            examples[0],
-            Example {
-                tokens: vec![8, 9],
-                label: Some(1),
-                answer: 0..0
-            }
-        );
-        assert_eq!((examples[1].tokens.len(), examples[1].label), (2, Some(0)));
-        let warnings = encoder.take_warnings();
-        assert!(
-            warnings.len() == 1 && warnings[0].contains("1 of 2 texts"),
-            "{warnings:?}"
-        );
-        assert!(encoder.take_warnings().is_empty(), "warnings are told once");
-    }
-
-    #[test]
-    fn an_instruction_is_question_text_options_and_answer() {
-        let (tokenizer, task) = (tokenizer(), task(&["yes", "no"]));
-        let mut encoder = Encoder::new(
-            &TaskSettings::of(&experiment("instruction", 20)),
-            &tokenizer,
-            None,
-            END,
-        );
-        let examples = encoder
-            .encode_all(&records(&[("one two", "no")]), &task)
-            .unwrap();
-        let Example {
-            tokens,
-            label,
-            answer,
-        } = &examples[0];
-        assert_eq!(
-            written(tokens),
-            "Which Text: one two Options: yes, no Answer: no <end>"
-        );
-        assert_eq!(
-            (written(&tokens[answer.clone()]).as_str(), *label),
-            ("no <end>", Some(1))
-        );
-        assert_eq!(
-            encoder.answers(&task).unwrap()[1],
-            tokens[answer.clone()],
-            "the answer that is scored is the one that is learnt"
-        );
-    }
-
-    #[test]
-    fn a_chat_template_is_used_where_there_is_one() {
-        let source = "{% for m in messages %}<{{ m.role }}> {{ m.content }} {% endfor %}{% if add_generation_prompt %}<assistant> {% endif %}";
-        let (tokenizer, task, chat) = (
-            tokenizer(),
-            task(&["yes", "no"]),
-            ChatTemplate::new(source, "", "").unwrap(),
-        );
-        let mut encoder = Encoder::new(
-            &TaskSettings::of(&experiment("instruction", 20)),
-            &tokenizer,
-            Some(&chat),
-            END,
-        );
-        let examples = encoder
-            .encode_all(&records(&[("one", "yes")]), &task)
-            .unwrap();
-        assert_eq!(
-            written(&examples[0].tokens),
-            "<user> Which Text: one Options: yes, no <assistant> yes <end>"
-        );
-    }
-
-    #[test]
-    fn a_new_text_is_asked_about_in_the_words_of_training() {
-        let source = "{% for m in messages %}<{{ m.role }}> {{ m.content }} {% endfor %}{% if add_generation_prompt %}<assistant> {% endif %}";
-        let chat = ChatTemplate::new(source, "", "").unwrap();
-        let (tokenizer, task) = (tokenizer(), task(&["yes", "no"]));
-        for chat in [None, Some(&chat)] {
-            let mut encoder = Encoder::new(
-                &TaskSettings::of(&experiment("instruction", 20)),
-                &tokenizer,
-                chat,
-                END,
-            );
-            let learnt = encoder
-                .encode_all(&records(&[("one", "yes")]), &task)
-                .unwrap();
-            let instruction = task.instruction.as_deref();
-            let prompt = prompt_tokens(&tokenizer, chat, instruction, &task.labels, "one").unwrap();
-            assert_eq!(prompt, learnt[0].tokens[..learnt[0].answer.start]);
-        }
-    }
-
-    #[test]
-    fn only_the_text_is_cut_and_all_answers_have_room_for_the_same_prompt() {
-        let (tokenizer, task) = (tokenizer(), task(&["yes", "no very"]));
-        let rows = records(&[("one two three", "yes"), ("one two three", "no very")]);
-        let mut encoder = Encoder::new(
-            &TaskSettings::of(&experiment("instruction", 13)),
-            &tokenizer,
-            None,
-            END,
-        );
-        let examples = encoder.encode_all(&rows, &task).unwrap();
-        let prompts: Vec<String> = examples
-            .iter()
-            .map(|example| written(&example.tokens[..example.answer.start]))
-            .collect();
-        assert_eq!(
-            prompts[0],
-            "Which Text: one two three Options: yes, no very Answer:"
-        );
-        assert_eq!(prompts[0], prompts[1]);
-        let mut encoder = Encoder::new(
-            &TaskSettings::of(&experiment("instruction", 11)),
-            &tokenizer,
-            None,
-            END,
-        );
-        let examples = encoder.encode_all(&rows, &task).unwrap();
-        assert!(
-            written(&examples[0].tokens).starts_with("Which Text: one Options:"),
-            "{}",
-            written(&examples[0].tokens)
-        );
-        assert_eq!(examples[1].tokens.len(), 11);
-        assert!(encoder.take_warnings()[0].contains("2 of 2"));
-    }
-
-    #[test]
-    fn a_question_that_fits_not_even_without_text_is_refused() {
-        let (tokenizer, task) = (tokenizer(), task(&["yes", "no"]));
-        let mut encoder = Encoder::new(
-            &TaskSettings::of(&experiment("instruction", 7)),
-            &tokenizer,
-            None,
-            END,
-        );
-        let message = encoder
-            .encode_all(&records(&[("one", "yes")]), &task)
-            .err()
-            .unwrap()
-            .to_string();
-        assert!(
-            message.contains("take 8 tokens; raise data.max_tokens = 7"),
-            "{message}"
-        );
-    }
-}
+mod tests;

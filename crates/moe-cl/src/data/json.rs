@@ -51,7 +51,10 @@ fn object(line: &[u8]) -> Result<Map<String, Value>, String> {
     };
     match serde_json::from_str(line).map_err(refuse)? {
         Unique(Value::Object(map)) => Ok(map),
-        Unique(other) => Err(format!("not one JSON object: {other}").chars().take(80).collect()),
+        Unique(other) => Err(format!("not one JSON object: {other}")
+            .chars()
+            .take(80)
+            .collect()),
     }
 }
 

@@ -8,6 +8,7 @@ mod encode;
 mod error;
 mod json;
 mod odd;
+mod problem;
 mod question;
 mod record;
 mod report;

@@ -7,12 +7,16 @@ use super::{DataError, Row, rows::passed_over};
 /// Two labels that people would take for one: they differ in case, in spaces, or in how the same letters are encoded.
 pub(super) fn alike(labels: &[String]) -> Option<(&str, &str)> {
     let look = |label: &str| -> String {
-        let letters = label.chars().filter(|c| !c.is_whitespace() && !is_invisible(*c));
+        let letters = label
+            .chars()
+            .filter(|c| !c.is_whitespace() && !is_invisible(*c));
         letters.flat_map(char::to_lowercase).collect()
     };
     labels.iter().enumerate().find_map(|(index, label)| {
         let earlier = labels[..index].iter();
-        let twin = earlier.clone().find(|earlier| look(earlier) == look(label))?;
+        let twin = earlier
+            .clone()
+            .find(|earlier| look(earlier) == look(label))?;
         Some((twin.as_str(), label.as_str()))
     })
 }
@@ -25,7 +29,9 @@ fn is_invisible(c: char) -> bool {
 /// The labels that none of `rows` has, quoted.
 pub(super) fn missing(labels: &[String], rows: &[Row]) -> Vec<String> {
     let there: BTreeSet<&str> = rows.iter().map(|row| row.record.answer()).collect();
-    let missing = labels.iter().filter(|label| !there.contains(label.as_str()));
+    let missing = labels
+        .iter()
+        .filter(|label| !there.contains(label.as_str()));
     missing.map(|label| format!("`{label}`")).collect()
 }
 
@@ -48,7 +54,12 @@ mod tests {
     #[test]
     fn labels_that_people_take_for_one_are_alike() {
         let pair = |a: &str, b: &str| alike(&[a.into(), "other".into(), b.into()]).is_some();
-        for (a, b) in [("x", "x "), ("Spam", "spam"), ("a b", "ab"), ("x", "x\u{200b}")] {
+        for (a, b) in [
+            ("x", "x "),
+            ("Spam", "spam"),
+            ("a b", "ab"),
+            ("x", "x\u{200b}"),
+        ] {
             assert!(pair(a, b), "{a:?} {b:?}");
         }
         assert!(!pair("x", "y") && !pair("not spam", "spam"));

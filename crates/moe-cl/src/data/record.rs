@@ -248,7 +248,10 @@ impl Format {
             Self::ShareGpt => turns.extend(conversation(record, "conversations", "from", "value")?),
             Self::Messages => turns.extend(conversation(record, "messages", "role", "content")?),
         }
-        let late = turns.iter().skip(1).position(|turn| turn.role == Role::System);
+        let late = turns
+            .iter()
+            .skip(1)
+            .position(|turn| turn.role == Role::System);
         match late {
             Some(place) => Err(format!(
                 "turn {} is the system's, whose place is before all others, once",
@@ -261,8 +264,21 @@ impl Format {
 
 /// Keys that other tools give a meaning to which nothing here has.
 const CHANGES_THE_MEANING: [&str; 15] = [
-    "system", "history", "tools", "functions", "tool_calls", "function_call", "images", "image",
-    "videos", "video", "audios", "audio", "chosen", "rejected", "weight",
+    "system",
+    "history",
+    "tools",
+    "functions",
+    "tool_calls",
+    "function_call",
+    "images",
+    "image",
+    "videos",
+    "video",
+    "audios",
+    "audio",
+    "chosen",
+    "rejected",
+    "weight",
 ];
 
 fn last_text(mut turns: Vec<Turn>) -> String {
@@ -369,7 +385,9 @@ fn one_turn(turn: &Map<String, Value>, role_key: &str, text_key: &str) -> Result
         Some(weight) if weight.as_f64() == Some(1.0) => true,
         Some(weight) if weight.as_f64() == Some(0.0) => false,
         Some(weight) => {
-            return Err(format!("`weight` is 0 (not learnt) or 1 (learnt), not {weight}"));
+            return Err(format!(
+                "`weight` is 0 (not learnt) or 1 (learnt), not {weight}"
+            ));
         }
     };
     Ok(Turn {
@@ -382,12 +400,18 @@ fn one_turn(turn: &Map<String, Value>, role_key: &str, text_key: &str) -> Result
 /// `[{"type": "text", "text": …}, …]` as one text.
 fn parts_of_text(parts: &[Value], key: &str) -> Result<String, String> {
     let texts = parts.iter().map(|part| match part["type"].as_str() {
-        Some("text") => part["text"].as_str().ok_or("a part of it has no `text`".to_owned()),
-        Some(other) => Err(format!("a part of it is of type `{other}`, and only text is read")),
+        Some("text") => part["text"]
+            .as_str()
+            .ok_or("a part of it has no `text`".to_owned()),
+        Some(other) => Err(format!(
+            "a part of it is of type `{other}`, and only text is read"
+        )),
         None => Err("a part of it has no `type`".to_owned()),
     });
     let texts: Result<Vec<&str>, String> = texts.collect();
-    let text = texts.map_err(|problem| format!("`{key}`: {problem}"))?.concat();
+    let text = texts
+        .map_err(|problem| format!("`{key}`: {problem}"))?
+        .concat();
     match text.trim().is_empty() {
         true => Err(format!("`{key}` is empty")),
         false => Ok(text),
@@ -463,7 +487,11 @@ mod tests {
         ) else {
             panic!("a conversation")
         };
-        let learnt: Vec<&str> = prompt.iter().filter(|it| it.learnt).map(|it| it.text.as_str()).collect();
+        let learnt: Vec<&str> = prompt
+            .iter()
+            .filter(|it| it.learnt)
+            .map(|it| it.text.as_str())
+            .collect();
         assert_eq!((prompt.len(), learnt, answer.as_str()), (6, vec!["b"], "f"));
     }
 
@@ -480,7 +508,9 @@ mod tests {
             r#"{"prompt": "c", "answer": "d", "system": "s", "history": [["a", "b"]]}"#,
             r#"{"system": "s", "conversations": [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}, {"from": "human", "value": "c"}, {"from": "gpt", "value": "d"}]}"#,
         ] {
-            let Ok(Record::Instruction { prompt, .. }) = read(json) else { panic!("{json}") };
+            let Ok(Record::Instruction { prompt, .. }) = read(json) else {
+                panic!("{json}")
+            };
             assert_eq!(prompt, want, "{json}");
         }
     }
@@ -493,7 +523,9 @@ mod tests {
             r#"{"prompt": "c", "answer": "d"}"#,
             r#"{"messages": [{"role": "user", "content": "c"}]}"#,
         ] {
-            let Value::Object(map) = serde_json::from_str(json).unwrap() else { panic!() };
+            let Value::Object(map) = serde_json::from_str(json).unwrap() else {
+                panic!()
+            };
             let record = Format::detect(&map).unwrap().read_unanswered(&map).unwrap();
             assert_eq!(record.bare_text(), "c", "{json}");
         }
@@ -511,7 +543,10 @@ mod tests {
                 "robot",
             ),
             (r#"{"conversations": []}"#, "must hold"),
-            (r#"{"prompt": "a", "answer": "b", "tools": [{}]}"#, "`tools`"),
+            (
+                r#"{"prompt": "a", "answer": "b", "tools": [{}]}"#,
+                "`tools`",
+            ),
             (r#"{"text": "a", "label": "b", "system": "s"}"#, "`system`"),
             (
                 r#"{"messages": [{"role": "user", "content": "a"}, {"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}"#,

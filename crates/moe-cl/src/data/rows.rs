@@ -148,7 +148,10 @@ fn objects(path: &Path, bytes: &[u8]) -> Result<Vec<Parsed>, DataError> {
     if bytes.starts_with(&[0xff, 0xfe]) || bytes.starts_with(&[0xfe, 0xff]) {
         return Err(refuse("the file is UTF-16; save it as UTF-8"));
     }
-    if path.extension().is_some_and(|extension| extension == "parquet") {
+    if path
+        .extension()
+        .is_some_and(|extension| extension == "parquet")
+    {
         return Err(refuse(
             "Parquet is not read; write the table as .csv or .jsonl (for example with pandas: `to_json(orient=\"records\", lines=True)`)",
         ));
@@ -282,14 +285,24 @@ mod tests {
         );
         let want = read(&lines, None).unwrap();
         for (name, bytes) in [
-            ("a.csv", &b"\xef\xbb\xbftext,label\n\"x, \"\"y\"\"\nz\",a\r\nw,b\n"[..]),
+            (
+                "a.csv",
+                &b"\xef\xbb\xbftext,label\n\"x, \"\"y\"\"\nz\",a\r\nw,b\n"[..],
+            ),
             ("a.tsv", b"label\ttext\na\t\"x, \"\"y\"\"\nz\"\nb\tw\n"),
         ] {
             let (_folder, path) = file(name, bytes);
             let got = read(&path, None).unwrap();
-            let records = |rows: &[Row]| rows.iter().map(|row| row.record.clone()).collect::<Vec<_>>();
+            let records = |rows: &[Row]| {
+                rows.iter()
+                    .map(|row| row.record.clone())
+                    .collect::<Vec<_>>()
+            };
             assert_eq!(records(&got), records(&want), "{name}");
-            assert_eq!(got[1].place.as_ref().map(|it| it.1), Some(RowPlace::Line(4)));
+            assert_eq!(
+                got[1].place.as_ref().map(|it| it.1),
+                Some(RowPlace::Line(4))
+            );
         }
         let messages = r#"messages
 "[{""role"": ""user"", ""content"": ""q""}, {""role"": ""assistant"", ""content"": ""w""}]"
@@ -298,18 +311,29 @@ mod tests {
         assert_eq!(read(&path, None).unwrap()[0].record.answer(), "w");
         refused("a.csv", b"text,label\nx\n", &["a.csv:2:"]);
         refused("a.csv", b"text,text\nx,y\n", &["a.csv:1:", "twice"]);
-        refused("a.csv", b"text,label\nx,\n", &["a.csv:2:", "`label` is empty"]);
+        refused(
+            "a.csv",
+            b"text,label\nx,\n",
+            &["a.csv:2:", "`label` is empty"],
+        );
     }
 
     #[test]
     fn new_texts_need_no_label_and_may_be_lines() {
         for (name, bytes) in [
             ("a.txt", &b"one\n\ntwo [2]\n"[..]),
-            ("a.jsonl", b"{\"text\": \"one\"}\n{\"text\": \"two [2]\", \"label\": \"a\"}"),
+            (
+                "a.jsonl",
+                b"{\"text\": \"one\"}\n{\"text\": \"two [2]\", \"label\": \"a\"}",
+            ),
             ("a.csv", b"text\none\ntwo [2]\n"),
         ] {
             let (_folder, path) = file(name, bytes);
-            let texts: Vec<String> = new_texts(&path).unwrap().iter().map(Record::bare_text).collect();
+            let texts: Vec<String> = new_texts(&path)
+                .unwrap()
+                .iter()
+                .map(Record::bare_text)
+                .collect();
             assert_eq!(texts, ["one", "two [2]"], "{name}");
         }
     }

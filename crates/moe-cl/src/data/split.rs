@@ -65,7 +65,10 @@ mod tests {
         let row = |index: usize| {
             let label = if index.is_multiple_of(4) { "a" } else { "b" };
             let text = format!("text {}", index / 2 * 2 + index % 2);
-            Row::kept(Record::Classification { text, label: label.into() })
+            Row::kept(Record::Classification {
+                text,
+                label: label.into(),
+            })
         };
         let all: Vec<Row> = (0..200).map(row).collect();
         let mut train = all.clone();
@@ -75,8 +78,14 @@ mod tests {
         assert_eq!(of_a, 5);
         assert!(test.iter().all(|row| !train.contains(row)));
         let mut again = all.clone();
-        assert_eq!(held_out(&mut again, &mut ChaCha8Rng::seed_from_u64(0)), test);
+        assert_eq!(
+            held_out(&mut again, &mut ChaCha8Rng::seed_from_u64(0)),
+            test
+        );
         let mut one = all[..2].to_vec();
-        assert_eq!(held_out(&mut one, &mut ChaCha8Rng::seed_from_u64(0)).len(), 0);
+        assert_eq!(
+            held_out(&mut one, &mut ChaCha8Rng::seed_from_u64(0)).len(),
+            0
+        );
     }
 }

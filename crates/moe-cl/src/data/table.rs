@@ -31,7 +31,9 @@ pub(super) fn rows(path: &Path, bytes: &[u8], separator: u8) -> Result<Vec<Parse
         place: RowPlace::Line(1),
         message,
     };
-    let header = reader.headers().map_err(|error| refuse(error.to_string()))?;
+    let header = reader
+        .headers()
+        .map_err(|error| refuse(error.to_string()))?;
     let names: Vec<String> = header.iter().map(|name| name.trim().to_owned()).collect();
     for (index, name) in names.iter().enumerate() {
         if names[..index].contains(name) {
@@ -47,7 +49,10 @@ pub(super) fn rows(path: &Path, bytes: &[u8], separator: u8) -> Result<Vec<Parse
         }
         Err(error) => {
             let line = error.position().map_or(0, csv::Position::line) as usize;
-            (RowPlace::Line(line), Err(format!("not a row of the table: {error}")))
+            (
+                RowPlace::Line(line),
+                Err(format!("not a row of the table: {error}")),
+            )
         }
     });
     Ok(rows.collect())
@@ -55,6 +60,8 @@ pub(super) fn rows(path: &Path, bytes: &[u8], separator: u8) -> Result<Vec<Parse
 
 fn cell(text: &str) -> Value {
     let list = text.trim_start().starts_with('[');
-    let parsed = list.then(|| serde_json::from_str::<Unique>(text).ok()).flatten();
+    let parsed = list
+        .then(|| serde_json::from_str::<Unique>(text).ok())
+        .flatten();
     parsed.map_or_else(|| text.into(), |Unique(value)| value)
 }

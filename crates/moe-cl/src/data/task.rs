@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeSet, HashSet},
-    path::{Path, PathBuf},
+    path::PathBuf,
 };
 
 use burn_dataset::{Dataset, InMemDataset, transform::SelectionDataset};
@@ -236,7 +236,9 @@ impl TaskData {
         match (config.metric, self.labels.is_empty()) {
             (metric, true) => {
                 let answers = train.iter().map(|row| row.record.answer());
-                Ok(Some(metric.unwrap_or_else(|| TextMetric::default_for(answers))))
+                Ok(Some(
+                    metric.unwrap_or_else(|| TextMetric::default_for(answers)),
+                ))
             }
             (None, false) => Ok(None),
             (Some(metric), false) => Err(DataError::Task {
@@ -293,7 +295,7 @@ fn select(rows: Vec<Row>, order: Vec<usize>) -> Records {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
+    use std::{fs, path::Path};
 
     use burn_dataset::Dataset;
 

@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use moe_core::{
     chat::{ChatTemplate, Message},
+    checkpoint::AnswerEnds,
     tokenizer::Tokenizer,
 };
 
@@ -21,8 +22,8 @@ pub struct Writer<'a> {
     pub tokenizer: &'a Tokenizer,
     /// Its chat template, where it has one.
     pub chat: Option<&'a ChatTemplate>,
-    /// The token that ends an answer.
-    pub end: u32,
+    /// What ends an answer.
+    pub ends: &'a AnswerEnds,
 }
 
 /// A conversation with its answers.
@@ -49,14 +50,14 @@ impl Writer<'_> {
     /// The tokens of an answer as it follows a prompt, the token that ends it included.
     ///
     /// # Errors
-    /// When the tokenizer refuses the text.
+    /// When the tokenizer refuses the text, or nothing ends an answer.
     pub fn answer(&self, text: &str) -> moe_core::Result<Vec<u32>> {
         let mut tokens = match self.chat {
             Some(chat) => chat.encode_answer(text, self.tokenizer)?,
             // A plain prompt ends with a colon.
             None => self.tokenizer.encode_text(&format!(" {text}"), false)?,
         };
-        tokens.push(self.end);
+        tokens.push(self.ends.first()?);
         Ok(tokens)
     }
 

@@ -160,7 +160,12 @@ pub trait Recorder {
     /// Takes note of one event.
     ///
     /// # Errors
-    /// When the note cannot be kept (disk full, …); the run then stops rather than go on unrecorded.
+    /// When the note cannot be kept (disk full, …); the run then ends rather than go on unrecorded. One that only shows the run
+    /// keeps its troubles to itself.
+    ///
+    /// An error of the kind [`Interrupted`](std::io::ErrorKind::Interrupted) asks the run to stop: what it has learnt goes to disk,
+    /// and it ends with [`Error::Stopped`](crate::Error::Stopped). Steps and batches of an evaluation are events, so that this is
+    /// heard soon.
     fn record(&mut self, event: &Event) -> std::io::Result<()>;
 }
 

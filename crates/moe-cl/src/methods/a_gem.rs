@@ -99,7 +99,6 @@ impl Method for AGem {
         let AfterBackward {
             base,
             learner,
-            objective,
             collate,
             ..
         } = after;

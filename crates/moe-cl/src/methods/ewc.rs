@@ -11,11 +11,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Bounded, Card, Importance, LearntTask, Loss, Method, Options, Piece, Step, importance::Anchor,
-    penalty, routed_loss,
+    Bounded, Card, Importance, LearntTask, Loss, Method, Options, Piece, Place, Step,
+    importance::Anchor, penalty, routed_loss,
 };
 use crate::{
-    config::Objective,
     data::{Batch, Collate},
     learner::Learner,
 };
@@ -126,7 +125,6 @@ pub fn fisher(
     base: &Decoder,
     learner: &Learner,
     task: usize,
-    objective: Objective,
     batches: impl IntoIterator<Item = Batch>,
 ) -> Importance {
     let mut importance = Importance::default();
@@ -135,8 +133,8 @@ pub fn fisher(
             base,
             learner,
             batch: &batch,
+            place: Place::alone(&batch),
             task,
-            objective,
             // Reads no further batch.
             collate: Collate::padding(0),
             dropout: None,
@@ -171,9 +169,12 @@ impl Method for Ewc {
     /// gradient and stay where they are.
     fn loss(&self, step: Step<'_>) -> Loss {
         let Step { learner, task, .. } = step;
+        let loss = routed_loss(&step, learner.answering(task));
+        if !step.place.first {
+            return loss;
+        }
         let head = learner.head(task).cloned();
         let trained = (learner.catalogue.clone(), head);
-        let loss = routed_loss(&step, learner.answering(task));
         match self.penalty(&trained) {
             Some(penalty) => loss.plus(penalty),
             None => loss,
@@ -185,7 +186,6 @@ impl Method for Ewc {
             base,
             task,
             examples,
-            objective,
             collate,
             mut rng,
             ..
@@ -195,7 +195,7 @@ impl Method for Ewc {
         let alone = picked
             .iter()
             .map(|index| collate.batch(&[&examples[index]], &base.device().inner()));
-        let importance = fisher(base, &learner, task, objective, alone);
+        let importance = fisher(base, &learner, task, alone);
         self.keep(importance.anchor(&learner));
         learner
     }

@@ -6,7 +6,8 @@ use moe_lora::Routing;
 use super::Step;
 use crate::objective::task_loss;
 
-/// The loss of one batch. Gradients flow from `total`; the parts are for the log.
+/// The part of an optimiser step's loss that one batch gives: over the micro-batches of a step, every number here is to be added
+/// up ([`Place`](super::Place)). Gradients flow from `total`; the rest is for the log.
 pub struct Loss {
     /// What is minimised, shape `[1]`.
     pub total: Tensor<1>,
@@ -52,15 +53,15 @@ pub(super) fn routed_loss(step: &Step<'_>, routing: &Routing) -> Loss {
     loss_of_hidden(step, forward.hidden)
 }
 
-/// The loss of the task at `hidden [batch, seq, d_model]`.
+/// The batch's part of the loss of the task, at `hidden [batch, seq, d_model]`.
 pub(super) fn loss_of_hidden(step: &Step<'_>, hidden: Tensor<3>) -> Loss {
     let Step {
         base,
         learner,
         batch,
         task,
-        objective,
         ..
     } = *step;
-    Loss::of_task(task_loss(objective, base, learner, task, hidden, batch))
+    let mean = task_loss(base, learner, task, hidden, batch);
+    Loss::of_task(mean * step.share())
 }

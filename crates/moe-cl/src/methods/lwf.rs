@@ -12,7 +12,6 @@ use super::{
     one_expert,
 };
 use crate::{
-    config::Objective,
     learner::{Learner, TaskExperts},
     objective::answer_logits,
 };
@@ -132,9 +131,8 @@ impl Method for Lwf {
             .forward(base, &batch.texts, &Routing::Single(teacher), None, None)
             .hidden;
         let temperature = self.options.temperature;
-        let held = match step.objective {
-            Objective::Heads => {
-                let head = learner.head(task).expect("a task with a head");
+        let held = match learner.head(task) {
+            Some(head) => {
                 let old = head.features(old, batch);
                 let new = head.features(hidden, batch);
                 let heads = learner.heads[..task].iter().flatten().map(|head| {
@@ -144,14 +142,14 @@ impl Method for Lwf {
                 });
                 heads.reduce(|sum, part| sum + part)
             }
-            Objective::Instruction => Some(distillation(
+            None => Some(distillation(
                 answer_logits(base, old, batch),
                 answer_logits(base, hidden, batch),
                 temperature,
             )),
         };
         match held {
-            Some(held) => loss.plus(held * self.options.lambda),
+            Some(held) => loss.plus(held * (self.options.lambda * step.share())),
             None => loss,
         }
     }

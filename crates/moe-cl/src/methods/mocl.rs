@@ -129,7 +129,7 @@ impl Method for Mocl {
             step.dropout.as_ref(),
         );
         let unlikeness = cosines.narrow(1, task, 1).mean().neg().add_scalar(1.0);
-        loss_of_hidden(&step, hidden).plus(unlikeness)
+        loss_of_hidden(&step, hidden).plus(unlikeness * step.share_of_texts())
     }
 
     fn finish(&mut self, learner: Learner, learnt: LearntTask<'_>) -> Learner {

@@ -17,6 +17,7 @@ mod options;
 mod own;
 mod per_task;
 mod piece;
+mod place;
 mod rehearsal;
 mod replay;
 mod sequential;
@@ -50,13 +51,13 @@ pub use own::{Own, OwnForm};
 pub use per_task::PerTask;
 pub use piece::Piece;
 use piece::only_json;
+pub use place::Place;
 pub use rehearsal::{Kept, RehearsalConfig, Reservoir};
 pub use replay::Replay;
 pub use sequential::{Sequential, SequentialConfig, Weights};
 pub use slao::Slao;
 
 use crate::{
-    config::Objective,
     data::{Batch, Collate, Example},
     learner::{Learner, TaskExperts},
 };
@@ -94,10 +95,10 @@ pub struct Step<'a> {
     pub learner: &'a Learner,
     /// Texts of the current task.
     pub batch: &'a Batch,
+    /// Which part of its optimiser step the batch is.
+    pub place: Place,
     /// Index of the current task.
     pub task: usize,
-    /// How labels are predicted.
-    pub objective: Objective,
     /// How further batches are made.
     pub collate: Collate<'a>,
     /// The LoRA dropout of this step; none where it is off.
@@ -112,8 +113,6 @@ pub struct AfterBackward<'a> {
     pub base: &'a Decoder,
     /// What is trained, on the autodiff device.
     pub learner: &'a Learner,
-    /// How labels are predicted.
-    pub objective: Objective,
     /// How batches are made.
     pub collate: Collate<'a>,
     /// Draws of the method itself.
@@ -128,8 +127,6 @@ pub struct LearntTask<'a> {
     pub task: usize,
     /// The examples that it was learnt from.
     pub examples: &'a [Example],
-    /// How labels are predicted.
-    pub objective: Objective,
     /// Texts per batch.
     pub batch_size: usize,
     /// How batches are made.
@@ -196,7 +193,7 @@ pub trait Method {
         task..task + 1
     }
 
-    /// Forward pass and loss of one batch.
+    /// Forward pass and loss of one batch: its part of the loss of its optimiser step ([`Place`]).
     fn loss(&self, step: Step<'_>) -> Loss {
         routed_loss(&step, step.learner.answering(step.task))
     }

@@ -156,6 +156,9 @@ impl Method for OLora {
             step.dropout.as_ref(),
         );
         let loss = loss_of_hidden(&step, hidden);
+        if !step.place.first {
+            return loss;
+        }
         let (all, earlier) = (experts(learner, task + 1), experts(learner, task));
         match overlaps(&learner.catalogue, all[task], &earlier) {
             Some(overlap) => loss.plus(overlap * self.options.lambda),

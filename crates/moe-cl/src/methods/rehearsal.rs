@@ -21,7 +21,7 @@ use crate::{
 pub struct RehearsalConfig {
     /// Examples kept over all tasks together, a uniform sample of all that were seen.
     pub budget: usize,
-    /// Kept examples that go with each batch.
+    /// Kept examples that go with each optimiser step.
     pub batch_size: usize,
 }
 
@@ -136,8 +136,7 @@ pub(super) fn rehearsal_loss(
             .catalogue
             .forward(base, &batch.texts, routing, None, None);
         let share = examples.len() as f64 / drawn.len() as f64;
-        let objective = learner.objective(task);
-        task_loss(objective, base, learner, task, forward.hidden, &batch) * share
+        task_loss(base, learner, task, forward.hidden, &batch) * share
     });
     parts.reduce(|sum, part| sum + part)
 }
@@ -153,7 +152,7 @@ mod tests {
         Example {
             tokens: vec![token],
             label: Some(0),
-            answer: 0..0,
+            answers: Vec::new(),
         }
     }
 

@@ -1,4 +1,4 @@
-//! Experience replay: every batch of the current task goes with examples of earlier tasks, drawn from a reservoir
+//! Experience replay: every step of the current task goes with examples of earlier tasks, drawn from a reservoir
 //! (Chaudhry et al., arXiv 1902.10486).
 
 use std::io;
@@ -47,20 +47,18 @@ impl Method for Replay {
             needs: "nothing",
             stores: "examples, a fixed number in all",
             source: "arXiv 1902.10486",
-            strength: "64 examples in all, 8 of them with every batch of 8: as many as the batch, as published; the number kept is this project's",
+            strength: "64 examples in all, 8 of them with every step of 8: as many as the step has, as published; the number kept is this project's",
         }
     }
 
-    /// `L = L_task + L_replayed`, each the mean over its own batch.
+    /// `L = L_task + L_replayed`, each the mean over its own texts.
     fn loss(&self, mut step: Step<'_>) -> Loss {
-        let drawn = self.reservoir.draw(self.options.batch_size, &mut step.rng);
         let loss = routed_loss(&step, step.learner.answering(step.task));
-        match rehearsal_loss(
-            step.base,
-            step.learner,
-            step.collate,
-            &drawn,
-        ) {
+        if !step.place.first {
+            return loss;
+        }
+        let drawn = self.reservoir.draw(self.options.batch_size, &mut step.rng);
+        match rehearsal_loss(step.base, step.learner, step.collate, &drawn) {
             Some(replayed) => loss.plus(replayed),
             None => loss,
         }

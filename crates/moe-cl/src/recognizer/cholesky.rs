@@ -5,11 +5,12 @@ use ndarray::{ArrayView1, Axis};
 use super::Matrix;
 
 /// `L⁻¹ · right`, where `L Lᵀ = matrix` is the Cholesky factorisation of this symmetric positive definite matrix, of which the
-/// lower half is read. `matrix [n, n]`, `right [n, columns]` → `[n, columns]`.
+/// lower half is read. `matrix [n, n]`, `right [n, columns]` → `[n, columns]`; none where it is not positive definite, as far as
+/// f64 can tell.
 ///
 /// # Panics
-/// When it is not positive definite, or `right` has another number of rows.
-pub(super) fn cholesky_forward(matrix: &Matrix, mut right: Matrix) -> Matrix {
+/// When it is not square, or `right` has another number of rows.
+pub(super) fn cholesky_forward(matrix: &Matrix, mut right: Matrix) -> Option<Matrix> {
     let n = matrix.nrows();
     assert_eq!(n, matrix.ncols(), "a square matrix");
     assert_eq!(n, right.nrows(), "as many rows on the right");
@@ -18,11 +19,11 @@ pub(super) fn cholesky_forward(matrix: &Matrix, mut right: Matrix) -> Matrix {
         for j in 0..=i {
             let known = left_of(&factor, i, j).dot(&left_of(&factor, j, j));
             let rest = matrix[[i, j]] - known;
-            factor[[i, j]] = if i == j {
-                assert!(rest > 0.0, "a positive definite matrix");
-                rest.sqrt()
-            } else {
-                rest / factor[[j, j]]
+            factor[[i, j]] = match i == j {
+                // A NaN is neither.
+                true if rest > 0.0 && rest.is_finite() => rest.sqrt(),
+                true => return None,
+                false => rest / factor[[j, j]],
             };
         }
     }
@@ -34,7 +35,7 @@ pub(super) fn cholesky_forward(matrix: &Matrix, mut right: Matrix) -> Matrix {
         }
         row /= factor[[i, i]];
     }
-    right
+    Some(right)
 }
 
 /// The first `columns` numbers of a row.
@@ -51,7 +52,15 @@ mod tests {
     #[test]
     fn the_cholesky_factor_undoes_its_matrix() {
         let a = array![[4.0, 2.0], [2.0, 5.0]];
-        let z = cholesky_forward(&a, Matrix::eye(2));
+        let z = cholesky_forward(&a, Matrix::eye(2)).unwrap();
         assert_eq!(a.dot(&z.t().dot(&z)), Matrix::eye(2));
+    }
+
+    #[test]
+    fn a_matrix_that_is_not_positive_definite_has_no_factor() {
+        for corner in [0.5, f64::NAN, f64::INFINITY] {
+            let a = array![[1.0, 1.0], [1.0, corner]];
+            assert_eq!(cholesky_forward(&a, Matrix::eye(2)), None);
+        }
     }
 }

@@ -16,7 +16,7 @@ use ndarray::{Array1, Array2, ArrayView1, Axis};
 pub use expansion::RandomExpansion;
 pub use features::pooled_features;
 pub(crate) use persist::{from_f32_bytes, to_f32_bytes};
-pub use ridge::RecursiveRidge;
+pub use ridge::{RecursiveRidge, Singular};
 
 use crate::{
     config::RouterConfig,
@@ -91,17 +91,22 @@ impl TaskRecognizer {
     }
 
     /// Learns the next task from the `pooled [n, d_model]` features of its training texts.
-    pub fn learn(&mut self, pooled: &Matrix) {
+    ///
+    /// # Errors
+    /// When `router.ridge` is too small, or the features are not finite.
+    pub fn learn(&mut self, pooled: &Matrix) -> Result<()> {
         let task = self.tasks();
         for block in pooled.axis_chunks_iter(Axis(0), BLOCK) {
             let mut targets = Matrix::zeros((block.nrows(), task + 1));
             targets.column_mut(task).fill(1.0);
-            self.ridge.learn(&self.expansion.forward(&block), &targets);
+            self.ridge
+                .learn(&self.expansion.forward(&block), &targets)?;
         }
         let kept = pooled.nrows().min(SAMPLES);
         self.samples
             .push(pooled.view().split_at(Axis(0), kept).0.to_owned());
         self.calibrate();
+        Ok(())
     }
 
     /// The task of each row of `pooled [n, d_model]`.
@@ -215,7 +220,7 @@ mod tests {
 
     fn taught(tasks: usize) -> TaskRecognizer {
         let mut router = router();
-        (0..tasks).for_each(|task| router.learn(&texts(task, 300, 0)));
+        (0..tasks).for_each(|task| router.learn(&texts(task, 300, 0)).unwrap());
         router
     }
 
@@ -245,7 +250,7 @@ mod tests {
         let mut read = self::router().read(&router.to_parts()).unwrap();
         assert_eq!(read, router);
         for router in [&mut router, &mut read] {
-            router.learn(&texts(2, 30, 0));
+            router.learn(&texts(2, 30, 0)).unwrap();
         }
         assert_eq!(read, router);
         assert!(self::router().read(&router.to_parts()[..1]).is_none());

@@ -52,7 +52,8 @@ pub enum Outcome {
 ///
 /// # Errors
 /// When the model is another base's, in the middle of something else, or of a method that has to know its tasks from the start; when a
-/// task of that name was learnt from other data; when data, settings or disk refuse.
+/// task of that name was learnt from other data; when data, settings or disk refuse; when the recorder asks to stop
+/// ([`Error::Stopped`]).
 pub fn learn(
     model: &Path,
     base: &Base,

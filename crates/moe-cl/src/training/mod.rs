@@ -32,6 +32,8 @@ pub use rollback::Rollback;
 pub use run::{RunOptions, train};
 pub use schedule::Schedule;
 pub use scored::{ScoredTexts, TextScores};
-pub use step::{Part, StepFigures, StepInput, optimizer_step, trained_parameters};
+pub use step::{
+    NotFinite, Part, StepFigures, StepInput, gradients, optimizer_step, trained_parameters,
+};
 pub use stream::{StageStep, Task, stage_steps};
 pub use trained::{Trained, checkpoint_of};

@@ -154,7 +154,10 @@ impl Trained<'_> {
         let probabilities = scores.into_data();
         let probabilities: Vec<f64> = probabilities.iter::<f32>().map(f64::from).collect();
         let label = |row: &[f64]| {
-            let best = row.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1).then(b.0.cmp(&a.0)));
+            let best = row
+                .iter()
+                .enumerate()
+                .max_by(|a, b| a.1.total_cmp(b.1).then(b.0.cmp(&a.0)));
             Said::Label {
                 class: best.map_or(0, |(class, _)| class),
                 probabilities: row.to_vec(),

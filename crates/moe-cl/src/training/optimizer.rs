@@ -51,6 +51,52 @@ pub fn with_gradient<M: Module>(module: &M, gradients: &GradientsParams) -> Hash
     ids
 }
 
+/// The parameter of `module` whose gradient is not finite, or else the one with the largest gradient, by its path, and the norm of
+/// that gradient. Reads every gradient back.
+pub fn largest_gradient<M: Module>(
+    module: &M,
+    gradients: &GradientsParams,
+) -> Option<(String, f64)> {
+    let mut norms = Norms {
+        gradients,
+        path: Vec::new(),
+        all: Vec::new(),
+    };
+    module.visit(&mut norms);
+    let size = |norm: f64| match norm.is_finite() {
+        true => norm,
+        false => f64::INFINITY,
+    };
+    let by_size = |a: &(String, f64), b: &(String, f64)| size(a.1).total_cmp(&size(b.1));
+    // Of several, the first in the order of the module.
+    norms.all.into_iter().rev().max_by(by_size)
+}
+
+/// The norm of every gradient, in f64 so that a finite gradient has a finite norm, with the path of its parameter.
+struct Norms<'a> {
+    gradients: &'a GradientsParams,
+    path: Vec<String>,
+    all: Vec<(String, f64)>,
+}
+
+impl ModuleVisitor for Norms<'_> {
+    fn enter_module(&mut self, name: &str, _container: &str) {
+        self.path.push(name.to_owned());
+    }
+
+    fn exit_module(&mut self, _name: &str, _container: &str) {
+        self.path.pop();
+    }
+
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        if let Some(gradient) = self.gradients.get::<D>(param.id) {
+            let data = gradient.into_data();
+            let norm = data.iter::<f64>().map(|x| x * x).sum::<f64>().sqrt();
+            self.all.push((self.path.join("."), norm));
+        }
+    }
+}
+
 /// Σ of what `f` makes of each gradient of `module` that is there, flat, to a sum of shape `[1]`; read back once.
 pub fn sum_over<M: Module>(
     module: &M,
@@ -145,6 +191,20 @@ mod tests {
         assert!((gradient_norm(&pair, &clipped) - 1.0).abs() < 1e-5);
         let second = clipped.get::<1>(pair.second.id).expect("still there");
         assert!((second.into_scalar::<f32>() - 0.8).abs() < 1e-5);
+    }
+
+    #[test]
+    fn the_first_gradient_that_is_no_number_is_to_blame_and_else_the_largest() {
+        let (pair, mut gradients) = pair();
+        let blamed = |gradients: &GradientsParams| largest_gradient(&pair, gradients);
+        assert_eq!(blamed(&gradients), Some(("second".into(), 4.0)));
+        let plain = Device::flex();
+        for bad in [f32::NAN, f32::INFINITY] {
+            let bad = Tensor::<1>::from_data([bad, 0.0], &plain);
+            gradients.register(pair.first.id, bad);
+            let (name, norm) = blamed(&gradients).expect("there are gradients");
+            assert!(name == "first" && !norm.is_finite());
+        }
     }
 
     #[test]

@@ -13,8 +13,13 @@ use super::{
     stream::{self, Task},
 };
 use crate::{
-    base::Base, config::Experiment, data::Example, directory::TaskSettings, error::Result,
-    methods::method, task_model::TaskChoice,
+    base::Base,
+    config::Experiment,
+    data::Example,
+    directory::TaskSettings,
+    error::{Error, Result},
+    methods::method,
+    task_model::TaskChoice,
 };
 
 /// A run that has not been made.
@@ -104,11 +109,13 @@ pub fn plan(experiment: &Experiment, base: &Base) -> Result<Plan> {
                 collate: base.collate(),
             };
             let start = Instant::now();
-            let (_, figures) = optimizer_step(
-                &input,
-                learner.clone(),
-                &mut fresh_optimizer(&task.settings.training),
-            );
+            let mut optimizer = fresh_optimizer(&task.settings.training);
+            let stepped = optimizer_step(&input, learner.clone(), &mut optimizer);
+            let (_, figures) = stepped.map_err(|what| Error::Diverged {
+                task: tasks[first.task].name.clone(),
+                step: 1,
+                what,
+            })?;
             seconds_per_token = start.elapsed().as_secs_f64() / figures.real_tokens as f64;
         }
     }

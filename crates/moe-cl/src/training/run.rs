@@ -43,8 +43,8 @@ pub struct RunOptions {
 ///
 /// # Errors
 /// When data, configuration or disk refuse, when another process writes into `out`, when `out` already holds a run and `resume` is not
-/// set, or holds one of another base, other data or other settings, when a trained parameter has no gradient, or when the loss
-/// is no longer finite.
+/// set, or holds one of another base, other data or other settings, when a trained parameter has no gradient, when loss or gradient
+/// are no longer finite, or when the recorder asks to stop ([`Error::Stopped`]).
 pub fn train(
     experiment: &Experiment,
     base: &Base,
@@ -205,7 +205,10 @@ fn load_new_tasks(
     let split = experiment.evaluation.split;
     let new = experiment.tasks.iter().enumerate().skip(first);
     new.map(|(index, config)| {
-        let (settings, place) = (TaskSettings::of(experiment, config), (experiment.seed, index));
+        let (settings, place) = (
+            TaskSettings::of(experiment, config),
+            (experiment.seed, index),
+        );
         let task = Task::load(config, &settings, split, place, base, warnings)?;
         let state = arrived(&task, config, &settings, parts)?;
         Ok((task, state))

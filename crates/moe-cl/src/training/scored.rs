@@ -30,6 +30,15 @@ impl TextScores {
         self.0.is_empty()
     }
 
+    /// The share of each, in [0, 1]; of counts, whose share depends on their metric, 0.
+    pub fn shares(&self) -> Vec<f64> {
+        let share = |score: &TextScore| match score {
+            TextScore::Share(share) => *share,
+            TextScore::Counts(_) => 0.0,
+        };
+        self.0.iter().map(share).collect()
+    }
+
     /// As digits, where all are right or wrong.
     fn digits(&self) -> Option<String> {
         let digit = |score: &TextScore| match score {
@@ -71,7 +80,11 @@ impl<'de> Visitor<'de> for DigitsOrList {
             '1' => Ok(TextScore::Share(1.0)),
             other => Err(E::custom(format!("`{other}` is no score: 0 or 1"))),
         };
-        digits.chars().map(score).collect::<Result<_, E>>().map(TextScores)
+        digits
+            .chars()
+            .map(score)
+            .collect::<Result<_, E>>()
+            .map(TextScores)
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<TextScores, A::Error> {

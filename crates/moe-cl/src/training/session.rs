@@ -1,6 +1,6 @@
 //! The time in which a process writes into a run's directory: what it goes on from, its log, its end.
 
-use std::{path::Path, time::Instant};
+use std::{io, path::Path, time::Instant};
 
 use super::{
     read::{Model, memory_of, model_of, needed},
@@ -66,7 +66,7 @@ impl<'a> Session<'a> {
     /// Goes on from a checkpoint, or begins, with these tasks, and does `work`.
     ///
     /// # Errors
-    /// What `work` fails with, or when the directory cannot be written.
+    /// What `work` fails with, [`Error::Stopped`] where a recorder asked to stop, or when the directory cannot be written.
     pub(super) fn run<T>(
         &self,
         tasks: Vec<(Task, TaskState)>,
@@ -101,7 +101,12 @@ impl<'a> Session<'a> {
         for message in warnings {
             run.record(Event::Warning { message })?;
         }
-        work(&mut run)
+        match work(&mut run) {
+            Err(Error::Recorder(error)) if error.kind() == io::ErrorKind::Interrupted => {
+                Err(run.stop()?)
+            }
+            done => done,
+        }
     }
 }
 

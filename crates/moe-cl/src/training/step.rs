@@ -1,6 +1,6 @@
 //! One optimiser step: micro-batches forward and backward, clipping, AdamW.
 
-use std::collections::{BTreeMap, HashSet};
+use std::{collections::BTreeMap, fmt};
 
 use burn::{
     module::{Module, ParamId, list_param_ids},
@@ -14,9 +14,9 @@ use crate::{
     data::{Collate, Example},
     directory::TaskSettings,
     learner::Learner,
-    methods::{AfterBackward, Method, Own, Step},
+    methods::{AfterBackward, Method, Own, Place, Step},
     seeds::{Purpose, Seeds},
-    training::optimizer::{clip_by_global_norm, gradient_norm, with_gradient},
+    training::optimizer::{clip_by_global_norm, gradient_norm, largest_gradient},
 };
 
 /// What one optimiser step reads besides the weights.
@@ -41,27 +41,64 @@ pub struct StepInput<'a> {
     pub collate: Collate<'a>,
 }
 
-/// Figures of one optimiser step, means over its micro-batches.
+/// Figures of one optimiser step, over all of its micro-batches.
 #[derive(Clone, Debug, PartialEq)]
 pub struct StepFigures {
     /// Loss of the task alone.
     pub loss: f64,
-    /// What else the method said of its batches, by name ([`Loss::figures`](crate::methods::Loss::figures)).
+    /// What else the method said of the step, by name ([`Loss::figures`](crate::methods::Loss::figures)).
     pub figures: BTreeMap<String, f64>,
     /// Norm of all gradients before clipping.
     pub gradient_norm: f64,
     /// Tokens that are not padding.
     pub real_tokens: usize,
-    /// Parameters that had a gradient.
-    pub with_gradient: HashSet<ParamId>,
+}
+
+/// Loss or gradient of a step that are no finite numbers: the learner is not to be moved by them.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub struct NotFinite {
+    /// Loss of the task alone.
+    pub loss: f64,
+    /// Norm of all gradients.
+    pub gradient_norm: f64,
+    /// The parameter that is to blame, and the norm of its gradient.
+    pub culprit: Option<(String, f64)>,
+}
+
+impl fmt::Display for NotFinite {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (loss, norm) = (self.loss, self.gradient_norm);
+        write!(f, "the loss is {loss} and the norm of the gradient {norm}")?;
+        match &self.culprit {
+            Some((name, norm)) => write!(f, ", that of parameter `{name}` being {norm:.3e}"),
+            None => Ok(()),
+        }
+    }
 }
 
 /// Takes one step and returns the moved learner.
+///
+/// # Errors
+/// When loss or gradient are not finite.
 pub fn optimizer_step(
     input: &StepInput<'_>,
     learner: Learner,
     optimizer: &mut ModuleOptimizer,
-) -> (Learner, StepFigures) {
+) -> Result<(Learner, StepFigures), NotFinite> {
+    let (gradients, figures) = gradients(input, &learner)?;
+    let learner = optimizer.step(input.learning_rate, learner, gradients);
+    Ok((learner, figures))
+}
+
+/// The gradients of a step as the optimiser takes them: summed over the micro-batches, each of which gives its part of the loss
+/// ([`Place`]), constrained by the method, and clipped. The memory is that of one micro-batch.
+///
+/// # Errors
+/// When loss or gradient are not finite.
+pub fn gradients(
+    input: &StepInput<'_>,
+    learner: &Learner,
+) -> Result<(GradientsParams, StepFigures), NotFinite> {
     let StepInput {
         settings,
         seed,
@@ -70,26 +107,26 @@ pub fn optimizer_step(
         task,
         micro_batches,
         step,
-        learning_rate,
         collate,
+        ..
     } = *input;
     let collate = learner.collate(collate);
     let (training, dropout) = (&settings.training, settings.adapters.dropout);
     let seeds = Seeds(seed);
-    let share = 1.0 / micro_batches.len() as f64;
     let device = base.device();
 
     let mut accumulated = GradientsAccumulator::new();
     let (mut loss, mut real_tokens) = (0.0, 0);
     let mut named = BTreeMap::new();
+    let mut place = Place::first_of(micro_batches);
     for (part, examples) in micro_batches.iter().enumerate() {
         let batch = collate.batch(examples, &device);
         let losses = method.loss(Step {
             base: learner.decoder(base),
-            learner: &learner,
+            learner,
             batch: &batch,
+            place,
             task,
-            objective: training.objective,
             collate,
             dropout: (dropout > 0.0).then(|| {
                 let seed = seeds.rng(Purpose::Dropout, step, part).next_u64();
@@ -97,39 +134,42 @@ pub fn optimizer_step(
             }),
             rng: seeds.rng(Purpose::StandIns, step, part),
         });
-        let gradients = (losses.total * share).backward();
-        accumulated.accumulate(&learner, GradientsParams::from_grads(gradients, &learner));
+        let gradients = losses.total.backward();
+        accumulated.accumulate(learner, GradientsParams::from_grads(gradients, learner));
 
         real_tokens += batch.real_tokens;
-        loss += share * f64::from(losses.task.into_scalar::<f32>());
+        loss += f64::from(losses.task.into_scalar::<f32>());
         for (name, figure) in losses.figures {
-            *named.entry(name.to_owned()).or_insert(0.0) +=
-                share * f64::from(figure.into_scalar::<f32>());
+            *named.entry(name.to_owned()).or_insert(0.0) += f64::from(figure.into_scalar::<f32>());
         }
+        place.first = false;
     }
 
     let after = AfterBackward {
         base: learner.decoder(base),
-        learner: &learner,
-        objective: training.objective,
+        learner,
         collate,
         rng: seeds.rng(Purpose::Rehearsal, step, 0),
     };
     let mut gradients = method.constrain(accumulated.grads(), after);
-    let gradient_norm = gradient_norm(&learner, &gradients);
-    let with_gradient = with_gradient(&learner, &gradients);
-    if let Some(max_norm) = training.clip_norm {
-        gradients = clip_by_global_norm(&learner, gradients, gradient_norm, max_norm);
+    let gradient_norm = gradient_norm(learner, &gradients);
+    if !loss.is_finite() || !gradient_norm.is_finite() {
+        return Err(NotFinite {
+            loss,
+            gradient_norm,
+            culprit: largest_gradient(learner, &gradients),
+        });
     }
-    let learner = optimizer.step(learning_rate, learner, gradients);
+    if let Some(max_norm) = training.clip_norm {
+        gradients = clip_by_global_norm(learner, gradients, gradient_norm, max_norm);
+    }
     let figures = StepFigures {
         loss,
         figures: named,
         gradient_norm,
         real_tokens,
-        with_gradient,
     };
-    (learner, figures)
+    Ok((gradients, figures))
 }
 
 /// Parameters that belong together.
@@ -154,11 +194,7 @@ impl Part {
 
 /// The parts that a task trains: its experts and gate ([`Learner::trained`]), its head, and what the method trains besides, where
 /// it does so with this task ([`Method::trains_own`]).
-pub fn trained_parameters(
-    method: &dyn Method,
-    learner: &Learner,
-    task: usize,
-) -> Vec<Part> {
+pub fn trained_parameters(method: &dyn Method, learner: &Learner, task: usize) -> Vec<Part> {
     let (catalogue, trained) = (&learner.catalogue, learner.trained(task));
     let mut parts = Vec::new();
     match &learner.own {

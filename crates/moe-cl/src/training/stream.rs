@@ -109,7 +109,8 @@ impl Task {
         }
     }
 
-    /// Optimiser steps of one pass over the task: for each, its micro-batches of indices into [`Task::train`].
+    /// Optimiser steps of one pass over the task: for each, its micro-batches of indices into [`Task::train`]. The texts of a step
+    /// are drawn together and then cut, so that they are the same however they are cut.
     fn epoch(&self, seed: u64, index: usize, epoch: usize) -> Vec<Vec<Vec<usize>>> {
         let training = &self.settings.training;
         let lengths: Vec<usize> = self
@@ -117,9 +118,11 @@ impl Task {
             .iter()
             .map(|example| example.tokens.len())
             .collect();
-        epoch_batches(&lengths, training.batch_size, seed, index, epoch)
-            .chunks(training.accumulation)
-            .map(<[_]>::to_vec)
+        let texts_per_step = training.batch_size.saturating_mul(training.accumulation);
+        epoch_batches(&lengths, texts_per_step, seed, index, epoch)
+            .iter()
+            .map(|texts| texts.chunks(training.batch_size).map(<[_]>::to_vec))
+            .map(Iterator::collect)
             .collect()
     }
 

@@ -1,7 +1,9 @@
 //! Laws of the scheduler, on a decoder of a few thousand random weights that learns three toy tasks in seconds.
 
+mod accumulation;
 mod living;
 mod methods;
+mod stopping;
 
 use std::{
     fs, io,

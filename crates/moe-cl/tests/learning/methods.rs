@@ -12,7 +12,7 @@ use moe_lora::ExpertId;
 use super::*;
 
 /// A setting for every method, and for every option that changes what a method keeps.
-const METHODS: [&str; 20] = [
+pub const METHODS: [&str; 20] = [
     "{name='moe_cl'}",
     "{name='moe_cl',experts='shared'}",
     "{name='moe_cl',experts='dedicated'}",

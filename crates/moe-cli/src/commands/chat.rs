@@ -97,10 +97,11 @@ impl Chat<'_> {
         match word {
             "/task" => {
                 let Ok(task) = rest.parse::<TaskName>();
-                task.answering(self.trained, &[]).or_else(|error| match task.0 {
-                    Some(_) => Err(error),
-                    None => Ok(Vec::new()),
-                })?;
+                task.answering(self.trained, &[])
+                    .or_else(|error| match task.0 {
+                        Some(_) => Err(error),
+                        None => Ok(Vec::new()),
+                    })?;
                 self.task = task;
                 Ok(())
             }

@@ -67,7 +67,10 @@ fn row(trained: &Trained<'_>, text: &str, who: Answering, said: Said) -> Value {
         } => {
             let labels = trained.labels(who.task);
             row.insert("label".into(), labels[class].as_str().into());
-            let named = labels.iter().cloned().zip(probabilities.into_iter().map(Value::from));
+            let named = labels
+                .iter()
+                .cloned()
+                .zip(probabilities.into_iter().map(Value::from));
             row.insert("probabilities".into(), Value::Object(named.collect()));
         }
         Said::Text(text) => {

@@ -2,9 +2,11 @@
 
 use std::io::{Write, stdout};
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Args, ValueEnum};
+use moe_cl::Error;
 use moe_cl::config::{Experiment, MethodConfig, Mode, MoeClConfig, SequentialConfig};
 use moe_cl::training::{RunOptions, train};
 use moe_core::device::DeviceChoice;
@@ -13,9 +15,10 @@ use moe_hub::data::demo::{DemoData, prepare};
 use moe_hub::{BaseSource, Cache, smollm2};
 
 use super::report;
-use super::train::recorders;
 use crate::base;
 use crate::download::DownloadDisplay;
+use crate::signals::{Signals, this_command_with};
+use crate::watchers::Watchers;
 
 const EXPERIMENT: &str = include_str!("../../../../configs/demo.toml");
 
@@ -73,7 +76,7 @@ impl Contestant {
 }
 
 /// Gets the base and the data, trains every method, prints the table and writes the report.
-pub fn run(arguments: &Arguments, device: Option<DeviceChoice>) -> Result<()> {
+pub fn run(arguments: &Arguments, device: Option<DeviceChoice>) -> Result<ExitCode> {
     let mut experiment = Experiment::parse(EXPERIMENT, Path::new("demo.toml"), &[])?;
     experiment.base.source = smollm2().to_string();
     let base = base::load(
@@ -92,6 +95,7 @@ pub fn run(arguments: &Arguments, device: Option<DeviceChoice>) -> Result<()> {
     )?;
     experiment.data.root = data.root;
 
+    let signals = Signals::listen()?;
     let mut runs = Vec::new();
     for seed in 0..arguments.seeds {
         for &method in &arguments.methods {
@@ -102,12 +106,18 @@ pub fn run(arguments: &Arguments, device: Option<DeviceChoice>) -> Result<()> {
                 .join(method.folder())
                 .join(format!("seed-{seed}"));
             let options = RunOptions::new(out.clone(), true);
-            let mut recorders = recorders(&out, false)?;
-            train(&experiment, &base, &options, &mut recorders)?;
+            let mut watchers = Watchers::new(&out, false, &signals)?;
+            match train(&experiment, &base, &options, &mut watchers) {
+                Err(Error::Stopped { step }) => {
+                    return Ok(signals.stopped(step, &this_command_with(None)));
+                }
+                result => result?,
+            };
             runs.push(out);
         }
     }
-    report::write(&runs, &arguments.out.join("report.html"), true)
+    report::write(&runs, &arguments.out.join("report.html"), true)?;
+    Ok(ExitCode::SUCCESS)
 }
 
 fn fetch() -> Result<DemoData> {

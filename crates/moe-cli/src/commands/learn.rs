@@ -6,15 +6,17 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::{ArgGroup, Args};
+use moe_cl::Error;
 use moe_cl::config::{Experiment, TaskConfig};
 use moe_cl::directory::{newest, run_of};
 use moe_cl::training::{LearnOptions, Outcome, Refusal, learn};
 use moe_core::device::DeviceChoice;
 use serde_json::json;
 
-use super::train::recorders;
 use super::{print_json, report};
 use crate::base::ModelBase;
+use crate::signals::{Signals, this_command_with};
+use crate::watchers::Watchers;
 
 /// Exit status where a guard refused the task.
 const REFUSED: u8 = 3;
@@ -85,12 +87,20 @@ pub fn run(arguments: &Arguments, device: Option<DeviceChoice>) -> Result<ExitCo
         allow_other_base: arguments.base.allow_other_base,
         device: Some(experiment.device.clone()),
     };
+    let signals = Signals::listen()?;
     let mut outcomes = Vec::new();
     let mut refused = false;
     for task in tasks(arguments)? {
-        let mut recorders = recorders(&out, arguments.tui)?;
-        let outcome = learn(&out, &base, &task, &options, &mut recorders)?;
-        drop(recorders);
+        let mut watchers = Watchers::new(&out, arguments.tui, &signals)?;
+        let outcome = learn(&out, &base, &task, &options, &mut watchers);
+        drop(watchers);
+        let outcome = match outcome {
+            // What is learnt already is known, and what was begun goes on.
+            Err(Error::Stopped { step }) => {
+                return Ok(signals.stopped(step, &this_command_with(None)));
+            }
+            outcome => outcome?,
+        };
         if !arguments.json {
             say(&task.name, &outcome)?;
         }

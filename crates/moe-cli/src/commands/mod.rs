@@ -80,8 +80,8 @@ enum Command {
 pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     let device = cli.device;
     match cli.command {
-        Command::Demo(arguments) => demo::run(&arguments, device),
-        Command::Train(arguments) => train::run(&arguments, device),
+        Command::Demo(arguments) => return demo::run(&arguments, device),
+        Command::Train(arguments) => return train::run(&arguments, device),
         Command::Learn(arguments) => return learn::run(&arguments, device),
         Command::Tasks(arguments) => tasks::run(&arguments),
         Command::Rollback(arguments) => rollback::run(&arguments),

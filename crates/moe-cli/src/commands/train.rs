@@ -1,21 +1,22 @@
 //! `moe-cl train`
 
 use std::io::{Write, stdout};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::Args;
+use moe_cl::Error;
 use moe_cl::config::Experiment;
-use moe_cl::events::Recorder;
 use moe_cl::training::{RunOptions, plan, train};
 use moe_core::device::DeviceChoice;
 use moe_core::model::BaseDtype;
 use moe_hub::BaseSource;
-use moe_report::{Dashboard, TensorBoard};
 
 use super::{print_json, report};
 use crate::base;
-use crate::progress::ProgressDisplay;
+use crate::signals::{Signals, this_command_with};
+use crate::watchers::Watchers;
 
 /// What to train, and how to watch it.
 #[derive(Debug, Args)]
@@ -52,8 +53,8 @@ pub struct Arguments {
     json: bool,
 }
 
-/// Trains, writes the run's report and prints its table.
-pub fn run(arguments: &Arguments, device: Option<DeviceChoice>) -> Result<()> {
+/// Trains, writes the run's report and prints its table. A run that is stopped says how to go on.
+pub fn run(arguments: &Arguments, device: Option<DeviceChoice>) -> Result<ExitCode> {
     let mut experiment = Experiment::load(&arguments.config, &arguments.set)?;
     let base = base::load(
         &mut experiment,
@@ -63,10 +64,11 @@ pub fn run(arguments: &Arguments, device: Option<DeviceChoice>) -> Result<()> {
     )?;
     if arguments.dry_run {
         let plan = plan(&experiment, &base)?;
-        return match arguments.json {
-            true => print_json(&plan),
-            false => Ok(writeln!(stdout(), "{plan}")?),
-        };
+        match arguments.json {
+            true => print_json(&plan)?,
+            false => writeln!(stdout(), "{plan}")?,
+        }
+        return Ok(ExitCode::SUCCESS);
     }
     let out = arguments
         .out
@@ -74,27 +76,24 @@ pub fn run(arguments: &Arguments, device: Option<DeviceChoice>) -> Result<()> {
         .unwrap_or_else(|| PathBuf::from("runs").join(&experiment.name));
     let mut options = RunOptions::new(out.clone(), arguments.resume);
     options.allow_other_base = arguments.allow_other_base;
-    let mut recorders = recorders(&out, arguments.tui)?;
-    let result = train(&experiment, &base, &options, &mut recorders)?;
+    let signals = Signals::listen()?;
+    let mut watchers = Watchers::new(&out, arguments.tui, &signals)?;
+    let result = train(&experiment, &base, &options, &mut watchers);
     // The dashboard gives the screen back when it is dropped.
-    drop(recorders);
+    drop(watchers);
+    let result = match result {
+        Err(Error::Stopped { step }) => {
+            return Ok(signals.stopped(step, &this_command_with(Some("--resume"))));
+        }
+        result => result?,
+    };
     report::write(
         std::slice::from_ref(&out),
         &out.join("report.html"),
         !arguments.json,
     )?;
-    match arguments.json {
-        true => print_json(&result),
-        false => Ok(()),
+    if arguments.json {
+        print_json(&result)?;
     }
-}
-
-/// What takes note of a run in `out`: TensorBoard, and a display for people.
-pub fn recorders(out: &Path, tui: bool) -> Result<Vec<Box<dyn Recorder>>> {
-    let display: Box<dyn Recorder> = match tui {
-        true => Box::new(Dashboard::terminal()?),
-        false => Box::new(ProgressDisplay::new()),
-    };
-    let board = Box::new(TensorBoard::new(out.join("tensorboard")));
-    Ok(vec![board, display])
+    Ok(ExitCode::SUCCESS)
 }

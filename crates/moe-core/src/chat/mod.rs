@@ -1,12 +1,17 @@
 //! Conversations as the text a chat model was trained on.
 
+mod answer;
 mod clock;
+mod json;
+mod source;
 mod tokens;
 
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Serde, Value};
 use minijinja::{Environment, ErrorKind, UndefinedBehavior, context};
 use serde::{Deserialize, Serialize};
+
+pub use answer::Conversation;
 
 use crate::error::{Error, Result};
 
@@ -29,26 +34,38 @@ impl Message {
     }
 }
 
+/// Spellings of a tokenizer's special tokens, where it has them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SpecialTokens {
+    /// Begins a text.
+    pub bos: Option<String>,
+    /// Ends a text.
+    pub eos: Option<String>,
+    /// Fills a batch up.
+    pub pad: Option<String>,
+    /// Stands for what has no token.
+    pub unk: Option<String>,
+}
+
 /// A model's own Jinja template, rendered as Hugging Face's `apply_chat_template` does: blocks
 /// take their line's white space with them, Python's string methods exist, and so do
 /// `raise_exception` and `strftime_now` (in UTC).
 #[derive(Clone, Debug)]
 pub struct ChatTemplate {
     environment: Environment<'static>,
-    bos: String,
-    eos: String,
+    special: SpecialTokens,
 }
 
 const NAME: &str = "chat";
 
 impl ChatTemplate {
-    /// Parses `source`; `bos` and `eos` are the spellings of the special tokens, which templates
-    /// may write (empty where the model has none).
+    /// Parses `source`; the `special` tokens are those that templates may write. Line ends are those of Unix, and the marks of what
+    /// is learnt (`generation`) say nothing here.
     ///
     /// # Errors
     ///
     /// The template does not parse.
-    pub fn new(source: &str, bos: &str, eos: &str) -> Result<Self> {
+    pub fn new(source: &str, special: &SpecialTokens) -> Result<Self> {
         let mut environment = Environment::new();
         let syntax = SyntaxConfig::builder()
             .trim_blocks(true)
@@ -63,14 +80,13 @@ impl ChatTemplate {
             Err::<Value, _>(minijinja::Error::new(ErrorKind::InvalidOperation, message))
         });
         environment.add_function("strftime_now", |format: String| clock::format_now(&format));
-        environment.add_filter("tojson", to_json);
+        environment.add_filter("tojson", json::to_json);
         environment
-            .add_template_owned(NAME, source.to_string())
+            .add_template_owned(NAME, source::readable(source))
             .map_err(|error| Error::ChatTemplate(format!("{error:#}")))?;
         Ok(Self {
             environment,
-            bos: bos.to_string(),
-            eos: eos.to_string(),
+            special: special.clone(),
         })
     }
 
@@ -86,21 +102,12 @@ impl ChatTemplate {
             .render(context! {
                 messages => Value::from(Serde(messages)),
                 add_generation_prompt,
-                bos_token => self.bos.as_str(),
-                eos_token => self.eos.as_str(),
+                bos_token => self.special.bos.as_deref().unwrap_or_default(),
+                eos_token => self.special.eos.as_deref().unwrap_or_default(),
+                pad_token => self.special.pad.as_deref().unwrap_or_default(),
+                unk_token => self.special.unk.as_deref().unwrap_or_default(),
             })
             .map_err(|error| Error::ChatTemplate(error.to_string()))
-    }
-}
-
-/// JSON as Python writes it: nothing escaped for HTML.
-fn to_json(value: Value) -> std::result::Result<Value, minijinja::Error> {
-    match serde_json::to_string(&value) {
-        Ok(json) => Ok(Value::from_safe_string(json)),
-        Err(error) => Err(minijinja::Error::new(
-            ErrorKind::BadSerialization,
-            error.to_string(),
-        )),
     }
 }
 
@@ -116,7 +123,7 @@ mod tests {
 
     #[test]
     fn the_generation_prompt_opens_the_assistants_turn() {
-        let template = ChatTemplate::new(CHATML, "", "").unwrap();
+        let template = ChatTemplate::new(CHATML, &SpecialTokens::default()).unwrap();
         let messages = [Message::new("user", " hi ")];
         let closed = template.render(&messages, false).unwrap();
         assert_eq!(
@@ -133,7 +140,11 @@ mod tests {
     fn blocks_take_their_white_space_with_them() {
         let source =
             "{{ bos_token }}\n  {% for m in messages %}\n  {{- m.content }}\n  {% endfor %}\nend";
-        let template = ChatTemplate::new(source, "<s>", "</s>").unwrap();
+        let special = SpecialTokens {
+            bos: Some("<s>".into()),
+            ..SpecialTokens::default()
+        };
+        let template = ChatTemplate::new(source, &special).unwrap();
         let text = template
             .render(
                 &[Message::new("user", "a"), Message::new("user", "b")],
@@ -146,17 +157,8 @@ mod tests {
     #[test]
     fn a_template_can_refuse_a_conversation() {
         let source = "{{ raise_exception('Conversation roles must alternate') }}";
-        let template = ChatTemplate::new(source, "", "").unwrap();
+        let template = ChatTemplate::new(source, &SpecialTokens::default()).unwrap();
         let error = template.render(&[], false).unwrap_err().to_string();
         assert!(error.contains("roles must alternate"), "{error}");
-    }
-
-    #[test]
-    fn json_is_not_escaped_for_html() {
-        let template = ChatTemplate::new("{{ messages | tojson }}", "", "").unwrap();
-        let text = template
-            .render(&[Message::new("user", "<é>&")], false)
-            .unwrap();
-        assert_eq!(text, r#"[{"role":"user","content":"<é>&"}]"#);
     }
 }

@@ -10,8 +10,9 @@ const PLANES: [u32; 2] = [0xF_0000, 0x10_0000];
 const PLANE_SIZE: u32 = 0xFFFE;
 
 impl ChatTemplate {
-    /// The tokens of a conversation. What the template writes may be control tokens; what a message
-    /// says never is: `<|im_end|>` in a message stays text.
+    /// The tokens of a conversation. What the template writes may be control tokens; what a message says never is: `<|im_end|>` in a
+    /// message stays text. The text is cut at both ends of every answer of the assistant, and each piece tokenised by itself, so that
+    /// the tokens up to an answer are the same whether it follows (training) or is about to be written (serving).
     ///
     /// # Errors
     ///
@@ -22,36 +23,72 @@ impl ChatTemplate {
         add_generation_prompt: bool,
         tokenizer: &Tokenizer,
     ) -> Result<Vec<u32>> {
+        let hidden = Hidden::new(messages, tokenizer);
+        let text = self.render(&hidden.messages, add_generation_prompt)?;
+        let mut tokens = Vec::new();
+        let mut start = 0;
+        for answer in self
+            .answers(&hidden.messages, &text, tokenizer)?
+            .into_iter()
+            .flatten()
+        {
+            for piece in [start..answer.start, answer.clone()] {
+                tokens.extend(hidden.encode(&text[piece], tokenizer)?);
+            }
+            start = answer.end;
+        }
+        tokens.extend(hidden.encode(&text[start..], tokenizer)?);
+        Ok(tokens)
+    }
+}
+
+/// Messages in which each spelling of a control token is one character that stands for it, so that it can go through the template.
+pub(super) struct Hidden<'a> {
+    pub(super) messages: Vec<Message>,
+    special: &'a [String],
+    marks: Vec<char>,
+}
+
+impl<'a> Hidden<'a> {
+    pub(super) fn new(messages: &[Message], tokenizer: &'a Tokenizer) -> Self {
         let special = tokenizer.special_tokens();
         let spells =
             |message: &Message| special.iter().any(|token| message.content.contains(token));
         if !messages.iter().any(spells) {
-            let text = self.render(messages, add_generation_prompt)?;
-            return tokenizer.encode(&text, false);
+            return Self {
+                messages: messages.to_vec(),
+                special,
+                marks: Vec::new(),
+            };
         }
-        // Each spelling goes through the template as one character that stands for it.
         let marks = marks(messages, special.len());
-        let hidden: Vec<Message> = messages
-            .iter()
-            .map(|message| Message {
-                content: special
-                    .iter()
-                    .zip(&marks)
-                    .fold(message.content.clone(), |text, (token, mark)| {
-                        text.replace(token, mark.encode_utf8(&mut [0; 4]))
-                    }),
-                ..message.clone()
+        let hide = |text: &String| {
+            let pairs = special.iter().zip(&marks);
+            pairs.fold(text.clone(), |text, (token, mark)| {
+                text.replace(token, mark.encode_utf8(&mut [0; 4]))
             })
-            .collect();
-        let text = self.render(&hidden, add_generation_prompt)?;
+        };
+        let hidden = messages.iter().map(|message| Message {
+            content: hide(&message.content),
+            ..message.clone()
+        });
+        Self {
+            messages: hidden.collect(),
+            special,
+            marks,
+        }
+    }
+
+    /// The tokens of a piece of what the template made of the messages.
+    pub(super) fn encode(&self, text: &str, tokenizer: &Tokenizer) -> Result<Vec<u32>> {
         let mut tokens = Vec::new();
-        let mut rest = text.as_str();
-        while let Some(place) = rest.find(|c| marks.contains(&c)) {
+        let mut rest = text;
+        while let Some(place) = rest.find(|c| self.marks.contains(&c)) {
             tokens.extend(tokenizer.encode(&rest[..place], false)?);
             let mut after = rest[place..].chars();
-            let spelt = (after.next()).and_then(|c| marks.iter().position(|mark| *mark == c));
+            let spelt = (after.next()).and_then(|c| self.marks.iter().position(|mark| *mark == c));
             if let Some(index) = spelt {
-                tokens.extend(tokenizer.encode_text(&special[index], false)?);
+                tokens.extend(tokenizer.encode_text(&self.special[index], false)?);
             }
             rest = after.as_str();
         }
@@ -60,16 +97,6 @@ impl ChatTemplate {
     }
 }
 
-/// x
-pub struct Conversation { /// x
-pub tokens: Vec<u32>, /// x
-pub answers: Vec<std::ops::Range<usize>> }
-impl ChatTemplate {
-/// x
-pub fn encode_answer(&self, a: &str, t: &Tokenizer) -> Result<Vec<u32>> { t.encode_text(a, false) }
-/// x
-pub fn encode_conversation(&self, _m: &[Message], _t: &Tokenizer) -> Result<Option<Conversation>> { Ok(None) }
-}
 /// `count` characters of private use, of a plane that no message uses where there is one.
 fn marks(messages: &[Message], count: usize) -> Vec<char> {
     let used = |start: &u32| {
@@ -92,6 +119,7 @@ fn marks(messages: &[Message], count: usize) -> Vec<char> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::chat::SpecialTokens;
 
     const SOURCE: &str = "{% for m in messages %}<|a|>{{ m.content | trim }}<|z|>{% endfor %}";
     const START: u32 = 100;
@@ -118,7 +146,7 @@ mod tests {
     }
 
     fn encode(text: &str) -> Vec<u32> {
-        let template = ChatTemplate::new(SOURCE, "", "").unwrap();
+        let template = ChatTemplate::new(SOURCE, &SpecialTokens::default()).unwrap();
         template
             .encode(&[Message::new("user", text)], false, &tokenizer())
             .unwrap()

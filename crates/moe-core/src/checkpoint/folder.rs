@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use super::safetensors::Sharded;
+use super::special::Named;
 use super::{Checkpoint, TokenizerSource, Weights};
 use crate::config::{ModelConfig, json};
 use crate::error::{Error, Result};
@@ -29,16 +30,31 @@ pub(super) fn open(dir: &Path) -> Result<Checkpoint> {
             }
         }
     }
+    config.check(&generation)?;
     let tokenizer = dir.join("tokenizer.json");
-    Ok(Checkpoint {
+    let mut checkpoint = Checkpoint {
         path: dir.to_path_buf(),
         config,
         weights: Weights::Safetensors(Sharded::open(dir)?),
+        named: Named::read(dir)?,
         tokenizer: tokenizer
             .exists()
             .then_some(TokenizerSource::File(tokenizer)),
         chat_template: chat_template(dir)?,
-    })
+    };
+    // A head that is stored beside the embedding and differs from it is the model's, whatever the flag says.
+    if checkpoint.config.tie_word_embeddings && stored_head(&checkpoint)? {
+        checkpoint.config.tie_word_embeddings = false;
+    }
+    Ok(checkpoint)
+}
+
+fn stored_head(checkpoint: &Checkpoint) -> Result<bool> {
+    let (head, embedding) = ("lm_head.weight", "model.embed_tokens.weight");
+    if checkpoint.shape(head).is_none() || checkpoint.shape(embedding).is_none() {
+        return Ok(false);
+    }
+    Ok(checkpoint.read_f32(head)? != checkpoint.read_f32(embedding)?)
 }
 
 fn only_gguf(dir: &Path) -> Result<PathBuf> {

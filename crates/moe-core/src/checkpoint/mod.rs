@@ -7,8 +7,10 @@ mod check;
 mod fingerprint;
 mod folder;
 pub mod gguf;
+mod pointer;
 mod positioned;
 pub mod safetensors;
+mod special;
 
 use std::path::{Path, PathBuf};
 
@@ -16,6 +18,7 @@ use rayon::prelude::*;
 
 use self::gguf::{GgufModel, GgufTokenizer};
 use self::safetensors::Sharded;
+pub use self::special::AnswerEnds;
 use crate::config::ModelConfig;
 use crate::error::{Error, Result};
 
@@ -29,6 +32,7 @@ pub struct Checkpoint {
     config: ModelConfig,
     weights: Weights,
     tokenizer: Option<TokenizerSource>,
+    named: special::Named,
     chat_template: Option<String>,
 }
 
@@ -56,6 +60,7 @@ impl Checkpoint {
     /// When a file is missing, damaged or not supported, and when tensors are missing, left over or
     /// of another shape than the settings ask for. Messages name the file and the tensor or key.
     pub fn open(path: &Path) -> Result<Self> {
+        pointer::refuse(path)?;
         let checkpoint = if path.is_dir() {
             folder::open(path)?
         } else {
@@ -77,6 +82,7 @@ impl Checkpoint {
             path: path.to_path_buf(),
             config: model.config().clone(),
             tokenizer: model.tokenizer()?.map(TokenizerSource::Gguf),
+            named: special::Named::default(),
             chat_template: model.chat_template()?.map(str::to_owned),
             weights: Weights::Gguf(Box::new(model)),
         })
@@ -137,6 +143,11 @@ impl Checkpoint {
             values[index]
         );
         Err(Error::tensor(&self.path, name, message))
+    }
+
+    /// Tokens that the tokenizer has besides those of its own file.
+    pub(crate) fn added_tokens(&self) -> &[crate::tokenizer::AddedToken] {
+        &self.named.added
     }
 
     /// Where the tokenizer is. `moe_core::tokenizer` builds it.

@@ -163,14 +163,39 @@ fn sliding_window(
     }
 }
 
-/// Base and scaling from `rope_parameters` (version 5) or `rope_theta` and `rope_scaling`.
+/// Base and scaling from `rope_parameters` (version 5) and `rope_theta` with `rope_scaling` (version 4). Where both are there, what either
+/// says holds, and they must not contradict each other.
 fn rope(keys: &Keys) -> Result<(f64, RopeScaling)> {
-    let old = keys.section("rope_scaling")?;
-    let new = keys.section("rope_parameters")?;
-    let top = keys.f64("rope_theta")?;
-    let Some(section) = new.or(old) else {
-        return Ok((top.unwrap_or(10000.0), RopeScaling::None));
-    };
+    let mut theta = keys.f64("rope_theta")?;
+    let mut scaling = RopeScaling::None;
+    for name in ["rope_parameters", "rope_scaling"] {
+        let Some(section) = keys.section(name)? else {
+            continue;
+        };
+        let own_scaling = rope_section(&section)?;
+        let own_theta = section.f64("rope_theta")?;
+        if let (Some(one), Some(other)) = (theta, own_theta)
+            && one != other
+        {
+            let message = format!("{other} here and {one} elsewhere in the same file");
+            return Err(section.error("rope_theta", message));
+        }
+        theta = theta.or(own_theta);
+        if scaling != RopeScaling::None
+            && own_scaling != RopeScaling::None
+            && scaling != own_scaling
+        {
+            let message = "another scaling than in `rope_parameters`: one of them is wrong";
+            return Err(section.error("rope_type", message));
+        }
+        if own_scaling != RopeScaling::None {
+            scaling = own_scaling;
+        }
+    }
+    Ok((theta.unwrap_or(10000.0), scaling))
+}
+
+fn rope_section(section: &Keys) -> Result<RopeScaling> {
     const KNOWN: &[&str] = &[
         "rope_theta",
         "rope_type",
@@ -188,31 +213,29 @@ fn rope(keys: &Keys) -> Result<(f64, RopeScaling)> {
     {
         return Err(section.error(key, "unknown rotary setting; it cannot be ignored safely"));
     }
-    whole_rotation(&section)?;
-    let theta = section.f64("rope_theta")?.or(top).unwrap_or(10000.0);
+    whole_rotation(section)?;
     let kind = match section.str("rope_type")? {
         Some(kind) => Some(kind),
         None => section.str("type")?,
     };
-    let scaling = match kind {
-        None | Some("default") => RopeScaling::None,
-        Some("linear") => RopeScaling::Linear {
+    match kind {
+        None | Some("default") => Ok(RopeScaling::None),
+        Some("linear") => Ok(RopeScaling::Linear {
             factor: section.required_f64("factor")?,
-        },
-        Some("llama3") => RopeScaling::Llama3 {
+        }),
+        Some("llama3") => Ok(RopeScaling::Llama3 {
             factor: section.required_f64("factor")?,
             low_freq_factor: section.required_f64("low_freq_factor")?,
             high_freq_factor: section.required_f64("high_freq_factor")?,
             original_max_position_embeddings: section
                 .required_usize("original_max_position_embeddings")?,
-        },
+        }),
         Some(other) => {
             let message =
                 format!("`{other}` is not supported (supported: default, linear, llama3)");
-            return Err(section.error("rope_type", message));
+            Err(section.error("rope_type", message))
         }
-    };
-    Ok((theta, scaling))
+    }
 }
 
 #[cfg(test)]
@@ -255,6 +278,11 @@ mod tests {
         let new = with(json!({"rope_parameters": inner})).unwrap();
         assert_eq!(old, new);
         assert_eq!(old.rope_theta, 5e4);
+        let default = json!({"rope_type": "default", "rope_theta": 5e4});
+        let both = json!({"rope_parameters": default, "rope_scaling": llama3});
+        assert_eq!(with(both).unwrap(), old);
+        let theta = json!({"rope_parameters": default, "rope_theta": 1e4});
+        refused(theta, "rope_theta");
         let plain = with(json!({"rope_theta": 1e6, "rope_scaling": null})).unwrap();
         assert_eq!(plain.rope_scaling, RopeScaling::None);
         assert_eq!(plain.rope_theta, 1e6);
@@ -327,6 +355,7 @@ mod tests {
         refused(json!({"head_dim": 7}), "head_dim");
         refused(json!({"rms_norm_eps": 0.0}), "rms_norm_eps");
         refused(json!({"bos_token_id": 64}), "bos_token_id");
+        refused(json!({"eos_token_id": [2, 64]}), "eos_token_id");
     }
 
     #[test]

@@ -219,6 +219,11 @@ impl ModelConfig {
                 return refuse(key, message);
             }
         }
+        let beyond = |id: &&u32| **id as usize >= self.vocab_size;
+        if let Some(id) = self.eos_token_ids.iter().find(beyond) {
+            let message = format!("token {id} is not below vocab_size = {}", self.vocab_size);
+            return refuse("eos_token_id", message);
+        }
         self.rope_scaling.check(self.head_dim, origin)
     }
 }

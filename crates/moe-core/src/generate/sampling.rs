@@ -3,6 +3,8 @@
 
 use rand::{Rng, RngExt};
 
+use crate::error::{Error, Result};
+
 /// How the next token is chosen.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Sampling {
@@ -32,6 +34,33 @@ impl Sampling {
             min_p: None,
             repetition_penalty: None,
             seed: 0,
+        }
+    }
+
+    /// Refuses what is no choice at all.
+    ///
+    /// # Errors
+    ///
+    /// A temperature below 0, a probability outside (0, 1], `top_k` 0, a penalty that is not above 0, or a number that is none.
+    pub fn check(&self) -> Result<()> {
+        let share = |value: f64| value > 0.0 && value <= 1.0;
+        let refuse = |name, value: String, rule| Err(Error::Sampling { name, value, rule });
+        if !(self.temperature.is_finite() && self.temperature >= 0.0) {
+            let rule = "a number from 0 (always the most likely token) on";
+            return refuse("temperature", self.temperature.to_string(), rule);
+        }
+        if self.top_k == Some(0) {
+            return refuse("top_k", "0".into(), "at least 1");
+        }
+        for (name, value) in [("top_p", self.top_p), ("min_p", self.min_p)] {
+            if let Some(value) = value.filter(|value| !share(*value)) {
+                return refuse(name, value.to_string(), "above 0 and at most 1");
+            }
+        }
+        let penalty = self.repetition_penalty;
+        match penalty.filter(|it| !(it.is_finite() && *it > 0.0)) {
+            Some(value) => refuse("repetition_penalty", value.to_string(), "a number above 0"),
+            None => Ok(()),
         }
     }
 

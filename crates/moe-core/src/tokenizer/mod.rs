@@ -10,6 +10,17 @@ use crate::checkpoint::gguf::GgufTokenizer;
 use crate::checkpoint::{Checkpoint, TokenizerSource};
 use crate::error::{Error, Result};
 
+/// A token that a tokenizer has besides those of its file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AddedToken {
+    /// Its spelling.
+    pub content: String,
+    /// Its id, where it is said.
+    pub id: Option<u32>,
+    /// Whether it is a control token.
+    pub special: bool,
+}
+
 /// A tokenizer of the Hugging Face `tokenizers` library.
 ///
 /// Nothing is truncated or padded.
@@ -68,6 +79,44 @@ impl Tokenizer {
         Self::from_json(&serde_json::to_vec(&vocabulary.to_json()?).map_err(failed)?)
     }
 
+    /// With those of the `added` tokens that it lacks, as transformers adds them.
+    ///
+    /// # Errors
+    ///
+    /// A token would get another id than it says.
+    fn with(mut self, added: &[AddedToken]) -> Result<Self> {
+        let mut lacking = added
+            .iter()
+            .filter(|it| self.token_id(&it.content).is_none());
+        if lacking.next().is_none() {
+            return Ok(self);
+        }
+        for token in added {
+            if self.inner.token_to_id(&token.content).is_some() {
+                continue;
+            }
+            let new = tokenizers::AddedToken::from(token.content.clone(), token.special);
+            self.inner.add_tokens([new]).map_err(failed)?;
+            let got = self.inner.token_to_id(&token.content);
+            if token.id.is_some() && got != token.id {
+                return Err(failed(format!(
+                    "the added token {:?} is to have the id {:?}, and the next one is {got:?}",
+                    token.content, token.id
+                )));
+            }
+        }
+        Self::from_json(self.inner.to_string(false).map_err(failed)?.as_bytes())
+    }
+
+    /// The first token whose id is `rows` or more.
+    fn first_beyond(&self, rows: usize) -> Option<(u32, String)> {
+        let vocabulary = self.inner.get_vocab(true);
+        let beyond = vocabulary
+            .into_iter()
+            .filter(|(_, id)| *id as usize >= rows);
+        beyond.map(|(token, id)| (id, token)).min()
+    }
+
     /// SHA-256, in lower-case hexadecimal, of the tokenizer as `tokenizer.json` has it, written in one way: spaces, the order of
     /// the vocabulary and the settings of truncation and padding, which are not used, have no part in it.
     ///
@@ -107,6 +156,12 @@ impl Tokenizer {
         &self.special
     }
 
+    /// Whether a token is a special one.
+    pub fn is_special(&self, id: u32) -> bool {
+        self.token(id)
+            .is_some_and(|token| self.special.contains(&token))
+    }
+
     /// Text of `tokens`; `skip_special` leaves special tokens out.
     ///
     /// # Errors
@@ -139,9 +194,20 @@ impl Checkpoint {
     ///
     /// There is none, or it is of a kind that is not supported.
     pub fn tokenizer(&self) -> Result<Tokenizer> {
-        match self.tokenizer_source()? {
-            TokenizerSource::File(path) => Tokenizer::from_file(&path),
-            TokenizerSource::Gguf(vocabulary) => Tokenizer::from_gguf(&vocabulary),
+        let tokenizer = match self.tokenizer_source()? {
+            TokenizerSource::File(path) => Tokenizer::from_file(&path)?,
+            TokenizerSource::Gguf(vocabulary) => Tokenizer::from_gguf(&vocabulary)?,
+        };
+        let tokenizer = tokenizer.with(self.added_tokens())?;
+        let rows = self.config().vocab_size;
+        match tokenizer.first_beyond(rows) {
+            None => Ok(tokenizer),
+            Some((id, token)) => Err(Error::file(
+                self.path(),
+                format!(
+                    "the tokenizer's token {token:?} has the id {id}, and the embedding has {rows} rows (vocab_size): the two are not of one model, or tokens were added without resizing it"
+                ),
+            )),
         }
     }
 }

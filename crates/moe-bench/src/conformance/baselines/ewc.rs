@@ -8,7 +8,7 @@ use burn::tensor::{Device, Tensor, TensorData};
 use moe_cl::config::{EwcConfig, EwcMode};
 use moe_cl::cross_entropy;
 use moe_cl::data::Collate;
-use moe_cl::methods::{Ewc, Importance, Method, Step, fisher};
+use moe_cl::methods::{Ewc, Importance, Method, Place, Step, fisher};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
@@ -204,10 +204,10 @@ pub fn decoder(check: &mut Check, case: &Case, tensors: &Tensors) -> anyhow::Res
     let mut batches = Vec::new();
     for start in (0..samples).step_by(size.max(1)) {
         let rows = start..samples.min(start + size);
-        batches.push(batch(case, tensors, "old.", Some(rows))?.0);
+        batches.push(batch(case, tensors, "old.", Some(rows))?);
     }
-    let (train, objective) = batch(case, tensors, "train.", None)?;
-    let importance = fisher(&model.base, &model.learner, 0, objective, batches);
+    let train = batch(case, tensors, "train.", None)?;
+    let importance = fisher(&model.base, &model.learner, 0, batches);
     method.keep(importance.anchor(&model.learner));
     let anchor = method.anchors().last().context("an anchor was just kept")?;
     for name in names(tensors, "old.importance.") {
@@ -229,8 +229,8 @@ pub fn decoder(check: &mut Check, case: &Case, tensors: &Tensors) -> anyhow::Res
         base: &model.base,
         learner: &model.learner,
         batch: &train,
+        place: Place::alone(&train),
         task: 0,
-        objective,
         collate: Collate::padding(0),
         dropout: None,
         rng: ChaCha8Rng::seed_from_u64(0),

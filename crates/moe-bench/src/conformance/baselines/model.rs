@@ -3,7 +3,7 @@
 use anyhow::Context;
 use burn::module::{Param, ParamId};
 use burn::tensor::{Tensor, TensorData};
-use moe_cl::config::{Objective, Pooling};
+use moe_cl::config::Pooling;
 use moe_cl::data::Batch;
 use moe_cl::methods::Own;
 use moe_cl::{Head, Learner, TaskExperts, TaskVectors};
@@ -66,7 +66,7 @@ impl Model {
             .map(str::to_string);
         if let Some(head) = &head {
             let weight = floats::<2>(tensors, &format!("{prefix}{head}"), &device)?.transpose();
-            learner.heads.push(Head::new(weight, Pooling::Last));
+            learner.heads.push(Some(Head::new(weight, Pooling::Last)));
         }
         if tensors.has("param.mocl.proj_network") {
             let projection = floats::<2>(tensors, "param.mocl.proj_network", &device)?.transpose();
@@ -116,7 +116,7 @@ impl Model {
 
     fn find(&mut self, name: &str) -> Option<&mut Param<Tensor<2>>> {
         if self.head.as_deref() == Some(name) {
-            return Some(&mut self.learner.heads.first_mut()?.weight);
+            return Some(&mut self.learner.heads.first_mut()?.as_mut()?.weight);
         }
         let parts: Vec<&str> = name.split('.').collect();
         match parts.as_slice() {
@@ -158,7 +158,7 @@ pub fn batch(
     tensors: &Tensors,
     prefix: &str,
     rows: Option<std::ops::Range<usize>>,
-) -> anyhow::Result<(Batch, Objective)> {
+) -> anyhow::Result<Batch> {
     let device = cpu()?;
     let name = |part: &str| format!("{prefix}{part}");
     let [all, seq] = tensors.dims::<2>(&name("tokens"))?;
@@ -195,7 +195,7 @@ pub fn batch(
         false => next_tokens(labels, seq),
     };
     let shape = [rows.len(), seq];
-    let batch = Batch {
+    Ok(Batch {
         texts: Texts::new(
             Tensor::from_data(TensorData::new(ids, shape), &device),
             Tensor::from_data(TensorData::new(real, shape), &device),
@@ -208,10 +208,5 @@ pub fn batch(
         },
         answer_positions: positions,
         answer_tokens: targets.into_iter().map(|token| token as u32).collect(),
-    };
-    let objective = match classes {
-        true => Objective::Heads,
-        false => Objective::Instruction,
-    };
-    Ok((batch, objective))
+    })
 }

@@ -5,7 +5,7 @@ use burn::module::Module;
 use burn::tensor::{Int, Tensor, TensorData};
 use moe_cl::config::{OLoraConfig, OLoraTest, SequentialConfig, Weights};
 use moe_cl::data::{Batch, Collate};
-use moe_cl::methods::{Method, Mocl, NewTask, OLora, PerTask, Sequential, Step, overlap};
+use moe_cl::methods::{Method, Mocl, NewTask, OLora, PerTask, Place, Sequential, Step, overlap};
 use moe_lora::{ExpertId, Mix, mean_of_tokens};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
@@ -59,7 +59,7 @@ pub fn compare(
         other => return Ok(Some(format!("unknown adapter {other:?}"))),
     };
     let mut model = Model::read(case, tensors, "", &first)?;
-    let (batch, objective) = batch(case, tensors, "", None)?;
+    let batch = batch(case, tensors, "", None)?;
     let mut learner = model.learner.clone();
     // The method looks for the head of its task.
     learner.heads = learner
@@ -90,7 +90,7 @@ pub fn compare(
     let hidden = plain
         .catalogue
         .forward_mixed(plain_decoder, &batch.texts, &mix, None);
-    let logits = match plain.heads.first() {
+    let logits = match plain.head(0) {
         Some(head) => head.score(flat(hidden)),
         None => plain_decoder.logits(flat(hidden)),
     };
@@ -117,8 +117,8 @@ pub fn compare(
         base: decoder,
         learner: &learner,
         batch: &batch,
+        place: Place::alone(&batch),
         task,
-        objective,
         collate: Collate::padding(0),
         dropout: None,
         rng: ChaCha8Rng::seed_from_u64(0),

@@ -2,9 +2,9 @@
 
 use burn::tensor::Tensor;
 use moe_cl::Learner;
-use moe_cl::config::{DiscriminatorLoss, Mode, MoeClConfig, Objective};
+use moe_cl::config::{DiscriminatorLoss, Mode, MoeClConfig};
 use moe_cl::data::{Batch, Collate};
-use moe_cl::methods::{DISCRIMINATOR_LOSS, Loss, Method, MoeCl, Step};
+use moe_cl::methods::{DISCRIMINATOR_LOSS, Loss, Method, MoeCl, Place, Step};
 use moe_lora::Texts;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
@@ -32,18 +32,18 @@ pub fn loss(case: &Case, tensors: &Tensors, model: &Model, task: usize) -> anyho
     };
     let tasks = case.setting("num_tasks")? as usize;
     let method = MoeCl::new(options, tasks);
-    let (batch, objective) = batch(tensors, model)?;
+    let batch = batch(tensors, model)?;
     // The method looks for the head of its task.
     let mut learner: Learner = model.learner.clone();
     if let Some(head) = model.head(tensors, "") {
-        learner.heads = vec![head.clone(); tasks];
+        learner.heads = vec![Some(head.clone()); tasks];
     }
     Ok(method.loss(Step {
         base: &model.base,
         learner: &learner,
         batch: &batch,
+        place: Place::alone(&batch),
         task: task - 1,
-        objective,
         collate: Collate::padding(0),
         dropout: model.dropout.clone(),
         rng: ChaCha8Rng::seed_from_u64(0),
@@ -113,7 +113,7 @@ pub fn compare(
 }
 
 /// The fixture's batch as the data pipeline would make it.
-fn batch(tensors: &Tensors, model: &Model) -> anyhow::Result<(Batch, Objective)> {
+fn batch(tensors: &Tensors, model: &Model) -> anyhow::Result<Batch> {
     let device = model.base.device();
     let [rows, seq] = tensors.dims::<2>("tokens")?;
     let real = tensors.i64("attention_mask")?;
@@ -128,7 +128,7 @@ fn batch(tensors: &Tensors, model: &Model) -> anyhow::Result<(Batch, Objective)>
     } else {
         next_tokens(&labels, seq)
     };
-    let batch = Batch {
+    Ok(Batch {
         texts: Texts::new(
             tokens(tensors, "tokens", &device)?,
             mask(tensors, "attention_mask", &device)?,
@@ -142,13 +142,5 @@ fn batch(tensors: &Tensors, model: &Model) -> anyhow::Result<(Batch, Objective)>
         },
         answer_positions: positions,
         answer_tokens: targets.into_iter().map(|token| token as u32).collect(),
-    };
-    Ok((
-        batch,
-        if classes {
-            Objective::Heads
-        } else {
-            Objective::Instruction
-        },
-    ))
+    })
 }

@@ -72,7 +72,7 @@ impl Model {
             heads.insert(name["param.".len()..].to_string(), head);
         }
         let head_names = heads.keys().cloned().collect();
-        let heads = heads.into_values().collect();
+        let heads = heads.into_values().map(Some).collect();
         let dropout = given_masks(case, tensors, &plain)?;
         Ok(Self {
             base,
@@ -93,7 +93,7 @@ impl Model {
     pub fn head(&self, tensors: &Tensors, prefix: &str) -> Option<&Head> {
         let has_gradient = |name: &String| tensors.has(&format!("{prefix}grad.{name}"));
         let index = self.head_names.iter().position(has_gradient)?;
-        self.learner.heads.get(index)
+        self.learner.head(index)
     }
 
     /// The parameter that the fixture calls `name`, transposed against it.
@@ -101,8 +101,9 @@ impl Model {
     /// # Errors
     /// When there is none of that name.
     pub fn parameter(&self, name: &str) -> anyhow::Result<&Param<Tensor<2>>> {
-        if let Some(index) = self.head_names.iter().position(|head| head == name) {
-            return Ok(&self.learner.heads[index].weight);
+        let index = self.head_names.iter().position(|head| head == name);
+        if let Some(head) = index.and_then(|index| self.learner.head(index)) {
+            return Ok(&head.weight);
         }
         find(&self.learner, name).with_context(|| {
             format!("the fixture's parameter {name} has no place in the project's model")

@@ -2,37 +2,45 @@
 
 use burn::tensor::Tensor;
 use moe_gan::reverse_gradient;
-use rand_chacha::ChaCha8Rng;
 
 use super::MoeCl;
-use crate::{learner::Learner, methods::Own};
+use crate::methods::{Own, Step};
 
-/// How the discriminators did on one batch.
+/// How the discriminators did on one batch: its part of what they did in its optimiser step.
 pub(super) struct Adversary {
     /// Their mean cross-entropy, shape `[1]`.
     pub loss: Tensor<1>,
-    /// Share of the batch's pooled features, over all layers, whose task they named rightly, shape `[1]`, detached.
+    /// Share of the step's pooled features, over all layers, that are of this batch and whose task they named rightly, shape `[1]`,
+    /// detached.
     pub accuracy: Tensor<1>,
 }
 
 impl MoeCl {
-    /// Mean cross-entropy over layers × (batch + stand-ins) of discriminators that minimise it,
-    /// while gradient reversal makes the shared experts maximise it.
-    pub(super) fn adversary(
-        &self,
-        learner: &Learner,
-        pooled: Vec<Tensor<2>>,
-        task: usize,
-        rng: &mut ChaCha8Rng,
-    ) -> Adversary {
-        let layers = pooled.len() as f64;
-        let mut losses = Vec::with_capacity(pooled.len());
-        let mut named_rightly = Vec::with_capacity(pooled.len());
-        let Some(Own::Discriminators(discriminators)) = &learner.own else {
+    /// Mean cross-entropy over layers × (texts + stand-ins) of discriminators that minimise it, while gradient reversal makes the
+    /// shared experts maximise it. A step has as many stand-ins as texts, and they go with its first micro-batch.
+    pub(super) fn adversary(&self, mut step: Step<'_>, pooled: Vec<Tensor<2>>) -> Adversary {
+        let (task, place, share_of_texts) = (step.task, step.place, step.share_of_texts());
+        let Some(Own::Discriminators(discriminators)) = &step.learner.own else {
             panic!("`prepare` adds discriminators");
         };
+        let layers = pooled.len() as f64;
+        let texts = step.batch.lengths.len();
+        // Without stand-ins of earlier tasks the game has one label per stage, and any shared expert wins it.
+        let remembered = |task| self.memory.first().map_or(0, |it| it.count(task)) > 0;
+        let stand_ins: Vec<(usize, usize)> = spread(place.texts, task)
+            .filter(|&(earlier, _)| remembered(earlier))
+            .collect();
+        let of_step: usize = stand_ins.iter().map(|(_, count)| count).sum();
+        let stand_ins = if place.first { stand_ins } else { Vec::new() };
+        let of_batch: usize = stand_ins.iter().map(|(_, count)| count).sum();
+        let mut labels = vec![task; texts];
+        for &(earlier, count) in &stand_ins {
+            labels.extend(std::iter::repeat_n(earlier, count));
+        }
+
+        let mut losses = Vec::with_capacity(pooled.len());
+        let mut named_rightly = Vec::with_capacity(pooled.len());
         for (layer, (discriminator, pooled)) in discriminators.iter().zip(pooled).enumerate() {
-            let [batch, _d_model] = pooled.dims();
             named_rightly.push(
                 discriminator
                     .logits(pooled.clone().detach())
@@ -40,28 +48,18 @@ impl MoeCl {
                     .equal_scalar(task as i64)
                     .float(),
             );
-            let mut labels = vec![task; batch];
+            let device = pooled.device();
             let mut features = vec![reverse_gradient(pooled, 1.0)];
-            if let Some(memory) = self.memory.get(layer) {
-                // Without stand-ins of earlier tasks the game has one label per stage, and any shared expert wins it.
-                for (earlier, count) in spread(batch, task) {
-                    let device = features[0].device();
-                    if let Some(stand_ins) = memory.sample(earlier, count, rng, &device) {
-                        features.push(stand_ins);
-                        labels.extend(std::iter::repeat_n(earlier, count));
-                    }
-                }
+            for &(earlier, count) in &stand_ins {
+                features.extend(self.memory[layer].sample(earlier, count, &mut step.rng, &device));
             }
-            let features = Tensor::cat(features, 0);
-            losses.push(discriminator.loss(
-                features,
-                &labels,
-                self.options.discriminator_loss.into(),
-            ));
+            let kind = self.options.discriminator_loss.into();
+            losses.push(discriminator.loss(Tensor::cat(features, 0), &labels, kind));
         }
+        let share = (texts + of_batch) as f64 / (place.texts + of_step) as f64;
         Adversary {
-            loss: Tensor::cat(losses, 0).sum() / layers,
-            accuracy: Tensor::cat(named_rightly, 0).mean(),
+            loss: Tensor::cat(losses, 0).sum() * share / layers,
+            accuracy: Tensor::cat(named_rightly, 0).mean() * share_of_texts,
         }
     }
 }
@@ -78,7 +76,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn stand_ins_are_as_many_as_the_batch_has_rows() {
+    fn stand_ins_are_as_many_as_the_step_has_texts() {
         for (batch, tasks) in [(8, 1), (8, 3), (2, 5), (7, 7)] {
             let shares: Vec<_> = spread(batch, tasks).collect();
             assert_eq!(shares.iter().map(|(_, share)| share).sum::<usize>(), batch);

@@ -11,13 +11,10 @@ use moe_gan::{Discriminator, FeatureMemory};
 use moe_lora::{ExpertId, Gate as TaskGate, GateId, GateInit, Mix, Observe, Routing};
 use rand::Rng;
 
-use super::{Card, LearntTask, Loss, Method, NewTask, Own, Piece, Step};
+use super::{Card, LearntTask, Loss, Method, NewTask, Own, Piece, Step, loss_of_hidden};
 pub use options::{DiscriminatorLoss, Experts, Gate, Mode, MoeClConfig, SharedExpert};
 
-use crate::{
-    learner::{Learner, TaskExperts},
-    objective::task_loss,
-};
+use crate::learner::{Learner, TaskExperts};
 
 /// Name of the figure that the discriminators minimise: their mean cross-entropy.
 pub const DISCRIMINATOR_LOSS: &str = "discriminator/loss";
@@ -209,16 +206,7 @@ impl Method for MoeCl {
     /// `L = L_task + w · CE(F(reverse(z̄_s)))`: the paper's `L_SFT − α·L_GAN` for everything before the discriminator,
     /// and descent on `L_GAN` for the discriminator itself.
     fn loss(&self, step: Step<'_>) -> Loss {
-        let Step {
-            base,
-            learner,
-            batch,
-            task,
-            objective,
-            dropout,
-            mut rng,
-            ..
-        } = step;
+        let Step { learner, task, .. } = step;
         let adversarial = self.trains_own(task);
         let observe = Observe {
             expert: self.shared(learner, task),
@@ -229,25 +217,23 @@ impl Method for MoeCl {
             catalogue = catalogue.with_gates_frozen();
         }
         let forward = catalogue.forward(
-            base,
-            &batch.texts,
+            step.base,
+            &step.batch.texts,
             learner.answering(task),
             adversarial.then_some(&observe),
-            dropout.as_ref(),
+            step.dropout.as_ref(),
         );
-        let task_loss = task_loss(objective, base, learner, task, forward.hidden, batch);
+        let loss = loss_of_hidden(&step, forward.hidden);
         if !adversarial {
-            return Loss::of_task(task_loss);
+            return loss;
         }
-        let adversary = self.adversary(learner, forward.pooled, task, &mut rng);
-        let total = task_loss.clone() + adversary.loss.clone() * self.options.adversarial_weight;
+        let adversary = self.adversary(step, forward.pooled);
         Loss {
-            total,
-            task: task_loss.detach(),
             figures: vec![
-                (DISCRIMINATOR_LOSS, adversary.loss.detach()),
+                (DISCRIMINATOR_LOSS, adversary.loss.clone().detach()),
                 ("discriminator/accuracy", adversary.accuracy),
             ],
+            ..loss.plus(adversary.loss * self.options.adversarial_weight)
         }
     }
 

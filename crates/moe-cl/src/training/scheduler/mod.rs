@@ -7,7 +7,10 @@ mod shelf;
 mod stored;
 mod take_step;
 
-use std::{collections::BTreeMap, ops::Range};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::Range,
+};
 
 use burn::optim::ModuleOptimizer;
 use moe_lora::Routing;
@@ -24,7 +27,7 @@ use crate::{
     base::Base,
     config::Experiment,
     directory::{Checkpoints, Learnt, Progress, Stage, TaskState},
-    error::Result,
+    error::{Error, Result},
     events::{Event, Recorder, now},
     learner::Learner,
     methods::{LearntTask, Method, method},
@@ -183,19 +186,33 @@ impl<'a> Run<'a> {
             trainable: self.trainable(learnt.clone()),
         })?;
 
+        let every = self.tasks[index].settings.training.checkpoint_every;
+        let mut met = BTreeSet::new();
         for position in self.progress.step_in_task..steps.len() {
-            self.take_step(&steps[position], position, steps.len())?;
-            let every = self.tasks[index].settings.training.checkpoint_every;
-            if every > 0
-                && self.progress.step_in_task.is_multiple_of(every)
-                && position + 1 < steps.len()
-            {
+            let first = met.insert(steps[position].task);
+            self.take_step(&steps[position], (position, steps.len()), first)?;
+            if position + 1 == steps.len() {
+                // What was learnt is on disk before it is scored, which may take longer than learning it.
+                self.forget_moved(learnt.clone());
+                self.write()?;
+            } else if self.progress.step_in_task.is_multiple_of(every) {
                 self.forget_moved(learnt.clone());
                 self.save()?;
             }
         }
         self.forget_moved(learnt);
         self.finish_task(index, steps.len())
+    }
+
+    /// Puts what was learnt since the last checkpoint on disk, for a run that is to stop here.
+    pub(in crate::training) fn stop(&mut self) -> Result<Error> {
+        let step = self.progress.step;
+        // Between tasks, and while one is scored, the last checkpoint has it all.
+        if self.progress.step_in_task > 0 {
+            self.forget_moved(self.method.stage(self.progress.task, self.tasks.len()));
+            self.write()?;
+        }
+        Ok(Error::Stopped { step })
     }
 
     /// What learning `tasks` moves is to be stored anew.
@@ -222,8 +239,8 @@ impl<'a> Run<'a> {
     /// Parameters that move while the tasks `learnt` are, each counted once.
     fn trainable(&self, learnt: Range<usize>) -> u64 {
         let prepared = learnt.start..learnt.end.min(self.learner.tasks.len());
-        let parts = prepared
-            .flat_map(|task| trained_parameters(self.method.as_ref(), &self.learner, task));
+        let parts =
+            prepared.flat_map(|task| trained_parameters(self.method.as_ref(), &self.learner, task));
         let sizes: BTreeMap<String, u64> = parts.map(|part| (part.name, part.size)).collect();
         sizes.values().sum()
     }
@@ -244,7 +261,6 @@ impl<'a> Run<'a> {
                 base: learner.decoder(&self.base.decoder),
                 task: index,
                 examples: &self.tasks[index].train,
-                objective: settings.objective,
                 batch_size: settings.batch_size,
                 collate: learner.collate(self.base.collate()),
                 rng: Seeds(self.experiment.seed).rng(Purpose::Memory, index, 0),
@@ -256,7 +272,7 @@ impl<'a> Run<'a> {
             self.base.pad(),
             self.recognizer.layer(),
             &self.tasks[index].train_texts,
-        ));
+        ))?;
         self.progress.task = index + 1;
         self.progress.step_in_task = 0;
         self.states[index].learnt = Some(Learnt {

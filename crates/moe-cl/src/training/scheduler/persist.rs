@@ -15,8 +15,17 @@ use crate::{
 };
 
 impl Run<'_> {
-    /// Writes a checkpoint of the run as it stands.
+    /// Writes a checkpoint of the run as it stands, and notes it.
     pub(super) fn save(&mut self) -> Result<()> {
+        self.write()?;
+        self.record(Event::CheckpointSaved {
+            step: self.progress.step,
+        })
+    }
+
+    /// Writes a checkpoint of the run as it stands. The one from before a task is scored has the step of the one from after it: it
+    /// is not noted, for a log goes on behind the last note of a step.
+    pub(super) fn write(&mut self) -> Result<()> {
         let layout = self.store_layout()?;
         self.store_tasks()?;
         let state = State {
@@ -36,11 +45,8 @@ impl Run<'_> {
             layout,
             stages: self.store_stages()?,
         };
-        self.checkpoints
-            .save(&state, self.experiment.training.keep)?;
-        self.record(Event::CheckpointSaved {
-            step: self.progress.step,
-        })
+        let keep = self.experiment.training.keep;
+        self.checkpoints.save(&state, keep).map(|_| ())
     }
 
     fn store_layout(&mut self) -> Result<Layout> {

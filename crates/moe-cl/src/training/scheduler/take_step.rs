@@ -2,30 +2,35 @@
 
 use std::time::Instant;
 
+use burn::optim::GradientsParams;
+
 use super::Run;
 use crate::{
     data::Example,
     error::{Error, Result},
     events::Event,
     training::{
-        step::{StepFigures, StepInput, optimizer_step, trained_parameters},
+        optimizer::with_gradient,
+        schedule::warmup_steps,
+        step::{StepInput, gradients, trained_parameters},
         stream::StageStep,
     },
 };
 
 impl Run<'_> {
-    /// One optimiser step and its event.
+    /// One optimiser step and its event: the one at `position` of `total` of its stage, the `first` of its task in this process or
+    /// not.
     pub(super) fn take_step(
         &mut self,
         stage_step: &StageStep,
-        position: usize,
-        total: usize,
+        (position, total): (usize, usize),
+        first: bool,
     ) -> Result<()> {
         let start = Instant::now();
         let index = stage_step.task;
         let task = &self.tasks[index];
         let training = &task.settings.training;
-        let warmup = (training.warmup_ratio * total as f64).round() as usize;
+        let warmup = warmup_steps(training.warmup_ratio, total);
         let learning_rate =
             training.learning_rate * training.schedule.factor(position, warmup, total);
         let examples: Vec<Vec<&Example>> = stage_step
@@ -45,19 +50,18 @@ impl Run<'_> {
             learning_rate,
             collate: self.base.collate(),
         };
-        let (learner, figures) = optimizer_step(&input, self.learner.clone(), &mut self.optimizer);
-        if !figures.loss.is_finite() || !figures.gradient_norm.is_finite() {
-            return Err(Error::Diverged {
+        let (gradients, figures) =
+            gradients(&input, &self.learner).map_err(|what| Error::Diverged {
                 task: task.name.clone(),
                 step,
-                loss: figures.loss,
-            });
+                what,
+            })?;
+        if first {
+            self.check_gradients(index, &gradients)?;
         }
-        if position == 0 {
-            self.check_gradients(index, &figures)?;
-        }
+        let learner = self.learner.clone();
+        self.learner = self.optimizer.step(learning_rate, learner, gradients);
         let seconds = start.elapsed().as_secs_f64();
-        self.learner = learner;
         self.progress.step = step;
         self.progress.step_in_task += 1;
         self.progress.real_tokens += figures.real_tokens as u64;
@@ -75,12 +79,13 @@ impl Run<'_> {
     }
 
     /// Refuses a part that the task trains but that no gradient reached.
-    fn check_gradients(&self, index: usize, figures: &StepFigures) -> Result<()> {
+    fn check_gradients(&self, index: usize, gradients: &GradientsParams) -> Result<()> {
         let method = self.method.as_ref();
+        let there = with_gradient(&self.learner, gradients);
         let parts = trained_parameters(method, &self.learner, index);
         let missing: Vec<String> = parts
             .into_iter()
-            .filter(|part| !part.ids.iter().all(|id| figures.with_gradient.contains(id)))
+            .filter(|part| !part.ids.iter().all(|id| there.contains(id)))
             .map(|part| part.name)
             .collect();
         if missing.is_empty() {
