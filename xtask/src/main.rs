@@ -8,6 +8,7 @@ mod guards;
 mod memcheck;
 mod model;
 mod readme;
+mod size;
 mod step;
 mod test;
 

@@ -8,7 +8,7 @@ use clap::ValueEnum;
 
 use crate::counts::Counts;
 use crate::step::Step;
-use crate::{alone, cuda, gpu, guards, memcheck, model};
+use crate::{alone, cuda, gpu, guards, memcheck, model, size};
 
 /// Where the fixtures lie: beside the checkout, as people who work on the project have them.
 pub const FIXTURES: &str = "../shared/fixtures";
@@ -50,7 +50,7 @@ pub fn measure(name: &str, arguments: &[String]) -> anyhow::Result<Counts> {
 /// A part of the test suite.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Stage {
-    /// Formatting, clippy and documentation without a warning
+    /// Formatting, clippy and documentation without a warning; how many crates the command takes
     Lint,
     /// Unit, integration and documentation tests
     Unit,
@@ -161,6 +161,7 @@ fn lint() -> anyhow::Result<Counts> {
         ],
     );
     counts += doc.environment("RUSTDOCFLAGS", "--deny warnings").run()?;
+    counts += size::run()?;
     Ok(counts)
 }
 

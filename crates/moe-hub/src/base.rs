@@ -6,9 +6,9 @@ use std::fmt;
 use std::path::{Component, Path, PathBuf};
 use std::str::FromStr;
 
+use crate::Hub;
 use crate::cache::Cache;
 use crate::error::{Result, SourceError};
-use crate::hub::Hub;
 use crate::pip::Pip;
 use crate::progress::Progress;
 use crate::wheel;

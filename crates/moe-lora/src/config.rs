@@ -23,11 +23,25 @@ pub struct LoraConfig {
     pub init: LoraInit,
 }
 
+/// Rank 8, scaled by 2, nothing dropped: what `moe-cl` takes where an experiment says nothing.
+impl Default for LoraConfig {
+    fn default() -> Self {
+        Self {
+            rank: 8,
+            alpha: 16.0,
+            rslora: false,
+            dropout: 0.0,
+            init: LoraInit::default(),
+        }
+    }
+}
+
 /// Start of `A`, as in PEFT.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum LoraInit {
     /// `init_lora_weights = true`: Kaiming uniform with `a = √5`, that is `U(±1/√d_in)`.
+    #[default]
     Kaiming,
     /// `init_lora_weights = "gaussian"`: normal with standard deviation `1 / rank`.
     Gaussian,
@@ -136,10 +150,11 @@ impl FromStr for Projection {
 }
 
 /// Which decoder layers get experts: `all` or `last:N`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]
 pub enum LayerRange {
     /// Every layer.
+    #[default]
     All,
     /// The last N: the layers below need no backward pass.
     Last(usize),
@@ -212,6 +227,17 @@ pub struct AdapterConfig {
     pub layers: LayerRange,
 }
 
+/// The default [`LoraConfig`] on the feed-forward networks of every layer.
+impl Default for AdapterConfig {
+    fn default() -> Self {
+        Self {
+            lora: LoraConfig::default(),
+            targets: vec![Projection::Gate, Projection::Up, Projection::Down],
+            layers: LayerRange::default(),
+        }
+    }
+}
+
 impl AdapterConfig {
     /// Numbers in one expert over all its layers, on that base.
     ///
@@ -244,6 +270,12 @@ impl AdapterConfig {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn defaults_make_sense() {
+        assert_eq!(AdapterConfig::default().check(), Ok(()));
+        assert_eq!(LoraConfig::default().scaling(), 2.0);
+    }
 
     #[test]
     fn ranges_that_match_nothing_are_refused() {

@@ -1,17 +1,21 @@
 //! What happens while a model learns, as pictures: one self-contained HTML page over finished or unfinished runs, a table for the
-//! terminal, TensorBoard files, and burn-train's dashboard.
+//! terminal, TensorBoard files, and burn-train's dashboard (cargo feature `dashboard`).
 //!
 //! Everything here reads [events](moe_cl::events::Event) and knows no method: what a method has to say of itself are figures with
 //! names, and each is drawn under its name.
 
 mod colours;
 mod curves;
+#[cfg(feature = "dashboard")]
 mod dashboard;
 mod figures;
 mod groups;
 mod heat_map;
+#[cfg(any(test, not(feature = "dashboard")))]
+mod no_dashboard;
 mod page;
 mod run_data;
+#[cfg(feature = "dashboard")]
 mod scalar;
 mod sections;
 mod svg;
@@ -22,8 +26,11 @@ use std::{io, path::Path};
 
 use moe_core::atomic;
 
+#[cfg(feature = "dashboard")]
 pub use dashboard::Dashboard;
 pub use groups::Spread;
+#[cfg(not(feature = "dashboard"))]
+pub use no_dashboard::Dashboard;
 pub use run_data::{RunData, StepPoint, TaskSpan};
 pub use svg::escape;
 pub use table::table;

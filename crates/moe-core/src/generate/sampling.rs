@@ -24,6 +24,12 @@ pub struct Sampling {
     pub seed: u64,
 }
 
+impl Default for Sampling {
+    fn default() -> Self {
+        Self::greedy()
+    }
+}
+
 impl Sampling {
     /// Always the most likely token.
     pub fn greedy() -> Self {

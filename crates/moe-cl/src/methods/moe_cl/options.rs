@@ -109,6 +109,12 @@ struct MoeClOptions {
     feature_memory: Option<bool>,
 }
 
+impl Default for MoeClConfig {
+    fn default() -> Self {
+        Self::of(Mode::default())
+    }
+}
+
 impl MoeClConfig {
     /// The defaults of a mode.
     pub fn of(mode: Mode) -> Self {

@@ -11,11 +11,11 @@ use std::path::Path;
 
 use sha2::{Digest, Sha256};
 
+use crate::Web;
 use crate::cache::Cache;
 use crate::error::{Result, SourceError};
 use crate::file;
 use crate::progress::Progress;
-use crate::web::Web;
 
 pub use manifest::{Format, Manifest, Read, Split, Task};
 pub use origin::{GITHUB_VARIABLE, Origins};

@@ -9,10 +9,10 @@ use flate2::read::GzDecoder;
 use tar::Archive;
 
 use super::manifest::{Format, Task};
+use crate::Web;
 use crate::cache::Cache;
 use crate::error::{Result, SourceError};
 use crate::progress::Progress;
-use crate::web::Web;
 
 /// A source with more than this in it is not one that a suite is made of.
 const MAX_BYTES: u64 = 512 << 20;
