@@ -153,6 +153,8 @@ fn tasks(arguments: &Arguments) -> Result<Vec<TaskConfig>> {
         dev: whole(&arguments.dev)?,
         test: whole(&arguments.test)?,
         labels: None,
+        objective: None,
+        metric: None,
         instruction: arguments.instruction.clone(),
     }])
 }
