@@ -174,6 +174,7 @@ mod tests {
             summary: matrix.summary(),
             matrix,
             inferred: Vec::new(),
+            metrics: vec![None; tasks.len()],
             answers: vec![answers; tasks.len()],
             steps: 1,
             real_tokens: 10,

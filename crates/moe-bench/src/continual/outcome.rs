@@ -77,7 +77,9 @@ impl Outcome {
         let log = RunData::load(folder)?;
         let tasks = result.tasks.len().max(1) as f64;
         let trainable = log.spans.iter().map(|span| span.trainable as f64);
-        let texts = result.answers.iter().map(|answers| answers.given.shares());
+        let metrics = result.metrics.iter().chain(std::iter::repeat(&None));
+        let texts = result.answers.iter().zip(metrics);
+        let texts = texts.map(|(answers, metric)| answers.given.of_texts(*metric));
         Ok(Self {
             texts: texts.collect(),
             trainable: Some(trainable.sum::<f64>() / tasks),

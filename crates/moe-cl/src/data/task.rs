@@ -193,6 +193,13 @@ impl TaskData {
         }
     }
 
+    /// The first so many of some records.
+    pub fn first(records: &Records, count: usize) -> Records {
+        let rows: Vec<Row> = records.iter().flatten().take(count).collect();
+        let order = (0..rows.len()).collect();
+        select(rows, order)
+    }
+
     /// SHA-256 of what is learnt from: the training records in their order, the question and the labels.
     pub fn hash(&self) -> String {
         let mut hash = Sha256::new();

@@ -10,7 +10,7 @@ use crate::{
     directory::{Progress, Saved, Stage},
     error::{Error, Result},
     methods::method,
-    metrics::{AccuracyMatrix, Inferred, Summary},
+    metrics::{AccuracyMatrix, Inferred, Summary, TextMetric},
 };
 
 /// Name of its file.
@@ -33,6 +33,9 @@ pub struct RunResult {
     pub summary: Summary,
     /// Scores after each task with the task of every text inferred.
     pub inferred: Vec<Inferred>,
+    /// Per task, how its answers are scored: none for the accuracy of labels.
+    #[serde(default)]
+    pub metrics: Vec<Option<TextMetric>>,
     /// Per task, how its texts were answered after the last task.
     pub answers: Vec<ScoredTexts>,
     /// Optimiser steps.
@@ -55,7 +58,7 @@ impl RunResult {
     pub(super) fn so_far(
         experiment: &Experiment,
         progress: &Progress,
-        tasks: Vec<String>,
+        (tasks, metrics): (Vec<String>, Vec<Option<TextMetric>>),
         stages: Vec<Stage>,
         answers: Vec<ScoredTexts>,
         method_memory: u64,
@@ -77,6 +80,7 @@ impl RunResult {
             summary: matrix.summary(),
             matrix,
             inferred: inferred.into_iter().flatten().collect(),
+            metrics,
             answers,
             steps: progress.step,
             real_tokens: progress.real_tokens,
@@ -98,12 +102,15 @@ impl RunResult {
             Some(part) => Ok(saved.json::<Known>(part)?.texts),
             None => Ok(ScoredTexts::default()),
         });
-        let names = state.tasks.iter().map(|task| task.config.name.clone());
+        let names = state
+            .tasks
+            .iter()
+            .map(|task| (task.config.name.clone(), task.metric));
         let memory = state.layout.memory.iter().map(|it| it.part.bytes);
         Ok(Self::so_far(
             &state.experiment,
             &state.progress,
-            names.collect(),
+            names.unzip(),
             saved.stages()?,
             answers.collect::<Result<_>>()?,
             memory.sum(),

@@ -7,7 +7,7 @@ use serde::{
     de::{Error as _, SeqAccess, Visitor},
 };
 
-use crate::metrics::TextScore;
+use crate::metrics::{TextMetric, TextScore};
 
 /// The score of each text of a task, in the order of its rows; none of nothing.
 ///
@@ -30,13 +30,10 @@ impl TextScores {
         self.0.is_empty()
     }
 
-    /// The share of each, in [0, 1]; of counts, whose share depends on their metric, 0.
-    pub fn shares(&self) -> Vec<f64> {
-        let share = |score: &TextScore| match score {
-            TextScore::Share(share) => *share,
-            TextScore::Counts(_) => 0.0,
-        };
-        self.0.iter().map(share).collect()
+    /// The score of each text by itself, in [0, 1], as the task's `metric` has it; none for the accuracy of labels.
+    pub fn of_texts(&self, metric: Option<TextMetric>) -> Vec<f64> {
+        let metric = metric.unwrap_or(TextMetric::ExactMatch);
+        self.0.iter().map(|score| metric.of_text(score)).collect()
     }
 
     /// As digits, where all are right or wrong.

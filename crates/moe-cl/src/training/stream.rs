@@ -57,6 +57,16 @@ impl Task {
         let mut data = TaskData::load_task(config, settings, split, seed, index)?;
         data.room = encoder(settings, base).longest_answer(&data)?;
         warnings.extend(data.warnings.iter().cloned());
+        let (asked, positions) = (
+            settings.data.max_tokens,
+            base.decoder.config().max_position_embeddings,
+        );
+        let message = format!(
+            "data.max_tokens = {asked} is more than the {positions} positions that the base was made for: what stands beyond them is read badly"
+        );
+        if asked > positions && !warnings.contains(&message) {
+            warnings.push(message);
+        }
         Self::encode(data, settings, split, base, warnings)
     }
 

@@ -11,7 +11,7 @@ use moe_core::tokenizer::Tokenizer;
 use moe_hub::data::suites::{self, Manifest, Origins, Provenance};
 use moe_hub::{BaseSource, Cache, Web};
 
-use super::print_json;
+use super::{preview, print_json};
 use crate::base;
 use crate::download::DownloadDisplay;
 use crate::failure::{Failure, message};
@@ -21,6 +21,8 @@ use crate::failure::{Failure, message};
 pub enum Arguments {
     /// Read files as training would; say what is in them and which records are refused
     Check(Check),
+    /// Show records exactly as training renders them, what is learnt marked
+    Preview(preview::Preview),
     /// Get the texts of a suite from where they are published, and make its train, dev and test files
     Fetch(Fetch),
 }
@@ -28,7 +30,7 @@ pub enum Arguments {
 /// Which files.
 #[derive(Debug, Args)]
 pub struct Check {
-    /// JSON Lines: text and label, alpaca, sharegpt, messages, or prompt and answer
+    /// JSON Lines, a JSON array (.json) or a table (.csv, .tsv): text and label, alpaca, sharegpt, messages, or prompt and answer
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
     /// Also count tokens, with this base's tokenizer
@@ -57,6 +59,7 @@ pub struct Fetch {
 pub fn run(arguments: &Arguments) -> Result<()> {
     match arguments {
         Arguments::Check(arguments) => check(arguments),
+        Arguments::Preview(arguments) => preview::run(arguments),
         Arguments::Fetch(arguments) => fetch(arguments),
     }
 }

@@ -74,7 +74,7 @@ pub fn run(arguments: &Arguments, device: Option<DeviceChoice>) -> Result<()> {
         let rows = tasks.iter().enumerate().map(|(index, task)| {
             json!({
                 "task": task.name, "texts": task.evaluation.len(), "learnt": index < trained.learnt,
-                "score": scores.accuracies[index],
+                "metric": task.data.metric.map_or("accuracy", |it| it.name()), "score": scores.accuracies[index],
                 "inferred": inferred.as_ref().and_then(|it| it.accuracies[index]),
             })
         });
@@ -95,7 +95,7 @@ pub fn run(arguments: &Arguments, device: Option<DeviceChoice>) -> Result<()> {
 /// A line per task that was scored, and the mean of those learnt.
 fn table(tasks: &[Task], scores: &Scores, inferred: Option<&Inferred>, learnt: usize) -> String {
     let width = names(tasks);
-    let mut text = format!("{:width$}  texts  accuracy", "task");
+    let mut text = format!("{:width$}  texts  {:>8}", "task", heading(tasks));
     text += if inferred.is_some() {
         "  task inferred\n"
     } else {
@@ -106,11 +106,11 @@ fn table(tasks: &[Task], scores: &Scores, inferred: Option<&Inferred>, learnt: u
         let guessed = inferred.map_or_else(String::new, |inferred| {
             format!("  {:>13}", share(inferred.accuracies[index]))
         });
-        let note = if index < learnt {
-            ""
-        } else {
-            "  (not learnt yet)"
-        };
+        let metric = task.data.metric.map(|it| format!("  {}", it.name()));
+        let mut note = metric.unwrap_or_default();
+        if index >= learnt {
+            note += "  (not learnt yet)";
+        }
         let texts = task.evaluation.len();
         text += &format!(
             "{:width$}  {texts:5}  {score:>8.4}{guessed}{note}\n",
@@ -133,6 +133,14 @@ fn table(tasks: &[Task], scores: &Scores, inferred: Option<&Inferred>, learnt: u
         );
     }
     text
+}
+
+/// What the scores are: the accuracy of labels, or what each task's metric says.
+fn heading(tasks: &[Task]) -> &'static str {
+    match tasks.iter().all(|task| task.data.metric.is_none()) {
+        true => "accuracy",
+        false => "score",
+    }
 }
 
 /// Where the router sent the texts, and what that cost.

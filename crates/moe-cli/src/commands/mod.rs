@@ -11,6 +11,7 @@ mod generate;
 mod inspect;
 mod learn;
 mod methods;
+mod preview;
 mod report;
 mod rollback;
 mod schema;

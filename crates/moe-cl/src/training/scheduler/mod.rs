@@ -292,10 +292,11 @@ impl<'a> Run<'a> {
     /// The outcome so far.
     pub(in crate::training) fn result(&self, seconds: f64) -> RunResult {
         let learnt = 0..self.progress.task;
+        let metrics = self.tasks.iter().map(|task| task.data.metric);
         let so_far = RunResult::so_far(
             &self.experiment,
             &self.progress,
-            self.task_names(),
+            (self.task_names(), metrics.collect()),
             self.stages.clone(),
             learnt.map(|task| self.known[task].texts.clone()).collect(),
             self.stored.memory_bytes(),
