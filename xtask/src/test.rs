@@ -60,6 +60,8 @@ pub enum Stage {
     Guards,
     /// The project's code against the stored numbers of other programs
     Conformance,
+    /// Small cases met by users of other tools, against the program
+    Field,
     /// What needs the real base model: its fixtures, its tests, every crate's examples
     Model,
     /// Tests on a (software) Vulkan device
@@ -71,12 +73,13 @@ pub enum Stage {
 }
 
 /// What runs when no stage is named.
-const DEFAULT: [Stage; 7] = [
+const DEFAULT: [Stage; 8] = [
     Stage::Lint,
     Stage::Unit,
     Stage::Alone,
     Stage::Guards,
     Stage::Conformance,
+    Stage::Field,
     Stage::Model,
     Stage::Gpu,
 ];
@@ -97,6 +100,7 @@ pub fn run(stages: &[Stage]) -> anyhow::Result<bool> {
             Stage::Alone => alone::run()?,
             Stage::Guards => guards::run(false)?,
             Stage::Conformance => conformance_of(Path::new(FIXTURES))?,
+            Stage::Field => field()?,
             Stage::Model => model::run()?,
             Stage::Gpu => gpu::run()?,
             Stage::Cuda => cuda::run()?,
@@ -235,6 +239,23 @@ pub fn conformance_of(folder: &Path) -> anyhow::Result<Counts> {
     let mut command = Command::new(release_folder().join("conformance"));
     command.arg(folder);
     Step::program("conformance", command).run()
+}
+
+/// Where the field cases lie, beside the checkout.
+const FIELD: &str = "../shared/field/cases.py";
+
+/// Runs the field cases on the program; they are not run where they are not there.
+fn field() -> anyhow::Result<Counts> {
+    if !Path::new(FIELD).is_file() {
+        return Ok(Counts::not_run("field", &format!("there is no {FIELD}")));
+    }
+    let built = build()?;
+    if !built.is_good() {
+        return Ok(built);
+    }
+    let mut command = Command::new("python3");
+    command.arg(FIELD).arg(release_folder().join("moe-cl"));
+    Step::program("field cases", command).run()
 }
 
 /// Builds all programs and examples: the whole workspace with its development dependencies, which examples bring in, so that the

@@ -314,12 +314,6 @@ gate = "per_task"
         );
         refused(
             GOOD,
-            &["evaluation.split=dev"],
-            "x.toml:3:1",
-            &["tasks.0.dev", "evaluation.split"],
-        );
-        refused(
-            GOOD,
             &["tasks=[]"],
             "--set tasks=[]",
             &["at least one task"],

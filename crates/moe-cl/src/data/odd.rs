@@ -26,13 +26,21 @@ fn is_invisible(c: char) -> bool {
     matches!(c, '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}' | '\u{feff}')
 }
 
-/// The labels that none of `rows` has, quoted.
-pub(super) fn missing(labels: &[String], rows: &[Row]) -> Vec<String> {
+/// What is to be said of `rows` that lack one of the labels.
+pub(super) fn missing(labels: &[String], rows: &[Row]) -> Option<String> {
     let there: BTreeSet<&str> = rows.iter().map(|row| row.record.answer()).collect();
     let missing = labels
         .iter()
         .filter(|label| !there.contains(label.as_str()));
-    missing.map(|label| format!("`{label}`")).collect()
+    let missing: Vec<String> = missing.map(|label| format!("`{label}`")).collect();
+    if missing.is_empty() || there.is_empty() {
+        return None;
+    }
+    let (first, missing) = (there.first()?, missing.join(", "));
+    Some(match there.len() {
+        1 => format!("are all `{first}`: a model that always says so scores 1; none is {missing}"),
+        _ => format!("hold no {missing}: the score says nothing of it"),
+    })
 }
 
 /// A note of the keys of a file that are passed over; none where every key is read.

@@ -40,15 +40,20 @@ pub(super) fn rows(path: &Path, bytes: &[u8], separator: u8) -> Result<Vec<Parse
             return Err(refuse(format!("the column `{name}` is there twice")));
         }
     }
+    let mut lines = Lines {
+        bytes,
+        at: 0,
+        line: 1,
+    };
     let rows = reader.records().map(|row| match row {
         Ok(row) => {
-            let line = row.position().map_or(0, csv::Position::line) as usize;
+            let line = lines.of(row.position());
             let cells = row.iter().map(cell);
             let object: Map<String, Value> = names.iter().cloned().zip(cells).collect();
             (RowPlace::Line(line), Ok(object))
         }
         Err(error) => {
-            let line = error.position().map_or(0, csv::Position::line) as usize;
+            let line = lines.of(error.position());
             (
                 RowPlace::Line(line),
                 Err(format!("not a row of the table: {error}")),
@@ -56,6 +61,28 @@ pub(super) fn rows(path: &Path, bytes: &[u8], separator: u8) -> Result<Vec<Parse
         }
     });
     Ok(rows.collect())
+}
+
+/// The lines of a text, counted once. (The reader's own count leaves out those within quotes.)
+struct Lines<'a> {
+    bytes: &'a [u8],
+    at: usize,
+    line: usize,
+}
+
+impl Lines<'_> {
+    /// The line of the first character from `position` on, which is behind those asked for before.
+    fn of(&mut self, position: Option<&csv::Position>) -> usize {
+        let mut end = position.map_or(self.at, |it| it.byte() as usize);
+        let breaks = |byte: &u8| matches!(byte, b'\r' | b'\n');
+        while self.bytes.get(end).is_some_and(breaks) {
+            end += 1;
+        }
+        let passed = self.bytes.get(self.at..end).unwrap_or_default();
+        self.line += passed.iter().filter(|byte| **byte == b'\n').count();
+        self.at = self.at.max(end);
+        self.line
+    }
 }
 
 fn cell(text: &str) -> Value {

@@ -141,13 +141,8 @@ impl TaskData {
                     "{known} of the {count} {name} records are also in the training file"
                 ));
             }
-            let missing = odd::missing(&task.labels, &rows[..count]);
-            if !missing.is_empty() {
-                task.warn(format!(
-                    "the {count} {name} records hold no {}: the score says nothing of {}",
-                    missing.join(", "),
-                    if missing.len() == 1 { "it" } else { "them" }
-                ));
+            if let Some(message) = odd::missing(&task.labels, &rows[..count]) {
+                task.warn(format!("the {count} {name} records {message}"));
             }
             *task.part(split) = select(rows, (0..count).collect());
         }

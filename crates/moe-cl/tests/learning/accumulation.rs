@@ -26,7 +26,7 @@ fn examples(task: u32) -> Vec<Example> {
             .collect();
         Example {
             label: Some((row % 2) as usize),
-            answer: length as usize..tokens.len(),
+            answers: std::iter::once(length as usize..tokens.len()).collect(),
             tokens,
         }
     };
@@ -45,7 +45,7 @@ struct Middle {
 impl Middle {
     fn of(experiment: &Experiment) -> Self {
         let base = base();
-        let settings = TaskSettings::of(experiment);
+        let settings = TaskSettings::of(experiment, &experiment.tasks[0]);
         let mut method = method(&experiment.method, 2);
         let prepared = |method: &dyn Method, learner, task| {
             let (name, settings) = (TASKS[task], &settings);

@@ -4,8 +4,11 @@ use burn::tensor::TensorData;
 use moe_cl::{
     Learner,
     config::MethodConfig,
+    data::Turn,
     methods::{Method, Own, method},
+    metrics::TextMetric,
     probes::Probes,
+    training::{Answering, Said},
 };
 use moe_lora::ExpertId;
 
@@ -84,9 +87,14 @@ fn a_base_that_nothing_touches_keeps_its_general_ability() {
 fn resumes_bit_for_bit(settings: &[&str]) {
     let folder = tempfile::tempdir().expect("a folder");
     write_data(folder.path());
+    resumes_in(folder.path(), settings);
+}
+
+/// A run on the data in `folder` that is stopped thrice ends with the weights and scores of one that is not.
+fn resumes_in(folder: &Path, settings: &[&str]) -> RunResult {
     let base = base();
-    let experiment = experiment(folder.path(), settings);
-    let (whole, broken) = (folder.path().join("whole"), folder.path().join("broken"));
+    let experiment = experiment(folder, settings);
+    let (whole, broken) = (folder.join("whole"), folder.join("broken"));
     let result = run(&experiment, &base, &whole, None).expect("an uninterrupted run");
     for stop in [5, 7, 13] {
         assert!(run(&experiment, &base, &broken, Some(stop)).is_err());
@@ -97,6 +105,107 @@ fn resumes_bit_for_bit(settings: &[&str]) {
         weights(&broken, &base) == weights(&whole, &base),
         "{settings:?}"
     );
+    assert_eq!(resumed.answers, result.answers, "{settings:?}");
+    result
+}
+
+/// The second task as questions with answers, the third as conversations.
+fn write_answers(root: &Path) {
+    for split in ["train", "dev", "test"] {
+        let rows: String = (0..8)
+            .map(|row| {
+                let (word, answer) = [("big", "yes very"), ("small", "no")][row % 2];
+                format!("{{\"prompt\": \"is the thing {word}\", \"answer\": \"{answer}\"}}\n")
+            })
+            .collect();
+        let file = root.join("sizes").join(format!("{split}.jsonl"));
+        fs::write(file, rows).expect("a file");
+        let rows: String = (0..8)
+            .map(|row| {
+                let (word, answer) = [("sun", "a day"), ("rain", "no day")][row % 2];
+                let turns = [
+                    ("user", "the day"),
+                    ("assistant", "is a day"),
+                    ("user", word),
+                    ("assistant", answer),
+                ];
+                let turns: Vec<String> = turns
+                    .iter()
+                    .map(|(role, text)| {
+                        format!("{{\"role\": \"{role}\", \"content\": \"{text}\"}}")
+                    })
+                    .collect();
+                format!("{{\"messages\": [{}]}}\n", turns.join(", "))
+            })
+            .collect();
+        let file = root.join("weather").join(format!("{split}.jsonl"));
+        fs::write(file, rows).expect("a file");
+    }
+}
+
+#[test]
+fn heads_answers_and_conversations_live_in_one_stream_with_every_method() {
+    for method in METHODS {
+        let folder = tempfile::tempdir().expect("a folder");
+        write_data(folder.path());
+        write_answers(folder.path());
+        let settings = [
+            &setting(method),
+            "tasks.1.objective=instruction",
+            "tasks.1.metric=token_f1",
+            "tasks.2.objective=instruction",
+        ];
+        let result = resumes_in(folder.path(), &settings);
+        let metrics = [
+            None,
+            Some(TextMetric::TokenF1),
+            Some(TextMetric::ExactMatch),
+        ];
+        assert_eq!(result.metrics, metrics, "{method}");
+        for (answers, texts) in result.answers.iter().zip([6, 8, 8]) {
+            assert_eq!(answers.given.0.len(), texts, "{method}");
+        }
+    }
+}
+
+#[test]
+fn what_was_learnt_to_be_written_is_written() {
+    let folder = tempfile::tempdir().expect("a folder");
+    write_data(folder.path());
+    write_answers(folder.path());
+    let settings = [
+        "method={name='per_task'}",
+        "tasks.1.objective=instruction",
+        "tasks.2.objective=instruction",
+        "training.epochs=40",
+        "adapters.rank=8",
+    ];
+    let (base, out) = (base(), folder.path().join("run"));
+    let experiment = experiment(folder.path(), &settings);
+    let result = run(&experiment, &base, &out, None).expect("a run");
+    let last = result.matrix.rows.last().expect("a row");
+    assert!(last[1] > Some(0.9) && last[2] > Some(0.9), "{last:?}");
+    let trained = Trained::open(&out, &base).expect("a trained learner");
+    let ask = |task: usize, turns: &[&str]| {
+        let turns = turns
+            .iter()
+            .enumerate()
+            .map(|(index, text)| match index % 2 {
+                0 => Turn::user((*text).into()),
+                _ => Turn::answer((*text).into()),
+            });
+        let said = trained.say(&[Answering::given(task)], &[turns.collect()]);
+        said.expect("an answer").pop().expect("one")
+    };
+    assert_eq!(ask(1, &["is the thing big"]), Said::Text("yes very".into()));
+    assert_eq!(
+        ask(2, &["the day", "is a day", "rain"]),
+        Said::Text("no day".into())
+    );
+    let Said::Label { probabilities, .. } = ask(0, &["the red"]) else {
+        panic!("a task with a head says a label")
+    };
+    assert!((probabilities.iter().sum::<f64>() - 1.0).abs() < 1e-6);
 }
 
 #[test]

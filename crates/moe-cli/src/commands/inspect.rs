@@ -43,6 +43,10 @@ pub struct Arguments {
 pub fn run(arguments: &Arguments) -> Result<()> {
     let (source, path) = base::fetch(arguments.base.as_ref())?;
     let checkpoint = Checkpoint::open(&path)?;
+    // A base without a tokenizer can be looked at; one whose tokenizer is another model's cannot be used.
+    if checkpoint.tokenizer_source().is_ok() {
+        checkpoint.tokenizer()?;
+    }
     let config = checkpoint.config();
     if arguments.json {
         return print_json(&summary(&source, &checkpoint, arguments));

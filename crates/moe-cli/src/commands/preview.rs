@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use clap::Args;
 use moe_cl::config::Experiment;
-use moe_cl::data::{Dataset, Encoder, Example, TaskData, Writer};
+use moe_cl::data::{Encoder, Example, TaskData, Writer};
 use moe_cl::directory::TaskSettings;
 use moe_core::checkpoint::Checkpoint;
 use moe_core::tokenizer::Tokenizer;
