@@ -117,6 +117,12 @@ impl CausalLm for TaskModel<'_> {
         }
     }
 
+    fn keep_rows(&self, rows: &[usize]) {
+        if let Some(Model::Mixed(mixed)) = self.model.borrow().as_ref() {
+            mixed.keep_rows(rows);
+        }
+    }
+
     fn decoder(&self) -> &Decoder {
         self.base
     }

@@ -1,3 +1,4 @@
+use std::cell::RefCell;
 use std::convert::Infallible;
 
 use burn::module::{Module, Param, ParamId};
@@ -32,6 +33,26 @@ pub enum Mix {
     /// Each text as its own routing says, one per text: a batch of many tasks, with the base's products once for all of them.
     /// For answering; nothing is trained through it.
     PerText(Vec<Routing>),
+}
+
+impl Mix {
+    /// Of these rows of the batch alone, in this order.
+    fn of_rows(&self, rows: &[usize]) -> Self {
+        match self {
+            Self::Weighted { experts, weights } => {
+                let places: Vec<i64> = rows.iter().map(|row| *row as i64).collect();
+                let places = Tensor::<1, Int>::from_data(places.as_slice(), &weights.device());
+                Self::Weighted {
+                    experts: experts.clone(),
+                    weights: weights.clone().select(0, places),
+                }
+            }
+            Self::PerText(routings) => {
+                Self::PerText(rows.iter().map(|row| routings[*row].clone()).collect())
+            }
+            alike => alike.clone(),
+        }
+    }
 }
 
 impl Catalogue {
@@ -191,7 +212,7 @@ impl Weighted<'_> {
 pub struct Mixed<'a> {
     base: &'a Decoder,
     catalogue: Catalogue,
-    mix: Mix,
+    mix: RefCell<Mix>,
 }
 
 impl<'a> Mixed<'a> {
@@ -219,19 +240,23 @@ impl<'a> Mixed<'a> {
         Self {
             base,
             catalogue,
-            mix,
+            mix: RefCell::new(mix),
         }
     }
 }
 
 impl CausalLm for Mixed<'_> {
+    fn keep_rows(&self, rows: &[usize]) {
+        self.mix.replace_with(|mix| mix.of_rows(rows));
+    }
+
     fn forward_cached(
         &self,
         tokens: Tensor<2, Int>,
         real: Tensor<2, Bool>,
         cache: &mut KvCache,
     ) -> Tensor<3> {
-        match &self.mix {
+        match &*self.mix.borrow() {
             Mix::Routed(routing) => Adapted::new(self.base, &self.catalogue, routing)
                 .forward_cached(tokens, real, cache),
             Mix::Weighted { experts, weights } => {

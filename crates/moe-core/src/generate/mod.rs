@@ -27,6 +27,9 @@ pub trait CausalLm {
         cache: &mut KvCache,
     ) -> Tensor<3>;
 
+    /// Goes on with these rows of the batch alone, in this order: for models that treat each row in its own way.
+    fn keep_rows(&self, _rows: &[usize]) {}
+
     /// The decoder whose output layer, number of layers and device are the model's.
     fn decoder(&self) -> &Decoder;
 
@@ -149,7 +152,9 @@ pub fn generate_with(
             return;
         }
         if kept.len() < batch {
-            open = kept.iter().map(|place| open[*place as usize]).collect();
+            let places: Vec<usize> = kept.iter().map(|place| *place as usize).collect();
+            open = places.iter().map(|place| open[*place]).collect();
+            model.keep_rows(&places);
             cache = cache.select_rows(Tensor::from_data(kept.as_slice(), &device));
         }
         let batch = next.len();
