@@ -1,34 +1,13 @@
 //! Records as tokens: with a head the text alone, as an instruction a conversation with its answers.
 
-use std::ops::Range;
-
 use burn_dataset::Dataset;
-use serde::{Deserialize, Serialize};
 
 use super::{
-    DataError, Record, Records, Row, TaskData, Turn, Writer,
+    DataError, Example, Record, Records, Row, TaskData, Turn, Writer,
     problem::{At, Problem},
     question::Question,
 };
 use crate::{config::Objective, directory::TaskSettings};
-
-/// A record as tokens.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Example {
-    /// The text; as an instruction, prompt and answer, or where it is only asked about the prompt.
-    pub tokens: Vec<u32>,
-    /// Its class, where the task has labels.
-    pub label: Option<usize>,
-    /// Where in `tokens` the answers stand that are learnt, their end tokens included; empty with heads, and where it is asked about.
-    pub answers: Vec<Range<usize>>,
-}
-
-impl Example {
-    /// Tokens that are learnt.
-    pub fn answer_tokens(&self) -> usize {
-        self.answers.iter().map(Range::len).sum()
-    }
-}
 
 /// Turns records into examples of at most `data.max_tokens` tokens.
 ///
@@ -261,10 +240,10 @@ impl<'a> Encoder<'a> {
             }
             for (index, turn) in earlier.iter().enumerate().filter(|(_, it)| it.learnt) {
                 let prompt = self.writer.prompt(&earlier[..index])?;
-                examples.push(one_answer(prompt, self.answer(&turn.text)?, None));
+                examples.push(Example::of_answer(prompt, self.answer(&turn.text)?, None));
             }
         }
-        examples.push(one_answer(prompt, answer, label));
+        examples.push(Example::of_answer(prompt, answer, label));
         Ok(cut != Cut::Nothing)
     }
 
@@ -300,16 +279,6 @@ enum Cut {
     Turns,
     /// The end of the last text.
     Text,
-}
-
-fn one_answer(mut tokens: Vec<u32>, answer: Vec<u32>, label: Option<usize>) -> Example {
-    let start = tokens.len();
-    tokens.extend(answer);
-    Example {
-        label,
-        answers: std::iter::once(start..tokens.len()).collect(),
-        tokens,
-    }
 }
 
 fn class(task: &TaskData, record: &Record) -> Option<usize> {

@@ -4,8 +4,11 @@
 //! [`Encoder`] turns records into [`Example`]s, [`epoch_batches`] orders them and a [`Batch`] holds the tensors.
 
 mod batch;
+mod conversation;
 mod encode;
 mod error;
+mod example;
+mod format;
 mod json;
 mod odd;
 mod problem;
@@ -21,10 +24,12 @@ mod writer;
 pub use burn_dataset::Dataset;
 
 pub use batch::{Batch, Collate, epoch_batches};
-pub use encode::{Encoder, Example};
+pub use encode::Encoder;
 pub use error::{DataError, RowPlace};
+pub use example::Example;
+pub use format::Format;
 pub use question::Form;
-pub use record::{Format, Record, Role, Turn};
+pub use record::{Record, Role, Turn};
 pub use report::DataReport;
 pub use rows::{Row, new_texts, read, rows};
 pub use task::{Records, TaskData};
