@@ -32,7 +32,7 @@ fn model_forward(criterion: &mut Criterion) {
                 16,
                 &Sampling::greedy(),
                 &[],
-            ))
+            ).expect("greedy is a choice"))
         });
     });
     group.finish();

@@ -3,7 +3,7 @@
 /// `source` with the line ends of Unix, and with the blocks that mark what is learnt (`{% generation %}`, which transformers adds to
 /// Jinja) as blocks that change nothing but white space.
 pub(super) fn readable(source: &str) -> String {
-    let source = source.replace("\r\n", "\n");
+    let source = source.replace("\r\n", "\n").replace('\r', "\n");
     let mut out = String::with_capacity(source.len());
     let mut rest = source.as_str();
     while let Some(start) = rest.find("{%") {
@@ -57,6 +57,10 @@ mod tests {
         assert_eq!(
             render("a\r\n{% if true %}\r\nb\r\n{% endif %}\r\nc"),
             "a\nb\nc"
+        );
+        assert_eq!(
+            render("a\r{% if true %}\rb\r{% endif %}\r\n\rc{{ 'd\re' }}{{ '\\r' }}"),
+            "a\nb\n\nc" .to_owned() + "d\ne\r"
         );
     }
 }

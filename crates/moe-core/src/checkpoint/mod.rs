@@ -7,7 +7,8 @@ mod check;
 mod fingerprint;
 mod folder;
 pub mod gguf;
-mod pointer;
+mod named;
+pub(crate) mod pointer;
 mod positioned;
 pub mod safetensors;
 mod special;
@@ -21,6 +22,7 @@ use self::safetensors::Sharded;
 pub use self::special::AnswerEnds;
 use crate::config::ModelConfig;
 use crate::error::{Error, Result};
+use crate::tokenizer::NamedToken;
 
 /// A base model on disk: headers are read and checked, weights are read on demand.
 ///
@@ -32,7 +34,7 @@ pub struct Checkpoint {
     config: ModelConfig,
     weights: Weights,
     tokenizer: Option<TokenizerSource>,
-    named: special::Named,
+    named: named::Named,
     chat_template: Option<String>,
 }
 
@@ -56,11 +58,14 @@ impl Checkpoint {
     /// Opens a Hugging Face folder (`config.json` with `model.safetensors` or
     /// `model.safetensors.index.json`), a `.gguf` file, or a folder that holds exactly one.
     ///
+    /// A `tokenizer.json` beside a `.gguf` file is read in place of the vocabulary in it, and so are then the files that say more of
+    /// that tokenizer (`tokenizer_config.json`, `chat_template.jinja`, …); what they leave out is the GGUF file's. Settings and
+    /// weights are always those of the GGUF file.
+    ///
     /// # Errors
     /// When a file is missing, damaged or not supported, and when tensors are missing, left over or
     /// of another shape than the settings ask for. Messages name the file and the tensor or key.
     pub fn open(path: &Path) -> Result<Self> {
-        pointer::refuse(path)?;
         let checkpoint = if path.is_dir() {
             folder::open(path)?
         } else {
@@ -78,12 +83,24 @@ impl Checkpoint {
             return Err(Error::file(path, message));
         }
         let model = GgufModel::open(path)?;
+        let own = model.tokenizer()?.map(TokenizerSource::Gguf);
+        let own_template = model.chat_template()?.map(str::to_owned);
+        let dir = path.parent().unwrap_or(Path::new(""));
+        let (tokenizer, named, chat_template) = match dir.join("tokenizer.json").exists() {
+            true => {
+                let beside = folder::Beside::read(dir)?;
+                let tokenizer = beside.tokenizer.map(TokenizerSource::File);
+                let template = beside.chat_template.or(own_template);
+                (tokenizer.or(own), beside.named, template)
+            }
+            false => (own, named::Named::default(), own_template),
+        };
         Ok(Self {
             path: path.to_path_buf(),
             config: model.config().clone(),
-            tokenizer: model.tokenizer()?.map(TokenizerSource::Gguf),
-            named: special::Named::default(),
-            chat_template: model.chat_template()?.map(str::to_owned),
+            tokenizer,
+            named,
+            chat_template,
             weights: Weights::Gguf(Box::new(model)),
         })
     }
@@ -145,9 +162,17 @@ impl Checkpoint {
         Err(Error::tensor(&self.path, name, message))
     }
 
-    /// Tokens that the tokenizer has besides those of its own file.
-    pub(crate) fn added_tokens(&self) -> &[crate::tokenizer::AddedToken] {
-        &self.named.added
+    /// Tokens that the files beside the tokenizer name.
+    pub(crate) fn named_tokens(&self) -> &[NamedToken] {
+        self.named.tokens()
+    }
+
+    /// The vocabulary in the weight file, where that has one.
+    pub(crate) fn stored_vocabulary(&self) -> Result<Option<GgufTokenizer>> {
+        match &self.weights {
+            Weights::Gguf(model) => model.tokenizer(),
+            Weights::Safetensors(_) => Ok(None),
+        }
     }
 
     /// Where the tokenizer is. `moe_core::tokenizer` builds it.
@@ -157,7 +182,7 @@ impl Checkpoint {
     pub fn tokenizer_source(&self) -> Result<TokenizerSource> {
         self.tokenizer.clone().ok_or_else(|| {
             let message = "no tokenizer: a folder needs tokenizer.json, a GGUF file \
-                           tokenizer.ggml.tokens";
+                           tokenizer.ggml.tokens or a tokenizer.json beside it";
             Error::file(&self.path, message)
         })
     }

@@ -50,10 +50,26 @@ pub(super) fn parse(text: &str, origin: &Path) -> Result<ModelConfig> {
     Ok(config)
 }
 
-/// The `eos_token_id` of a `generation_config.json`: chat models often stop at more tokens there.
-pub(crate) fn generation_eos(text: &str, origin: &Path) -> Result<Vec<u32>> {
+/// The special tokens of a `generation_config.json`, added to those of the settings: chat models often stop at more tokens there. A
+/// begin or padding token is taken where the settings have none.
+pub(crate) fn generation(text: &str, origin: &Path, config: &mut ModelConfig) -> Result<()> {
     let map = object(text, origin)?;
-    Keys::new(&map, origin).tokens("eos_token_id")
+    let keys = Keys::new(&map, origin);
+    let said = ModelConfig {
+        bos_token_id: keys.token("bos_token_id")?,
+        eos_token_ids: keys.tokens("eos_token_id")?,
+        pad_token_id: keys.token("pad_token_id")?,
+        ..config.clone()
+    };
+    said.check(origin)?;
+    config.bos_token_id = config.bos_token_id.or(said.bos_token_id);
+    config.pad_token_id = config.pad_token_id.or(said.pad_token_id);
+    for id in said.eos_token_ids {
+        if !config.eos_token_ids.contains(&id) {
+            config.eos_token_ids.push(id);
+        }
+    }
+    Ok(())
 }
 
 fn architecture(keys: &Keys) -> Result<Architecture> {

@@ -1,25 +1,17 @@
 //! Text to token ids and back, from a `tokenizer.json` or from the metadata of a GGUF file.
 
 mod gguf;
+mod named;
 
 use std::path::Path;
 
 use sha2::{Digest, Sha256};
 
-use crate::checkpoint::gguf::GgufTokenizer;
-use crate::checkpoint::{Checkpoint, TokenizerSource};
-use crate::error::{Error, Result};
+pub(crate) use named::{Matching, NamedToken};
 
-/// A token that a tokenizer has besides those of its file.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct AddedToken {
-    /// Its spelling.
-    pub content: String,
-    /// Its id, where it is said.
-    pub id: Option<u32>,
-    /// Whether it is a control token.
-    pub special: bool,
-}
+use crate::checkpoint::gguf::GgufTokenizer;
+use crate::checkpoint::{Checkpoint, TokenizerSource, pointer};
+use crate::error::{Error, Result};
 
 /// A tokenizer of the Hugging Face `tokenizers` library.
 ///
@@ -39,6 +31,7 @@ impl Tokenizer {
     ///
     /// The file cannot be read or does not describe a tokenizer.
     pub fn from_file(path: &Path) -> Result<Self> {
+        pointer::refuse(path)?;
         let bytes = std::fs::read(path).map_err(Error::io(path))?;
         Self::from_json(&bytes)
             .map_err(|error| Error::Tokenizer(format!("{}: {error}", path.display())))
@@ -77,35 +70,6 @@ impl Tokenizer {
     /// other.
     pub fn from_gguf(vocabulary: &GgufTokenizer) -> Result<Self> {
         Self::from_json(&serde_json::to_vec(&vocabulary.to_json()?).map_err(failed)?)
-    }
-
-    /// With those of the `added` tokens that it lacks, as transformers adds them.
-    ///
-    /// # Errors
-    ///
-    /// A token would get another id than it says.
-    fn with(mut self, added: &[AddedToken]) -> Result<Self> {
-        let mut lacking = added
-            .iter()
-            .filter(|it| self.token_id(&it.content).is_none());
-        if lacking.next().is_none() {
-            return Ok(self);
-        }
-        for token in added {
-            if self.inner.token_to_id(&token.content).is_some() {
-                continue;
-            }
-            let new = tokenizers::AddedToken::from(token.content.clone(), token.special);
-            self.inner.add_tokens([new]).map_err(failed)?;
-            let got = self.inner.token_to_id(&token.content);
-            if token.id.is_some() && got != token.id {
-                return Err(failed(format!(
-                    "the added token {:?} is to have the id {:?}, and the next one is {got:?}",
-                    token.content, token.id
-                )));
-            }
-        }
-        Self::from_json(self.inner.to_string(false).map_err(failed)?.as_bytes())
     }
 
     /// The first token whose id is `rows` or more.
@@ -195,20 +159,53 @@ impl Checkpoint {
     /// There is none, or it is of a kind that is not supported.
     pub fn tokenizer(&self) -> Result<Tokenizer> {
         let tokenizer = match self.tokenizer_source()? {
-            TokenizerSource::File(path) => Tokenizer::from_file(&path)?,
+            TokenizerSource::File(path) => {
+                let tokenizer = Tokenizer::from_file(&path)?;
+                self.check_same_model(&path, &tokenizer)?;
+                tokenizer
+            }
             TokenizerSource::Gguf(vocabulary) => Tokenizer::from_gguf(&vocabulary)?,
         };
-        let tokenizer = tokenizer.with(self.added_tokens())?;
         let rows = self.config().vocab_size;
-        match tokenizer.first_beyond(rows) {
-            None => Ok(tokenizer),
-            Some((id, token)) => Err(Error::file(
-                self.path(),
-                format!(
-                    "the tokenizer's token {token:?} has the id {id}, and the embedding has {rows} rows (vocab_size): the two are not of one model, or tokens were added without resizing it"
-                ),
-            )),
+        if let Some((id, token)) = tokenizer.first_beyond(rows) {
+            let message = format!(
+                "the tokenizer's token {token:?} has the id {id}, and the embedding has {rows} rows (vocab_size): the two are not of one model, or tokens were added without resizing it"
+            );
+            return Err(Error::file(self.path(), message));
         }
+        let named = self.named_tokens();
+        let tokenizer = tokenizer.with(named)?;
+        let beyond = tokenizer.first_beyond(rows);
+        let added = beyond.and_then(|(id, token)| {
+            let named = named.iter().find(|named| named.content == token)?;
+            Some((id, named))
+        });
+        match added {
+            None => Ok(tokenizer),
+            Some((id, named)) => Err(named.refuse(format!(
+                "tokenizer.json has no token {:?}; added to it, as transformers does, it has the id {id}, and the embedding has {rows} rows (vocab_size): name a token that is there, or resize the embedding",
+                named.content
+            ))),
+        }
+    }
+
+    /// Refuses a `tokenizer.json` beside a GGUF file that spells tokens otherwise than that file.
+    fn check_same_model(&self, path: &Path, tokenizer: &Tokenizer) -> Result<()> {
+        let vocabulary = self.stored_vocabulary()?;
+        let Some(found) = vocabulary.and_then(|it| it.contradiction(tokenizer)) else {
+            return Ok(());
+        };
+        let there = match found.there {
+            Some(token) => format!("is {token:?}"),
+            None => "is not there".into(),
+        };
+        let message = format!(
+            "token {} {there}, and is {:?} in {}: the two are not of one model; put the model's own tokenizer.json there, or take this one away",
+            found.id,
+            found.here,
+            self.path().display()
+        );
+        Err(Error::file(path, message))
     }
 }
 
