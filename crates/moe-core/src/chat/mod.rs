@@ -2,13 +2,15 @@
 
 mod answer;
 mod clock;
-mod json;
+mod python;
 mod source;
 mod tokens;
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Serde, Value};
-use minijinja::{Environment, ErrorKind, UndefinedBehavior, context};
+use minijinja::{Environment, UndefinedBehavior, context};
 use serde::{Deserialize, Serialize};
 
 pub use answer::Conversation;
@@ -48,8 +50,8 @@ pub struct SpecialTokens {
 }
 
 /// A model's own Jinja template, rendered as Hugging Face's `apply_chat_template` does: blocks
-/// take their line's white space with them, Python's string methods exist, and so do
-/// `raise_exception` and `strftime_now` (in UTC).
+/// take their line's white space with them, Python's methods exist, and so do
+/// `raise_exception` and `strftime_now` (in UTC). What of Python is lacking is refused.
 #[derive(Clone, Debug)]
 pub struct ChatTemplate {
     environment: Environment<'static>,
@@ -74,13 +76,8 @@ impl ChatTemplate {
             .expect("the default delimiters do not clash");
         environment.set_syntax(syntax);
         environment.set_undefined_behavior(UndefinedBehavior::Lenient);
-        environment
-            .set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
-        environment.add_function("raise_exception", |message: String| {
-            Err::<Value, _>(minijinja::Error::new(ErrorKind::InvalidOperation, message))
-        });
+        python::install(&mut environment);
         environment.add_function("strftime_now", |format: String| clock::format_now(&format));
-        environment.add_filter("tojson", json::to_json);
         environment
             .add_template_owned(NAME, source::readable(source))
             .map_err(|error| Error::ChatTemplate(format!("{error:#}")))?;
@@ -95,18 +92,27 @@ impl ChatTemplate {
     ///
     /// # Errors
     ///
-    /// The template refuses the conversation (an unknown role, turns out of order).
+    /// The template refuses the conversation (an unknown role, turns out of order), or takes something of Python that is lacking.
     pub fn render(&self, messages: &[Message], add_generation_prompt: bool) -> Result<String> {
         let template = (self.environment.get_template(NAME)).expect("added when it was made");
-        template
-            .render(context! {
-                messages => Value::from(Serde(messages)),
-                add_generation_prompt,
-                bos_token => self.special.bos.as_deref().unwrap_or_default(),
-                eos_token => self.special.eos.as_deref().unwrap_or_default(),
-                pad_token => self.special.pad.as_deref().unwrap_or_default(),
-                unk_token => self.special.unk.as_deref().unwrap_or_default(),
-            })
+        let SpecialTokens { bos, eos, pad, unk } = &self.special;
+        // A token that the tokenizer lacks is not defined there, and tools and documents are `None`, as transformers has it.
+        let token = |token: &Option<String>| token.as_deref().map_or(Value::UNDEFINED, Value::from);
+        let context = context! {
+            messages => Value::from(Serde(messages)),
+            tools => (),
+            documents => (),
+            add_generation_prompt,
+            bos_token => token(bos),
+            eos_token => token(eos),
+            pad_token => token(pad),
+            unk_token => token(unk),
+        };
+        // Templates are programs of strangers: where the engine itself fails on one, that is an error of the template.
+        let rendered = catch_unwind(AssertUnwindSafe(|| template.render(context)));
+        let failed = |_| Error::ChatTemplate("the engine cannot render it".into());
+        rendered
+            .map_err(failed)?
             .map_err(|error| Error::ChatTemplate(error.to_string()))
     }
 }

@@ -181,3 +181,74 @@ fn ids(file: &Path) -> Result<Vec<NamedToken>> {
     };
     tokens.map(token).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    /// What is named where these files are.
+    fn read(files: &[(&str, &str)]) -> Result<Named> {
+        let dir = tempfile::tempdir().unwrap();
+        for (name, text) in files {
+            fs::write(dir.path().join(name), text).unwrap();
+        }
+        Named::read(dir.path())
+    }
+
+    /// `content`, id and whether it is special, of all.
+    fn tokens(named: &Named) -> Vec<(&str, Option<u32>, bool)> {
+        let tokens = named.tokens().iter();
+        tokens
+            .map(|token| (token.content.as_str(), token.id, token.special))
+            .collect()
+    }
+
+    #[test]
+    fn a_token_that_is_named_by_any_key_is_special() {
+        let config = r#"{"bos_token": "<s>", "eos_token": {"content": "</s>", "lstrip": true}, "unk_token": null, "pad_token": "",
+            "additional_special_tokens": ["<a>", {"content": "<b>"}], "extra_special_tokens": {"image_token": "<i>"}, "model_max_length": 5}"#;
+        let named = read(&[("tokenizer_config.json", config)]).unwrap();
+        let special = |content| (content, None, true);
+        assert_eq!(tokens(&named), ["<s>", "</s>", "<a>", "<b>", "<i>"].map(special));
+        assert_eq!(named.tokens()[1].matching.lstrip, Some(true));
+        let content = |key| named.get(key).map(|token| token.map(|token| token.content.as_str()));
+        assert_eq!(content("eos_token"), Some(Some("</s>")));
+        assert_eq!(content("unk_token"), Some(None), "it says that there is none");
+        assert_eq!(content("cls_token"), None, "it says nothing");
+        let list = r#"{"extra_special_tokens": ["<v5>"]}"#;
+        let named = read(&[("tokenizer_config.json", list)]).unwrap();
+        assert_eq!(tokens(&named), [special("<v5>")]);
+    }
+
+    #[test]
+    fn listed_tokens_come_in_the_order_of_their_ids_and_older_files_are_read_without_such_a_list() {
+        let list = r#"{"eos_token": "</s>", "added_tokens_decoder": {"10": {"content": "<j>", "special": true}, "9": {"content": "<i>"}}}"#;
+        let map = ("special_tokens_map.json", r#"{"eos_token": "<old>", "bos_token": "<s>"}"#);
+        let ids = ("added_tokens.json", r#"{"<k>": 7}"#);
+        let named = read(&[("tokenizer_config.json", list), map, ids]).unwrap();
+        let expected = [("<i>", Some(9), false), ("<j>", Some(10), true), ("</s>", None, true)];
+        assert_eq!(tokens(&named), expected);
+        let named = read(&[("tokenizer_config.json", r#"{"eos_token": "</s>"}"#), map, ids]).unwrap();
+        let expected = [("<k>", Some(7), false), ("<s>", None, true), ("</s>", None, true)];
+        assert_eq!(tokens(&named), expected, "what the first file says of a key holds");
+    }
+
+    #[test]
+    fn what_is_no_token_is_refused_by_file_and_key() {
+        for (text, place) in [
+            (r#"{"eos_token": 5}"#, "tokenizer_config.json: `eos_token`"),
+            (r#"{"extra_special_tokens": "<a>"}"#, "`extra_special_tokens`"),
+            (r#"{"extra_special_tokens": {"x": 5}}"#, "`extra_special_tokens.x`"),
+            (r#"{"added_tokens_decoder": []}"#, "`added_tokens_decoder`"),
+            (r#"{"added_tokens_decoder": {"x": "<a>"}}"#, "`added_tokens_decoder.x`"),
+            ("[]", "expected a JSON object"),
+        ] {
+            let message = read(&[("tokenizer_config.json", text)]).unwrap_err().to_string();
+            assert!(message.contains(place), "{message}");
+        }
+        let message = read(&[("added_tokens.json", r#"{"<k>": -1}"#)]).unwrap_err().to_string();
+        assert!(message.contains("added_tokens.json: `<k>`"), "{message}");
+    }
+}

@@ -92,3 +92,17 @@ impl Checkpoint {
             .transpose()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::AnswerEnds;
+
+    #[test]
+    fn each_end_is_there_once_and_the_first_is_the_one_that_is_written() {
+        let ends = AnswerEnds::new([2, 5, 2, 1]);
+        assert_eq!(ends.all(), [2, 5, 1]);
+        assert_eq!(ends.first().unwrap(), 2);
+        let message = AnswerEnds::default().first().unwrap_err().to_string();
+        assert!(message.contains("eos_token"), "{message}");
+    }
+}

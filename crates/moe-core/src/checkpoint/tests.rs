@@ -270,3 +270,146 @@ fn what_is_not_a_checkpoint_says_what_one_would_be() {
     fs::write(dir.path().join("pytorch_model.bin"), "").unwrap();
     assert!(message(dir.path()).contains("save the model as safetensors"));
 }
+
+const POINTER: &str = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n";
+
+#[test]
+fn pointers_of_git_lfs_are_refused_where_they_would_be_read_and_nowhere_else() {
+    let (dir, shapes) = folder(true);
+    for unread in ["pytorch_model.bin", "picture.png", "model.onnx"] {
+        fs::write(dir.path().join(unread), POINTER).unwrap();
+    }
+    let checkpoint = open(dir.path(), &shapes).unwrap();
+    for read in [
+        "config.json",
+        "model.safetensors",
+        "tokenizer_config.json",
+        "generation_config.json",
+    ] {
+        let path = dir.path().join(read);
+        let before = fs::read(&path).ok();
+        fs::write(&path, POINTER).unwrap();
+        let message = Checkpoint::open(dir.path()).unwrap_err().to_string();
+        assert!(
+            message.contains(read) && message.contains("git lfs pull"),
+            "{message}"
+        );
+        match before {
+            Some(bytes) => fs::write(path, bytes).unwrap(),
+            None => fs::remove_file(path).unwrap(),
+        }
+    }
+    // The weights are read without the tokenizer.
+    fs::write(dir.path().join("tokenizer.json"), POINTER).unwrap();
+    drop(checkpoint);
+    let checkpoint = Checkpoint::open(dir.path()).unwrap();
+    let message = checkpoint.tokenizer().unwrap_err().to_string();
+    assert!(message.contains("tokenizer.json") && message.contains("git lfs pull"), "{message}");
+}
+
+#[test]
+fn a_head_that_is_stored_beside_a_tied_embedding_is_the_models_where_it_differs() {
+    let (dir, mut shapes) = folder(true);
+    shapes.push(("lm_head.weight".into(), vec![5, 4]));
+    // Every tensor begins with one half: the head is the embedding once more.
+    assert!(open(dir.path(), &shapes).unwrap().config().tie_word_embeddings);
+    let path = dir.path().join("model.safetensors");
+    let mut bytes = fs::read(&path).unwrap();
+    let file = SafetensorsFile::open(&path).unwrap();
+    let start = file.tensor("lm_head.weight").unwrap().bytes.start as usize;
+    bytes[start..start + 4].copy_from_slice(&0.25f32.to_le_bytes());
+    fs::write(&path, bytes).unwrap();
+    let checkpoint = Checkpoint::open(dir.path()).unwrap();
+    assert!(!checkpoint.config().tie_word_embeddings);
+    assert_eq!(checkpoint.read_f32("lm_head.weight").unwrap()[0], 0.25);
+}
+
+#[test]
+fn the_ids_of_a_generation_config_are_read_and_checked_against_the_vocabulary() {
+    let (dir, shapes) = folder(true);
+    let path = dir.path().join("generation_config.json");
+    fs::write(&path, r#"{"bos_token_id": 0, "eos_token_id": 3, "pad_token_id": 4}"#).unwrap();
+    let checkpoint = open(dir.path(), &shapes).unwrap();
+    let config = checkpoint.config();
+    assert_eq!((config.bos_token_id, config.pad_token_id), (Some(0), Some(4)));
+    assert_eq!(config.eos_token_ids, [1, 3]);
+    for key in ["bos_token_id", "eos_token_id", "pad_token_id"] {
+        fs::write(&path, json!({key: 5}).to_string()).unwrap();
+        let message = refused(dir.path(), &shapes);
+        assert!(message.contains(&format!("generation_config.json: `{key}`")), "{message}");
+    }
+}
+
+/// A folder whose tokenizer has `tokens`, the last of them added and not special; the embedding has 5 rows.
+fn with_tokenizer(tokens: &[&str], config: Value) -> (tempfile::TempDir, Checkpoint) {
+    let (dir, shapes) = folder(true);
+    let last = tokens.len() - 1;
+    let vocabulary: serde_json::Map<_, _> = (tokens[..last].iter().enumerate())
+        .map(|(id, token)| ((*token).into(), id.into()))
+        .collect();
+    let json = json!({
+        "version": "1.0",
+        "added_tokens": [{"id": last, "content": tokens[last], "special": false, "single_word": false,
+            "lstrip": false, "rstrip": false, "normalized": false}],
+        "model": {"type": "BPE", "vocab": vocabulary, "merges": []},
+    });
+    fs::write(dir.path().join("tokenizer.json"), json.to_string()).unwrap();
+    fs::write(dir.path().join("tokenizer_config.json"), config.to_string()).unwrap();
+    let checkpoint = open(dir.path(), &shapes).unwrap();
+    (dir, checkpoint)
+}
+
+#[test]
+fn a_control_token_that_the_tokenizer_calls_plain_is_special_and_ends_answers() {
+    let template = "{% for m in messages %}{{ m.content }}<z>{% endfor %}";
+    for config in [
+        json!({"added_tokens_decoder": {"3": {"content": "<z>", "special": true}}}),
+        json!({"additional_special_tokens": ["<z>"]}),
+        json!({"extra_special_tokens": {"end": "<z>"}}),
+        json!({"eos_token": "<z>"}),
+    ] {
+        let mut config = config;
+        config["chat_template"] = template.into();
+        let (_dir, checkpoint) = with_tokenizer(&["<", "z", ">", "<z>"], config);
+        let tokenizer = checkpoint.tokenizer().unwrap();
+        assert!(tokenizer.is_special(3));
+        assert_eq!(tokenizer.encode_text("<z>", false).unwrap(), [0, 1, 2]);
+        let chat = checkpoint.chat(&tokenizer).unwrap().unwrap();
+        assert_eq!(chat.end_of_answer(&tokenizer).unwrap(), Some(3));
+        let ends = checkpoint.answer_ends(&tokenizer, Some(&chat)).unwrap();
+        assert_eq!(ends.all(), [3, 1]);
+    }
+}
+
+#[test]
+fn named_tokens_are_added_while_the_embedding_has_rows_for_them() {
+    let tokens = ["a", "b", "<z>"];
+    let (_dir, checkpoint) = with_tokenizer(&tokens, json!({"pad_token": "<p>", "eos_token": "<e>"}));
+    let tokenizer = checkpoint.tokenizer().unwrap();
+    let ids = ["<e>", "<p>"].map(|token| tokenizer.token_id(token));
+    assert_eq!(ids, [Some(3), Some(4)]);
+    assert_eq!(checkpoint.answer_ends(&tokenizer, None).unwrap().first().unwrap(), 3);
+    assert_eq!(checkpoint.special_tokens(&tokenizer).pad.as_deref(), Some("<p>"));
+    let three = json!({"pad_token": "<p>", "eos_token": "<e>", "unk_token": "<u>"});
+    let (_dir, checkpoint) = with_tokenizer(&tokens, three);
+    let message = checkpoint.tokenizer().unwrap_err().to_string();
+    for part in ["tokenizer_config.json: `unk_token`", "\"<u>\"", "id 5", "5 rows"] {
+        assert!(message.contains(part), "{message}");
+    }
+}
+
+#[test]
+fn tokens_beyond_the_embedding_are_refused_by_their_spelling() {
+    let tokens = ["a", "b", "c", "d", "e", "<z>"];
+    let (_dir, checkpoint) = with_tokenizer(&tokens, json!({}));
+    let message = checkpoint.tokenizer().unwrap_err().to_string();
+    assert!(message.contains("\"<z>\" has the id 5") && message.contains("5 rows"), "{message}");
+}
+
+#[test]
+fn an_end_of_text_that_is_not_in_the_vocabulary_is_said_to_be_so() {
+    let (dir, checkpoint) = with_tokenizer(&["a", "<z>"], json!({"eos_token": "<e>"}));
+    let other = crate::tokenizer::Tokenizer::from_file(&dir.path().join("tokenizer.json")).unwrap();
+    let message = checkpoint.answer_ends(&other, None).unwrap_err().to_string();
+    assert!(message.contains("`eos_token`") && message.contains("not in the vocabulary"), "{message}");
+}
