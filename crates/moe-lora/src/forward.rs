@@ -368,7 +368,10 @@ mod tests {
             )
             .unwrap()
         };
-        assert_eq!(run(&fresh), generate(&base, &[vec![1, 5]], 6, &greedy, &[]).unwrap());
+        assert_eq!(
+            run(&fresh),
+            generate(&base, &[vec![1, 5]], 6, &greedy, &[]).unwrap()
+        );
         assert_ne!(run(&fresh), run(&trained));
     }
 

@@ -37,7 +37,10 @@ impl ChatTemplate {
     pub fn encode_answer(&self, answer: &str, tokenizer: &Tokenizer) -> Result<Vec<u32>> {
         let messages = self.shortest(answer)?;
         let hidden = Hidden::new(&messages, tokenizer);
-        let (said, before) = hidden.messages.split_last().expect("it ends with an answer");
+        let (said, before) = hidden
+            .messages
+            .split_last()
+            .expect("it ends with an answer");
         let prompt = self.render(before, true)?;
         let whole = self.render(&hidden.messages, false)?;
         let after = self.after_answer().unwrap_or_default();
@@ -241,10 +244,17 @@ mod tests {
         expected.extend(tokenizer.encode("x y", false).unwrap());
         assert_eq!(whole.tokens[..expected.len()], expected);
         expected.push(101);
-        assert_eq!(whole.answers[0].end, expected.len(), "the end is learnt, the line end after it is not");
+        assert_eq!(
+            whole.answers[0].end,
+            expected.len(),
+            "the end is learnt, the line end after it is not"
+        );
         assert_eq!(whole.tokens[whole.answers[1].end - 1], 101);
         let written = template.encode_answer("x y", &tokenizer).unwrap();
-        assert_eq!(whole.tokens[whole.answers[0].clone()], [&written[..], &[101]].concat());
+        assert_eq!(
+            whole.tokens[whole.answers[0].clone()],
+            [&written[..], &[101]].concat()
+        );
     }
 
     #[test]
@@ -257,11 +267,14 @@ mod tests {
             let end = strict.end_of_answer(&tokenizer).unwrap();
             assert_eq!(end, free.end_of_answer(&tokenizer).unwrap());
             assert_eq!(end, Some(101));
-            let answer = |template: &ChatTemplate| template.encode_answer("x y", &tokenizer).unwrap();
+            let answer =
+                |template: &ChatTemplate| template.encode_answer("x y", &tokenizer).unwrap();
             assert_eq!(answer(&strict), answer(&free));
             let mut messages = messages();
             messages.insert(0, Message::new("system", "be"));
-            let whole = |template: &ChatTemplate| template.encode_conversation(&messages, &tokenizer).unwrap();
+            let whole = |template: &ChatTemplate| {
+                template.encode_conversation(&messages, &tokenizer).unwrap()
+            };
             assert_eq!(whole(&strict), whole(&free));
             assert_eq!(whole(&strict).unwrap().answers.len(), 2);
             // Without one it still refuses, in its own words.
@@ -270,7 +283,10 @@ mod tests {
         }
         // One that refuses everything says why.
         let never = template("{{ raise_exception('never') }}");
-        let refused = never.encode_answer("x", &tokenizer).unwrap_err().to_string();
+        let refused = never
+            .encode_answer("x", &tokenizer)
+            .unwrap_err()
+            .to_string();
         assert!(refused.contains("never"), "{refused}");
     }
 

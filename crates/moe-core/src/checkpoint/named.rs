@@ -98,15 +98,16 @@ fn object(path: &Path) -> Result<Option<Map<String, Value>>> {
 fn token(value: &Value, file: &Path, key: &str) -> Result<Option<NamedToken>> {
     let content = match value {
         Value::Null => return Ok(None),
-        Value::String(text) => text,
+        Value::String(text) => text.as_str(),
         value => value["content"].as_str().ok_or_else(|| {
-            let message = format!("expected a token: its text, or an object with `content`; found {value}");
+            let message =
+                format!("expected a token: its text, or an object with `content`; found {value}");
             Error::config(file, key, message)
         })?,
     };
     let flag = |name: &str| value[name].as_bool();
     Ok((!content.is_empty()).then(|| NamedToken {
-        content: content.clone(),
+        content: content.to_owned(),
         id: None,
         special: true,
         matching: Matching {
@@ -211,11 +212,22 @@ mod tests {
             "additional_special_tokens": ["<a>", {"content": "<b>"}], "extra_special_tokens": {"image_token": "<i>"}, "model_max_length": 5}"#;
         let named = read(&[("tokenizer_config.json", config)]).unwrap();
         let special = |content| (content, None, true);
-        assert_eq!(tokens(&named), ["<s>", "</s>", "<a>", "<b>", "<i>"].map(special));
+        assert_eq!(
+            tokens(&named),
+            ["<s>", "</s>", "<a>", "<b>", "<i>"].map(special)
+        );
         assert_eq!(named.tokens()[1].matching.lstrip, Some(true));
-        let content = |key| named.get(key).map(|token| token.map(|token| token.content.as_str()));
+        let content = |key| {
+            named
+                .get(key)
+                .map(|token| token.map(|token| token.content.as_str()))
+        };
         assert_eq!(content("eos_token"), Some(Some("</s>")));
-        assert_eq!(content("unk_token"), Some(None), "it says that there is none");
+        assert_eq!(
+            content("unk_token"),
+            Some(None),
+            "it says that there is none"
+        );
         assert_eq!(content("cls_token"), None, "it says nothing");
         let list = r#"{"extra_special_tokens": ["<v5>"]}"#;
         let named = read(&[("tokenizer_config.json", list)]).unwrap();
@@ -225,30 +237,63 @@ mod tests {
     #[test]
     fn listed_tokens_come_in_the_order_of_their_ids_and_older_files_are_read_without_such_a_list() {
         let list = r#"{"eos_token": "</s>", "added_tokens_decoder": {"10": {"content": "<j>", "special": true}, "9": {"content": "<i>"}}}"#;
-        let map = ("special_tokens_map.json", r#"{"eos_token": "<old>", "bos_token": "<s>"}"#);
+        let map = (
+            "special_tokens_map.json",
+            r#"{"eos_token": "<old>", "bos_token": "<s>"}"#,
+        );
         let ids = ("added_tokens.json", r#"{"<k>": 7}"#);
         let named = read(&[("tokenizer_config.json", list), map, ids]).unwrap();
-        let expected = [("<i>", Some(9), false), ("<j>", Some(10), true), ("</s>", None, true)];
+        let expected = [
+            ("<i>", Some(9), false),
+            ("<j>", Some(10), true),
+            ("</s>", None, true),
+        ];
         assert_eq!(tokens(&named), expected);
-        let named = read(&[("tokenizer_config.json", r#"{"eos_token": "</s>"}"#), map, ids]).unwrap();
-        let expected = [("<k>", Some(7), false), ("<s>", None, true), ("</s>", None, true)];
-        assert_eq!(tokens(&named), expected, "what the first file says of a key holds");
+        let named = read(&[
+            ("tokenizer_config.json", r#"{"eos_token": "</s>"}"#),
+            map,
+            ids,
+        ])
+        .unwrap();
+        let expected = [
+            ("<k>", Some(7), false),
+            ("<s>", None, true),
+            ("</s>", None, true),
+        ];
+        assert_eq!(
+            tokens(&named),
+            expected,
+            "what the first file says of a key holds"
+        );
     }
 
     #[test]
     fn what_is_no_token_is_refused_by_file_and_key() {
         for (text, place) in [
             (r#"{"eos_token": 5}"#, "tokenizer_config.json: `eos_token`"),
-            (r#"{"extra_special_tokens": "<a>"}"#, "`extra_special_tokens`"),
-            (r#"{"extra_special_tokens": {"x": 5}}"#, "`extra_special_tokens.x`"),
+            (
+                r#"{"extra_special_tokens": "<a>"}"#,
+                "`extra_special_tokens`",
+            ),
+            (
+                r#"{"extra_special_tokens": {"x": 5}}"#,
+                "`extra_special_tokens.x`",
+            ),
             (r#"{"added_tokens_decoder": []}"#, "`added_tokens_decoder`"),
-            (r#"{"added_tokens_decoder": {"x": "<a>"}}"#, "`added_tokens_decoder.x`"),
+            (
+                r#"{"added_tokens_decoder": {"x": "<a>"}}"#,
+                "`added_tokens_decoder.x`",
+            ),
             ("[]", "expected a JSON object"),
         ] {
-            let message = read(&[("tokenizer_config.json", text)]).unwrap_err().to_string();
+            let message = read(&[("tokenizer_config.json", text)])
+                .unwrap_err()
+                .to_string();
             assert!(message.contains(place), "{message}");
         }
-        let message = read(&[("added_tokens.json", r#"{"<k>": -1}"#)]).unwrap_err().to_string();
+        let message = read(&[("added_tokens.json", r#"{"<k>": -1}"#)])
+            .unwrap_err()
+            .to_string();
         assert!(message.contains("added_tokens.json: `<k>`"), "{message}");
     }
 }

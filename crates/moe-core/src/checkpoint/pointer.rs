@@ -28,15 +28,26 @@ mod tests {
     fn a_pointer_is_refused_by_its_name_and_a_short_file_is_not() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("model.safetensors");
-        fs::write(&file, "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n").unwrap();
+        fs::write(
+            &file,
+            "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n",
+        )
+        .unwrap();
         let message = refuse(&file).unwrap_err().to_string();
-        assert!(message.contains("model.safetensors") && message.contains("git lfs pull"), "{message}");
+        assert!(
+            message.contains("model.safetensors") && message.contains("git lfs pull"),
+            "{message}"
+        );
         for text in ["", "version", "{}"] {
             fs::write(&file, text).unwrap();
             refuse(&file).unwrap();
         }
         // A long file that begins so is a text about pointers.
-        fs::write(&file, format!("version https://git-lfs{}", " ".repeat(2000))).unwrap();
+        fs::write(
+            &file,
+            format!("version https://git-lfs{}", " ".repeat(2000)),
+        )
+        .unwrap();
         refuse(&file).unwrap();
     }
 }

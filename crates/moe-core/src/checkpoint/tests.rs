@@ -304,7 +304,10 @@ fn pointers_of_git_lfs_are_refused_where_they_would_be_read_and_nowhere_else() {
     drop(checkpoint);
     let checkpoint = Checkpoint::open(dir.path()).unwrap();
     let message = checkpoint.tokenizer().unwrap_err().to_string();
-    assert!(message.contains("tokenizer.json") && message.contains("git lfs pull"), "{message}");
+    assert!(
+        message.contains("tokenizer.json") && message.contains("git lfs pull"),
+        "{message}"
+    );
 }
 
 #[test]
@@ -312,7 +315,12 @@ fn a_head_that_is_stored_beside_a_tied_embedding_is_the_models_where_it_differs(
     let (dir, mut shapes) = folder(true);
     shapes.push(("lm_head.weight".into(), vec![5, 4]));
     // Every tensor begins with one half: the head is the embedding once more.
-    assert!(open(dir.path(), &shapes).unwrap().config().tie_word_embeddings);
+    assert!(
+        open(dir.path(), &shapes)
+            .unwrap()
+            .config()
+            .tie_word_embeddings
+    );
     let path = dir.path().join("model.safetensors");
     let mut bytes = fs::read(&path).unwrap();
     let file = SafetensorsFile::open(&path).unwrap();
@@ -328,15 +336,25 @@ fn a_head_that_is_stored_beside_a_tied_embedding_is_the_models_where_it_differs(
 fn the_ids_of_a_generation_config_are_read_and_checked_against_the_vocabulary() {
     let (dir, shapes) = folder(true);
     let path = dir.path().join("generation_config.json");
-    fs::write(&path, r#"{"bos_token_id": 0, "eos_token_id": 3, "pad_token_id": 4}"#).unwrap();
+    fs::write(
+        &path,
+        r#"{"bos_token_id": 0, "eos_token_id": 3, "pad_token_id": 4}"#,
+    )
+    .unwrap();
     let checkpoint = open(dir.path(), &shapes).unwrap();
     let config = checkpoint.config();
-    assert_eq!((config.bos_token_id, config.pad_token_id), (Some(0), Some(4)));
+    assert_eq!(
+        (config.bos_token_id, config.pad_token_id),
+        (Some(0), Some(4))
+    );
     assert_eq!(config.eos_token_ids, [1, 3]);
     for key in ["bos_token_id", "eos_token_id", "pad_token_id"] {
         fs::write(&path, json!({key: 5}).to_string()).unwrap();
         let message = refused(dir.path(), &shapes);
-        assert!(message.contains(&format!("generation_config.json: `{key}`")), "{message}");
+        assert!(
+            message.contains(&format!("generation_config.json: `{key}`")),
+            "{message}"
+        );
     }
 }
 
@@ -384,16 +402,32 @@ fn a_control_token_that_the_tokenizer_calls_plain_is_special_and_ends_answers() 
 #[test]
 fn named_tokens_are_added_while_the_embedding_has_rows_for_them() {
     let tokens = ["a", "b", "<z>"];
-    let (_dir, checkpoint) = with_tokenizer(&tokens, json!({"pad_token": "<p>", "eos_token": "<e>"}));
+    let (_dir, checkpoint) =
+        with_tokenizer(&tokens, json!({"pad_token": "<p>", "eos_token": "<e>"}));
     let tokenizer = checkpoint.tokenizer().unwrap();
     let ids = ["<e>", "<p>"].map(|token| tokenizer.token_id(token));
     assert_eq!(ids, [Some(3), Some(4)]);
-    assert_eq!(checkpoint.answer_ends(&tokenizer, None).unwrap().first().unwrap(), 3);
-    assert_eq!(checkpoint.special_tokens(&tokenizer).pad.as_deref(), Some("<p>"));
+    assert_eq!(
+        checkpoint
+            .answer_ends(&tokenizer, None)
+            .unwrap()
+            .first()
+            .unwrap(),
+        3
+    );
+    assert_eq!(
+        checkpoint.special_tokens(&tokenizer).pad.as_deref(),
+        Some("<p>")
+    );
     let three = json!({"pad_token": "<p>", "eos_token": "<e>", "unk_token": "<u>"});
     let (_dir, checkpoint) = with_tokenizer(&tokens, three);
     let message = checkpoint.tokenizer().unwrap_err().to_string();
-    for part in ["tokenizer_config.json: `unk_token`", "\"<u>\"", "id 5", "5 rows"] {
+    for part in [
+        "tokenizer_config.json: `unk_token`",
+        "\"<u>\"",
+        "id 5",
+        "5 rows",
+    ] {
         assert!(message.contains(part), "{message}");
     }
 }
@@ -403,13 +437,22 @@ fn tokens_beyond_the_embedding_are_refused_by_their_spelling() {
     let tokens = ["a", "b", "c", "d", "e", "<z>"];
     let (_dir, checkpoint) = with_tokenizer(&tokens, json!({}));
     let message = checkpoint.tokenizer().unwrap_err().to_string();
-    assert!(message.contains("\"<z>\" has the id 5") && message.contains("5 rows"), "{message}");
+    assert!(
+        message.contains("\"<z>\" has the id 5") && message.contains("5 rows"),
+        "{message}"
+    );
 }
 
 #[test]
 fn an_end_of_text_that_is_not_in_the_vocabulary_is_said_to_be_so() {
     let (dir, checkpoint) = with_tokenizer(&["a", "<z>"], json!({"eos_token": "<e>"}));
     let other = crate::tokenizer::Tokenizer::from_file(&dir.path().join("tokenizer.json")).unwrap();
-    let message = checkpoint.answer_ends(&other, None).unwrap_err().to_string();
-    assert!(message.contains("`eos_token`") && message.contains("not in the vocabulary"), "{message}");
+    let message = checkpoint
+        .answer_ends(&other, None)
+        .unwrap_err()
+        .to_string();
+    assert!(
+        message.contains("`eos_token`") && message.contains("not in the vocabulary"),
+        "{message}"
+    );
 }

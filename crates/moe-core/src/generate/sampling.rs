@@ -266,21 +266,45 @@ mod tests {
         let greedy = Sampling::greedy;
         greedy().check().unwrap();
         for temperature in [f64::NAN, f64::INFINITY, -1.0, -0.5e-50, 1e-50, 1e39] {
-            let message = Sampling { temperature, ..greedy() }.check().unwrap_err().to_string();
+            let message = Sampling {
+                temperature,
+                ..greedy()
+            }
+            .check()
+            .unwrap_err()
+            .to_string();
             assert!(message.contains("`temperature`"), "{message}");
         }
         for penalty in [f64::NAN, f64::INFINITY, 0.0, -1.0, 1e-50, 1e-39, 1e39] {
-            let sampling = Sampling { repetition_penalty: Some(penalty), ..greedy() };
+            let sampling = Sampling {
+                repetition_penalty: Some(penalty),
+                ..greedy()
+            };
             let message = sampling.check().unwrap_err().to_string();
             assert!(message.contains("`repetition_penalty`"), "{message}");
         }
         for share in [f64::NAN, 0.0, -0.1, 1.1] {
-            let message = Sampling { top_p: Some(share), ..greedy() }.check().unwrap_err();
+            let message = Sampling {
+                top_p: Some(share),
+                ..greedy()
+            }
+            .check()
+            .unwrap_err();
             assert!(message.to_string().contains("`top_p`"), "{message}");
-            let message = Sampling { min_p: Some(share), ..greedy() }.check().unwrap_err();
+            let message = Sampling {
+                min_p: Some(share),
+                ..greedy()
+            }
+            .check()
+            .unwrap_err();
             assert!(message.to_string().contains("`min_p`"), "{message}");
         }
-        let message = Sampling { top_k: Some(0), ..greedy() }.check().unwrap_err();
+        let message = Sampling {
+            top_k: Some(0),
+            ..greedy()
+        }
+        .check()
+        .unwrap_err();
         assert!(message.to_string().contains("`top_k`"), "{message}");
     }
 
@@ -297,7 +321,11 @@ mod tests {
                     ..Sampling::greedy()
                 };
                 sampling.check().unwrap();
-                let history: &[u32] = if penalty.is_some() { &[0, 1, 2, 3] } else { &[] };
+                let history: &[u32] = if penalty.is_some() {
+                    &[0, 1, 2, 3]
+                } else {
+                    &[]
+                };
                 let mut logits = LOGITS.to_vec();
                 if let Some(penalty) = penalty {
                     penalise_repetition(&mut logits, history, penalty);
@@ -306,11 +334,17 @@ mod tests {
                     sampling.filter(&mut logits);
                 }
                 let probabilities = softmax(&logits);
-                assert!((probabilities.iter().sum::<f32>() - 1.0).abs() < 1e-5, "{sampling:?}: {probabilities:?}");
+                assert!(
+                    (probabilities.iter().sum::<f32>() - 1.0).abs() < 1e-5,
+                    "{sampling:?}: {probabilities:?}"
+                );
                 let chosen = sampling.choose(LOGITS.to_vec(), history, &mut rng);
                 assert!(probabilities[chosen as usize] > 0.0, "{sampling:?}");
                 if temperature < 1e-5 && penalty.is_none() {
-                    assert_eq!(chosen, 1, "next to no temperature is the argmax: {sampling:?}");
+                    assert_eq!(
+                        chosen, 1,
+                        "next to no temperature is the argmax: {sampling:?}"
+                    );
                 }
             }
         }

@@ -146,7 +146,10 @@ mod tests {
             assert_eq!(after.decode(&[0, 2], true).unwrap(), "a");
         }
         let after = before.with(&[named("<s>", None, true)]).unwrap();
-        assert!(after.is_special(5), "a token of the vocabulary that no list names");
+        assert!(
+            after.is_special(5),
+            "a token of the vocabulary that no list names"
+        );
         assert_eq!(after.encode("<s>", false).unwrap(), [5]);
         assert_eq!(after.vocab_size(), 7);
     }
@@ -155,7 +158,10 @@ mod tests {
     fn what_changes_nothing_leaves_the_hash_as_it_is() {
         let before = tokenizer();
         let hash = before.hash().unwrap();
-        let same = before.clone().with(&[named("<z>", Some(2), false)]).unwrap();
+        let same = before
+            .clone()
+            .with(&[named("<z>", Some(2), false)])
+            .unwrap();
         assert_eq!(same.hash().unwrap(), hash);
         let other = before.with(&[named("<z>", None, true)]).unwrap();
         assert_ne!(other.hash().unwrap(), hash);
@@ -170,7 +176,10 @@ mod tests {
         assert!(after.is_special(8) && !after.is_special(7));
         for token in [named("<p>", Some(9), false), named("a", Some(3), false)] {
             let message = tokenizer().with(&[token]).unwrap_err().to_string();
-            assert!(message.contains("tokenizer_config.json: `some_key`"), "{message}");
+            assert!(
+                message.contains("tokenizer_config.json: `some_key`"),
+                "{message}"
+            );
         }
     }
 

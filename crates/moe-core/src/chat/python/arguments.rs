@@ -62,7 +62,9 @@ impl<'a> Arguments<'a> {
     fn wrong(&self, place: usize, expected: &str) -> Error {
         let name = self.names[place].trim_start_matches('/');
         let function = self.function;
-        refuse(format!("{function}: the argument {name} must be {expected}"))
+        refuse(format!(
+            "{function}: the argument {name} must be {expected}"
+        ))
     }
 
     /// What was given, `None` of Python's included.

@@ -20,7 +20,11 @@ pub(super) fn call_dict(mapping: &Value, method: &str, given: &[Value]) -> Resul
     match method {
         "keys" => view(pairs().map(|(key, _)| key).collect()),
         "values" => view(pairs().map(|(_, value)| value).collect()),
-        "items" => view(pairs().map(|(key, value)| Tuple::from([key, value]).into()).collect()),
+        "items" => view(
+            pairs()
+                .map(|(key, value)| Tuple::from([key, value]).into())
+                .collect(),
+        ),
         "copy" => {
             Arguments::read(method, given, &[], 0)?;
             Ok(Value::from_pairs(pairs()))
@@ -39,11 +43,18 @@ pub(super) fn call_dict(mapping: &Value, method: &str, given: &[Value]) -> Resul
 
 /// Calls `sequence.method(given)`, of a list or a tuple.
 pub(super) fn call_list(sequence: &Value, method: &str, given: &[Value]) -> Result<Value, Error> {
-    let items = || sequence.try_iter()?.checked().collect::<Result<Vec<_>, _>>();
+    let items = || {
+        sequence
+            .try_iter()?
+            .checked()
+            .collect::<Result<Vec<_>, _>>()
+    };
     match method {
         "count" => {
             let arguments = Arguments::read(method, given, &["/value"], 1)?;
-            let same = items()?.into_iter().filter(|it| Some(it) == arguments.get(0));
+            let same = items()?
+                .into_iter()
+                .filter(|it| Some(it) == arguments.get(0));
             Ok(Value::from(same.count()))
         }
         "index" => {
@@ -56,7 +67,8 @@ pub(super) fn call_list(sequence: &Value, method: &str, given: &[Value]) -> Resu
             };
             let start = arguments.whole(1)?.map_or(0, place);
             let stop = arguments.whole(2)?.map_or(items.len(), place);
-            let mut range = (start..stop.min(items.len())).filter(|it| Some(&items[*it]) == arguments.get(0));
+            let mut range =
+                (start..stop.min(items.len())).filter(|it| Some(&items[*it]) == arguments.get(0));
             let found = range.next().map(Value::from);
             found.ok_or_else(|| refuse("the value is not in the list"))
         }
@@ -72,5 +84,7 @@ pub(super) fn call_list(sequence: &Value, method: &str, given: &[Value]) -> Resu
 }
 
 fn unsafe_method(method: &str) -> Error {
-    refuse(format!("{method} would change a value, which templates must not"))
+    refuse(format!(
+        "{method} would change a value, which templates must not"
+    ))
 }

@@ -30,7 +30,9 @@ fn range(first: i64, stop: Option<i64>, step: Option<i64>) -> Result<Value, Erro
     let range = Range { start, stop, step };
     match range.count() {
         count if count <= MOST => Ok(Value::from_object(range)),
-        count => Err(refuse(format!("range: {count} elements are more than {MOST}"))),
+        count => Err(refuse(format!(
+            "range: {count} elements are more than {MOST}"
+        ))),
     }
 }
 
@@ -38,7 +40,13 @@ fn range(first: i64, stop: Option<i64>, step: Option<i64>) -> Result<Value, Erro
 fn dict(first: Option<Value>, named: Kwargs) -> Result<Value, Error> {
     let wrong = || refuse("dict takes a dict or pairs");
     let mut pairs: Vec<(Value, Value)> = Vec::new();
-    for item in first.iter().map(Value::try_iter).collect::<Result<Vec<_>, _>>()?.into_iter().flatten() {
+    for item in first
+        .iter()
+        .map(Value::try_iter)
+        .collect::<Result<Vec<_>, _>>()?
+        .into_iter()
+        .flatten()
+    {
         pairs.push(match first.as_ref().map(Type::of) {
             Some(Type::Dict) => {
                 let value = first.as_ref().ok_or_else(wrong)?.get_item(&item)?;

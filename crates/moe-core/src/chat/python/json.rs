@@ -87,7 +87,11 @@ impl Writer {
                     writer.write(item)
                 })?;
             }
-            other => return Err(refuse(format!("tojson: a value of the type {other:?} has no JSON"))),
+            other => {
+                return Err(refuse(format!(
+                    "tojson: a value of the type {other:?} has no JSON"
+                )));
+            }
         }
         Ok(())
     }
@@ -100,7 +104,9 @@ impl Writer {
         write: impl Fn(&mut Self, &T) -> Result<(), Error>,
     ) -> Result<(), Error> {
         if self.depth == DEEPEST {
-            return Err(refuse(format!("tojson: a value is nested deeper than {DEEPEST}")));
+            return Err(refuse(format!(
+                "tojson: a value is nested deeper than {DEEPEST}"
+            )));
         }
         self.out += open;
         self.depth += 1;
@@ -167,7 +173,11 @@ fn name(key: &Value) -> Result<String, Error> {
         Type::Bool => (if key.is_true() { "true" } else { "false" }).into(),
         Type::Float => number(key),
         Type::Int => key.to_string(),
-        other => return Err(refuse(format!("tojson: a key of the type {other:?} has no JSON"))),
+        other => {
+            return Err(refuse(format!(
+                "tojson: a key of the type {other:?} has no JSON"
+            )));
+        }
     })
 }
 

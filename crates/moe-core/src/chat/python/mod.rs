@@ -157,10 +157,17 @@ mod tests {
                 unused.retain(|part| Some(part) != reason);
             }
             if !right {
-                wrong.push(format!("{source}\n    expected {expected:?}\n    got      {got:?}"));
+                wrong.push(format!(
+                    "{source}\n    expected {expected:?}\n    got      {got:?}"
+                ));
             }
         }
-        assert!(wrong.is_empty(), "{} cases:\n{}", wrong.len(), wrong.join("\n"));
+        assert!(
+            wrong.is_empty(),
+            "{} cases:\n{}",
+            wrong.len(),
+            wrong.join("\n")
+        );
         assert!(unused.is_empty(), "refused no more: {unused:?}");
     }
 }

@@ -22,7 +22,9 @@ pub(super) fn slice(value: &Value, given: &[Value]) -> Result<Value, Error> {
         Type::Text => {
             let chars: Vec<char> = value.as_str().unwrap_or_default().chars().collect();
             let places = cut(chars.len());
-            Ok(Value::from(places.map(|place| chars[place]).collect::<String>()))
+            Ok(Value::from(
+                places.map(|place| chars[place]).collect::<String>(),
+            ))
         }
         kind @ (Type::List | Type::Tuple | Type::Range) => {
             let items: Vec<Value> = value.try_iter()?.checked().collect::<Result<_, _>>()?;
@@ -32,7 +34,9 @@ pub(super) fn slice(value: &Value, given: &[Value]) -> Result<Value, Error> {
                 _ => Value::from(items),
             })
         }
-        kind => Err(refuse(format!("a value of the type {kind:?} cannot be cut"))),
+        kind => Err(refuse(format!(
+            "a value of the type {kind:?} cannot be cut"
+        ))),
     }
 }
 
@@ -45,15 +49,33 @@ fn places(
 ) -> impl Iterator<Item = usize> {
     let length = i64::try_from(length).unwrap_or(i64::MAX);
     // Backwards one may stand before the first place, forwards behind the last.
-    let (least, most) = if step > 0 { (0, length) } else { (-1, length - 1) };
+    let (least, most) = if step > 0 {
+        (0, length)
+    } else {
+        (-1, length - 1)
+    };
     let place = |place: i64| {
-        let place = if place < 0 { place.saturating_add(length) } else { place };
+        let place = if place < 0 {
+            place.saturating_add(length)
+        } else {
+            place
+        };
         place.clamp(least, most)
     };
-    let (first, last) = if step > 0 { (least, most) } else { (most, least) };
+    let (first, last) = if step > 0 {
+        (least, most)
+    } else {
+        (most, least)
+    };
     let start = start.map_or(first, place);
     let stop = stop.map_or(last, place);
-    let inside = move |place: &i64| if step > 0 { *place < stop } else { *place > stop };
+    let inside = move |place: &i64| {
+        if step > 0 {
+            *place < stop
+        } else {
+            *place > stop
+        }
+    };
     let next = move |place: &i64| place.checked_add(step);
     std::iter::successors(Some(start), next)
         .take_while(inside)

@@ -142,9 +142,14 @@ impl Range {
     pub(super) fn count(&self) -> u64 {
         let (span, step) = match self.step > 0 {
             true => (self.stop.saturating_sub(self.start), self.step),
-            false => (self.start.saturating_sub(self.stop), self.step.saturating_neg()),
+            false => (
+                self.start.saturating_sub(self.stop),
+                self.step.saturating_neg(),
+            ),
         };
-        u64::try_from(span).unwrap_or(0).div_ceil(u64::try_from(step).unwrap_or(1))
+        u64::try_from(span)
+            .unwrap_or(0)
+            .div_ceil(u64::try_from(step).unwrap_or(1))
     }
 }
 
@@ -154,7 +159,9 @@ impl Object for Range {
     }
 
     fn get_value(self: &Arc<Self>, key: &Value) -> Option<Value> {
-        let place = key.as_i64().filter(|place| (0..self.count().cast_signed()).contains(place))?;
+        let place = key
+            .as_i64()
+            .filter(|place| (0..self.count().cast_signed()).contains(place))?;
         Some(Value::from(self.start + place * self.step))
     }
 

@@ -12,7 +12,9 @@ pub(super) fn readable(source: &str) -> String {
         let (before, tag) = rest.split_at(start + 2);
         out += before;
         let read = match end {
-            "#}" => tag.find(end).map(|end| (tag[..end].to_owned(), &tag[end..])),
+            "#}" => tag
+                .find(end)
+                .map(|end| (tag[..end].to_owned(), &tag[end..])),
             _ => expression::rewritten(tag, end),
         };
         // What has no end is for the engine to refuse.
@@ -43,14 +45,18 @@ pub(super) fn readable(source: &str) -> String {
 /// Where the next tag begins, and what ends it.
 fn next_tag(source: &str) -> Option<(usize, &'static str)> {
     let tags = [("{{", "}}"), ("{%", "%}"), ("{#", "#}")];
-    let places = tags.iter().filter_map(|(start, end)| Some((source.find(start)?, *end)));
+    let places = tags
+        .iter()
+        .filter_map(|(start, end)| Some((source.find(start)?, *end)));
     places.min_by_key(|(place, _)| *place)
 }
 
 /// Where the tag begins that ends what is not read at all.
 fn end_of_raw(source: &str) -> usize {
     let is_end = |place: &usize| {
-        let tag = source[place + 2..].trim_start_matches(['-', '+']).trim_start();
+        let tag = source[place + 2..]
+            .trim_start_matches(['-', '+'])
+            .trim_start();
         tag.starts_with("endraw")
     };
     let mut tags = source.match_indices("{%").map(|(place, _)| place);
@@ -91,7 +97,7 @@ mod tests {
         );
         assert_eq!(
             render("a\r{% if true %}\rb\r{% endif %}\r\n\rc{{ 'd\re' }}{{ '\\r' }}"),
-            "a\nb\n\nc" .to_owned() + "d\ne\r"
+            "a\nb\n\nc".to_owned() + "d\ne\r"
         );
     }
 }

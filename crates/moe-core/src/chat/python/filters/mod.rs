@@ -64,9 +64,12 @@ pub(super) fn install(environment: &mut Environment<'static>) {
         false => filters::first(value),
     });
     environment.add_filter("last", last);
-    environment.add_filter("map", |state: &mut State<'_, '_>, value: Value, given: Given| {
-        filters::map(state, value, given).map(Generator::of)
-    });
+    environment.add_filter(
+        "map",
+        |state: &mut State<'_, '_>, value: Value, given: Given| {
+            filters::map(state, value, given).map(Generator::of)
+        },
+    );
     generators(environment);
 }
 
@@ -88,22 +91,36 @@ fn generators(environment: &mut Environment<'static>) {
     type Text<'a> = std::borrow::Cow<'a, str>;
     environment.add_filter(
         "selectattr",
-        |state: &mut State<'_, '_>, value: Value, attribute: Text<'_>, test: Name<'_>, given: Given| {
+        |state: &mut State<'_, '_>,
+         value: Value,
+         attribute: Text<'_>,
+         test: Name<'_>,
+         given: Given| {
             filters::selectattr(state, value, attribute, test, given).map(Generator::of)
         },
     );
     environment.add_filter(
         "rejectattr",
-        |state: &mut State<'_, '_>, value: Value, attribute: Text<'_>, test: Name<'_>, given: Given| {
+        |state: &mut State<'_, '_>,
+         value: Value,
+         attribute: Text<'_>,
+         test: Name<'_>,
+         given: Given| {
             filters::rejectattr(state, value, attribute, test, given).map(Generator::of)
         },
     );
-    environment.add_filter("batch", |state: &State<'_, '_>, value: Value, count: usize, fill: Option<Value>| {
-        generator(&filters::batch(state, value, count, fill)?)
-    });
-    environment.add_filter("slice", |state: &State<'_, '_>, value: Value, count: usize, fill: Option<Value>| {
-        generator(&filters::slice(state, value, count, fill)?)
-    });
+    environment.add_filter(
+        "batch",
+        |state: &State<'_, '_>, value: Value, count: usize, fill: Option<Value>| {
+            generator(&filters::batch(state, value, count, fill)?)
+        },
+    );
+    environment.add_filter(
+        "slice",
+        |state: &State<'_, '_>, value: Value, count: usize, fill: Option<Value>| {
+            generator(&filters::slice(state, value, count, fill)?)
+        },
+    );
     environment.add_filter("reverse", |value: &Value| match value.as_str() {
         Some(_) => filters::reverse(value),
         None => generator(&filters::reverse(value)?),
@@ -130,7 +147,10 @@ fn length(value: &Value) -> Result<usize, Error> {
     match value.is_undefined() {
         true => Ok(0),
         false => value.len().ok_or_else(|| {
-            refuse(format!("a value of the type {:?} has no length", Type::of(value)))
+            refuse(format!(
+                "a value of the type {:?} has no length",
+                Type::of(value)
+            ))
         }),
     }
 }

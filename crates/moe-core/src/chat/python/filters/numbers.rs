@@ -12,7 +12,9 @@ pub(super) fn int(value: &Value, given: Given) -> Result<Value, Error> {
     let given = given.into_values();
     let arguments = Arguments::read("int", &given, &["default", "base"], 0)?;
     let base = arguments.whole(1)?.unwrap_or(10);
-    let base = u32::try_from(base).ok().filter(|base| (2..=36).contains(base));
+    let base = u32::try_from(base)
+        .ok()
+        .filter(|base| (2..=36).contains(base));
     let base = base.ok_or_else(|| refuse("int: the base must be from 2 to 36"))?;
     let truncated = |x: f64| x.is_finite().then(|| Value::from(x.trunc() as i128));
     let number = match Type::of(value) {
@@ -22,7 +24,9 @@ pub(super) fn int(value: &Value, given: Given) -> Result<Value, Error> {
         Type::Float => f64::try_from(value.clone()).ok().and_then(truncated),
         Type::Text => {
             let text = ascii(value)?;
-            whole(text, base).map(Value::from).or_else(|| real(text).and_then(truncated))
+            whole(text, base)
+                .map(Value::from)
+                .or_else(|| real(text).and_then(truncated))
         }
         _ => None,
     };
@@ -49,7 +53,9 @@ pub(super) fn float(value: &Value, given: Given) -> Result<Value, Error> {
 fn ascii(value: &Value) -> Result<&str, Error> {
     let text = value.as_str().unwrap_or_default();
     match text.chars().any(|c| c.is_numeric() && !c.is_ascii()) {
-        true => Err(refuse(format!("{text:?} has digits that are not read here"))),
+        true => Err(refuse(format!(
+            "{text:?} has digits that are not read here"
+        ))),
         false => Ok(text),
     }
 }
@@ -57,7 +63,9 @@ fn ascii(value: &Value) -> Result<&str, Error> {
 /// Underscores may stand between digits.
 fn without_underscores(text: &str) -> Option<String> {
     let mut pieces = text.split('_');
-    pieces.all(|piece| !piece.is_empty()).then(|| text.replace('_', ""))
+    pieces
+        .all(|piece| !piece.is_empty())
+        .then(|| text.replace('_', ""))
 }
 
 fn whole(text: &str, base: u32) -> Option<i128> {

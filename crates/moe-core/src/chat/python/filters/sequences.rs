@@ -52,10 +52,11 @@ fn at(item: &Value, attribute: &Value) -> Result<Value, Error> {
         let parts = path.split(',').map(|part| at(item, &Value::from(part)));
         return Ok(Value::from(parts.collect::<Result<Vec<_>, _>>()?));
     }
-    path.split('.').try_fold(item.clone(), |item, part| match part.parse::<usize>() {
-        Ok(place) => item.get_item(&Value::from(place)),
-        Err(_) => item.get_attr(part),
-    })
+    path.split('.')
+        .try_fold(item.clone(), |item, part| match part.parse::<usize>() {
+            Ok(place) => item.get_item(&Value::from(place)),
+            Err(_) => item.get_attr(part),
+        })
 }
 
 fn collect(value: &Value) -> Result<Vec<Value>, Error> {
@@ -137,7 +138,10 @@ pub(super) fn extreme(name: &str, last: bool, value: &Value, given: Given) -> Re
     let arguments = Arguments::read(name, &given, &["case_sensitive", "attribute"], 0)?;
     let mut items = keyed(value, arguments.get(1), arguments.truth(0, false))?;
     order(&mut items, last);
-    Ok(items.into_iter().next().map_or(Value::UNDEFINED, |(_, item)| item))
+    Ok(items
+        .into_iter()
+        .next()
+        .map_or(Value::UNDEFINED, |(_, item)| item))
 }
 
 /// `join(d, attribute)`.

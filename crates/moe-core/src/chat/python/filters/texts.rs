@@ -11,7 +11,9 @@ use crate::chat::python::text::text;
 pub(super) fn indent(value: &Value, given: Given) -> Result<String, Error> {
     let given = given.into_values();
     let arguments = Arguments::read("indent", &given, &["width", "first", "blank"], 0)?;
-    let text = value.as_str().ok_or_else(|| refuse("indent takes a text"))?;
+    let text = value
+        .as_str()
+        .ok_or_else(|| refuse("indent takes a text"))?;
     let width = match arguments.get(0).and_then(Value::as_str) {
         Some(width) => width.to_owned(),
         None => {

@@ -20,10 +20,14 @@ pub(super) fn is(text: &str, method: &str) -> Option<Result<bool, Error>> {
         "isalnum" => filled(LETTERS_AND_NUMBERS.is_match(text)),
         "isdigit" => Some(is_all(text, method, &DECIMALS, &OTHER_NUMBERS)),
         "isnumeric" => Some(is_all(text, method, &NUMBERS, &IDEOGRAPHS)),
-        "islower" => Some(Ok(text.chars().any(is_cased)
-            && !text.chars().any(|c| c.is_uppercase() || is_title(c)))),
-        "isupper" => Some(Ok(text.chars().any(is_cased)
-            && !text.chars().any(|c| c.is_lowercase() || is_title(c)))),
+        "islower" => {
+            Some(Ok(text.chars().any(is_cased)
+                && !text.chars().any(|c| c.is_uppercase() || is_title(c))))
+        }
+        "isupper" => {
+            Some(Ok(text.chars().any(is_cased)
+                && !text.chars().any(|c| c.is_lowercase() || is_title(c))))
+        }
         "istitle" => Some(Ok(is_titled(text))),
         "isidentifier" => Some(Ok(IDENTIFIER.is_match(text))),
         _ => None,
@@ -46,7 +50,7 @@ pattern!(UNPRINTABLE, r"^[\p{C}\p{Z}]\z");
 pattern!(IDENTIFIER, r"^[\p{XIDS}_]\p{XIDC}*\z");
 
 /// White space as Python sees it: Unicode's, and four separators of ASCII.
-pub(in crate::chat::python) fn is_space(c: char) -> bool {
+pub(super) fn is_space(c: char) -> bool {
     c.is_whitespace() || matches!(c, '\x1c'..='\x1f')
 }
 

@@ -6,7 +6,7 @@ mod pad;
 mod search;
 mod split;
 
-pub(super) use classes::{is_printable, is_space};
+pub(super) use classes::is_printable;
 use minijinja::formatting::{FormatStyle, format};
 use minijinja::value::{Tuple, Value, ValueKind};
 use minijinja::{Error, ErrorKind};

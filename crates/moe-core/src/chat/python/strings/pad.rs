@@ -17,10 +17,17 @@ fn lacking(text: &str, width: i64) -> Result<usize, Error> {
 }
 
 /// `center`, `ljust` or `rjust`.
-pub(super) fn pad(text: &str, method: &str, width: i64, fill: Option<&str>) -> Result<String, Error> {
+pub(super) fn pad(
+    text: &str,
+    method: &str,
+    width: i64,
+    fill: Option<&str>,
+) -> Result<String, Error> {
     let fill = fill.unwrap_or(" ");
     if fill.chars().count() != 1 {
-        return Err(refuse("the fill character must be exactly one character long"));
+        return Err(refuse(
+            "the fill character must be exactly one character long",
+        ));
     }
     let lacking = lacking(text, width)?;
     let left = match method {

@@ -19,7 +19,11 @@ pub(super) fn window(text: &str, start: Option<i64>, end: Option<i64>) -> Option
     if start > end {
         return None;
     }
-    let byte = |place: usize| text.char_indices().nth(place).map_or(text.len(), |(byte, _)| byte);
+    let byte = |place: usize| {
+        text.char_indices()
+            .nth(place)
+            .map_or(text.len(), |(byte, _)| byte)
+    };
     Some(Window {
         text: &text[byte(start)..byte(end)],
         before: start,

@@ -3,7 +3,12 @@
 use super::classes::is_space;
 
 /// Pieces between `separator`, at most `most` cuts, from the end on where `last` is set.
-pub(super) fn at<'a>(text: &'a str, separator: &str, most: Option<i64>, last: bool) -> Vec<&'a str> {
+pub(super) fn at<'a>(
+    text: &'a str,
+    separator: &str,
+    most: Option<i64>,
+    last: bool,
+) -> Vec<&'a str> {
     // A negative number of cuts is no limit.
     let most = most.and_then(|most| usize::try_from(most).ok());
     let most = most.map_or(usize::MAX, |most| most.saturating_add(1));
@@ -36,10 +41,13 @@ pub(super) fn at_space(text: &str, most: Option<i64>, last: bool) -> Vec<&str> {
         let cut = match last {
             _ if pieces.len() == most => None,
             false => rest.find(is_space).map(|place| rest.split_at(place)),
-            true => rest.char_indices().rfind(|(_, c)| is_space(*c)).map(|(place, c)| {
-                let (before, word) = rest.split_at(place + c.len_utf8());
-                (word, before)
-            }),
+            true => rest
+                .char_indices()
+                .rfind(|(_, c)| is_space(*c))
+                .map(|(place, c)| {
+                    let (before, word) = rest.split_at(place + c.len_utf8());
+                    (word, before)
+                }),
         };
         let Some((word, more)) = cut else {
             pieces.push(rest);
@@ -57,7 +65,10 @@ pub(super) fn at_space(text: &str, most: Option<i64>, last: bool) -> Vec<&str> {
 /// Lines, with what ends them where `keep` is set.
 pub(super) fn lines(text: &str, keep: bool) -> Vec<&str> {
     let ends = |c: char| {
-        matches!(c, '\n' | '\r' | '\x0b' | '\x0c' | '\x1c'..='\x1e' | '\u{85}' | '\u{2028}' | '\u{2029}')
+        matches!(
+            c,
+            '\n' | '\r' | '\x0b' | '\x0c' | '\x1c'..='\x1e' | '\u{85}' | '\u{2028}' | '\u{2029}'
+        )
     };
     let mut lines = Vec::new();
     let mut rest = text;
