@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 use super::{
     DataError, Format, Record, RowPlace,
     json::{self, Parsed},
-    table,
+    parquet, table,
 };
 
 /// A record and where it stands.
@@ -72,7 +72,8 @@ pub(super) fn check_labels(rows: &[Row], labels: &[String]) -> Result<(), DataEr
     Ok(())
 }
 
-/// Reads all records of a file, each refused or accepted on its own: JSON Lines, one JSON array (`.json`), or a table (`.csv`, `.tsv`).
+/// Reads all records of a file, each refused or accepted on its own: JSON Lines, one JSON array (`.json`), or a table (`.csv`,
+/// `.tsv`, Parquet).
 /// Blank lines are skipped, as is a byte order mark.
 ///
 /// # Errors
@@ -122,7 +123,8 @@ pub fn new_texts(path: &Path) -> Result<Vec<Record>, DataError> {
         path: path.into(),
         error,
     })?;
-    let objects = match table::separator(path).is_some() || is_json(&bytes) {
+    let table = table::separator(path).is_some() || parquet::is_parquet(path, &bytes);
+    let objects = match table || is_json(&bytes) {
         true => objects(path, &bytes)?,
         false => json::text_lines(&bytes),
     };
@@ -148,16 +150,9 @@ fn objects(path: &Path, bytes: &[u8]) -> Result<Vec<Parsed>, DataError> {
     if bytes.starts_with(&[0xff, 0xfe]) || bytes.starts_with(&[0xfe, 0xff]) {
         return Err(refuse("the file is UTF-16; save it as UTF-8"));
     }
-    if path
-        .extension()
-        .is_some_and(|extension| extension == "parquet")
-    {
-        return Err(refuse(
-            "Parquet is not read; write the table as .csv or .jsonl (for example with pandas: `to_json(orient=\"records\", lines=True)`)",
-        ));
-    }
     let bytes = bytes.strip_prefix(BYTE_ORDER_MARK).unwrap_or(bytes);
     let objects = match table::separator(path) {
+        _ if parquet::is_parquet(path, bytes) => parquet::rows(path, bytes)?,
         Some(separator) => table::rows(path, bytes, separator)?,
         None if bytes.trim_ascii_start().starts_with(b"[") => json::entries(path, bytes)?,
         None => json::lines(bytes),

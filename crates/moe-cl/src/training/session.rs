@@ -116,6 +116,7 @@ impl<'a> Session<'a> {
 /// When it cannot be written.
 pub(super) fn conclude(run: &mut Run<'_>, out: &Path, started: Instant) -> Result<RunResult> {
     let result = run.result(started.elapsed().as_secs_f64());
+    run.warn_of_losses(&result.matrix)?;
     run.record(Event::RunFinished {
         summary: result.summary.clone(),
         seconds: result.seconds,

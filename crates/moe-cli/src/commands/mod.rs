@@ -8,6 +8,7 @@ mod demo;
 mod documented;
 mod eval;
 mod generate;
+mod init;
 mod inspect;
 mod learn;
 mod methods;
@@ -45,6 +46,8 @@ pub struct Cli {
 enum Command {
     /// A real 135M model learns four real tasks, with MoE-CL and with plain fine-tuning, side by side
     Demo(demo::Arguments),
+    /// Write an experiment file for your own data, with notes on what can be changed
+    Init(init::Arguments),
     /// Learn a stream of tasks as an experiment file says
     Train(train::Arguments),
     /// Learn one more task into a model that has learnt some
@@ -83,6 +86,7 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     match cli.command {
         Command::Demo(arguments) => return demo::run(&arguments, device),
         Command::Train(arguments) => return train::run(&arguments, device),
+        Command::Init(arguments) => init::run(&arguments),
         Command::Learn(arguments) => return learn::run(&arguments, device),
         Command::Tasks(arguments) => tasks::run(&arguments),
         Command::Rollback(arguments) => rollback::run(&arguments),
