@@ -35,15 +35,18 @@ impl ChatTemplate {
     /// # Errors
     /// The template or the tokenizer refuses it.
     pub fn encode_answer(&self, answer: &str, tokenizer: &Tokenizer) -> Result<Vec<u32>> {
-        let messages = [Message::new("user", "?"), Message::new("assistant", answer)];
+        let messages = self.exchange(answer);
         let hidden = Hidden::new(&messages, tokenizer);
-        let prompt = self.render(&hidden.messages[..1], true)?;
+        let [asked @ .., said] = hidden.messages.as_slice() else {
+            unreachable!("an exchange ends with its answer")
+        };
+        let prompt = self.render(asked, true)?;
         let whole = self.render(&hidden.messages, false)?;
         let after = self.after_answer().unwrap_or_default();
         let written = whole
             .strip_prefix(&prompt)
             .and_then(|it| it.strip_suffix(&after));
-        let answer = written.unwrap_or(&hidden.messages[1].content);
+        let answer = written.unwrap_or(&said.content);
         let before_end = &after[..first_special(&after, tokenizer).start];
         hidden.encode(&format!("{answer}{before_end}"), tokenizer)
     }
@@ -113,10 +116,18 @@ impl ChatTemplate {
         places.collect()
     }
 
+    /// A question and its answer, after rules where the template demands some.
+    fn exchange(&self, answer: &str) -> Vec<Message> {
+        let mut messages = vec![Message::new("user", "?"), Message::new("assistant", answer)];
+        if self.render(&messages, false).is_err() {
+            messages.insert(0, Message::new("system", "?"));
+        }
+        messages
+    }
+
     /// What the template writes after an answer at the end of a conversation; none where it refuses so short a one.
     fn after_answer(&self) -> Option<String> {
-        let messages = [Message::new("user", "?"), Message::new("assistant", PROBE)];
-        let text = self.render(&messages, false).ok()?;
+        let text = self.render(&self.exchange(PROBE), false).ok()?;
         let (_, after) = text.rsplit_once(PROBE)?;
         Some(after.to_owned())
     }
@@ -144,6 +155,11 @@ mod tests {
     const PLAIN: &str = "{% for m in messages %}{{ m['role'] + ': ' + m['content'] + '\n' }}{% endfor %}{% if add_generation_prompt %}{{ 'assistant: ' }}{% endif %}";
     /// Earlier answers lose what they begin with.
     const FORGETS: &str = "{% for m in messages %}{{ m['role'] + ': ' }}{% if m['role'] == 'assistant' and not loop.last %}{{ m['content'][1:] }}{% else %}{{ m['content'] }}{% endif %}{{ '<|z|>' }}{% endfor %}{% if add_generation_prompt %}{{ 'assistant: ' }}{% endif %}";
+
+    /// As Zephyr's: what ends an answer is the tokenizer's end of text.
+    const ZEPHYR: &str = "{% for m in messages %}\n{% if m['role'] == 'user' %}\n{{ 'u\n' + m['content'] + eos_token }}\n{% elif m['role'] == 'assistant' %}\n{{ 'a\n' + m['content'] + eos_token }}\n{% endif %}\n{% if loop.last and add_generation_prompt %}\n{{ 'a' }}\n{% endif %}\n{% endfor %}";
+    /// Refuses a conversation that does not begin with rules.
+    const RULED: &str = "{% if messages[0]['role'] != 'system' %}{{ raise_exception('rules first') }}{% endif %}{% for m in messages %}{{ m['role'] + ': ' + m['content'] + '<|z|>' }}{% endfor %}{% if add_generation_prompt %}{{ 'assistant: ' }}{% endif %}";
 
     fn template(source: &str) -> ChatTemplate {
         let special = SpecialTokens {
@@ -187,12 +203,17 @@ mod tests {
     #[test]
     fn what_stands_before_an_answer_is_the_same_whether_it_follows_or_not() {
         let tokenizer = tokenizer();
-        for source in [CHATML, LLAMA, TRIMS] {
+        for source in [CHATML, LLAMA, TRIMS, ZEPHYR, RULED] {
             let template = template(source);
-            let messages = messages();
+            let mut messages = messages();
+            let mut places = vec![1, 3];
+            if source == RULED {
+                messages.insert(0, Message::new("system", "r"));
+                places = vec![2, 4];
+            }
             let whole = template.encode_conversation(&messages, &tokenizer).unwrap();
             let whole = whole.expect("one text holds all answers");
-            for (answer, place) in whole.answers.iter().zip([1, 3]) {
+            for (answer, place) in whole.answers.iter().zip(places) {
                 let prompt = template
                     .encode(&messages[..place], true, &tokenizer)
                     .unwrap();

@@ -3,7 +3,7 @@
 /// `source` with the line ends of Unix, and with the blocks that mark what is learnt (`{% generation %}`, which transformers adds to
 /// Jinja) as blocks that change nothing but white space.
 pub(super) fn readable(source: &str) -> String {
-    let source = source.replace("\r\n", "\n");
+    let source = source.replace("\r\n", "\n").replace('\r', "\n");
     let mut out = String::with_capacity(source.len());
     let mut rest = source.as_str();
     while let Some(start) = rest.find("{%") {
@@ -54,9 +54,9 @@ mod tests {
 
     #[test]
     fn line_ends_are_those_of_unix() {
-        assert_eq!(
-            render("a\r\n{% if true %}\r\nb\r\n{% endif %}\r\nc"),
-            "a\nb\nc"
-        );
+        for end in ["\r\n", "\r"] {
+            let source = "a\n{% if true %}\nb\n{% endif %}\nc".replace('\n', end);
+            assert_eq!(render(&source), "a\nb\nc");
+        }
     }
 }

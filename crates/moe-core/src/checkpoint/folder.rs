@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
+use super::pointer;
 use super::safetensors::Sharded;
 use super::special::Named;
 use super::{Checkpoint, TokenizerSource, Weights};
@@ -23,14 +24,14 @@ pub(super) fn open(dir: &Path) -> Result<Checkpoint> {
     let mut config = ModelConfig::from_json(&read_text(&config)?, &config)?;
     let generation = dir.join("generation_config.json");
     if generation.exists() {
-        let more = json::generation_eos(&read_text(&generation)?, &generation)?;
+        let vocab_size = config.vocab_size;
+        let more = json::generation_eos(&read_text(&generation)?, &generation, vocab_size)?;
         for id in more {
             if !config.eos_token_ids.contains(&id) {
                 config.eos_token_ids.push(id);
             }
         }
     }
-    config.check(&generation)?;
     let tokenizer = dir.join("tokenizer.json");
     let mut checkpoint = Checkpoint {
         path: dir.to_path_buf(),
@@ -113,6 +114,7 @@ pub(super) fn read_text(path: &Path) -> Result<String> {
         let message = format!("{len} bytes; expected a text of at most {MAX_TEXT}");
         return Err(Error::file(path, message));
     }
+    pointer::refuse(path)?;
     let bytes = fs::read(path).map_err(Error::io(path))?;
     String::from_utf8(bytes).map_err(|_| Error::file(path, "expected UTF-8 text"))
 }

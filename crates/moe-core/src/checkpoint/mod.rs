@@ -7,7 +7,7 @@ mod check;
 mod fingerprint;
 mod folder;
 pub mod gguf;
-mod pointer;
+pub(crate) mod pointer;
 mod positioned;
 pub mod safetensors;
 mod special;
@@ -50,6 +50,8 @@ pub enum TokenizerSource {
     File(PathBuf),
     /// The vocabulary and merges in the metadata of a GGUF file.
     Gguf(GgufTokenizer),
+    /// A `tokenizer.json` beside a GGUF file, whose own vocabulary, where it has one, has to be the same.
+    Beside(PathBuf, Option<GgufTokenizer>),
 }
 
 impl Checkpoint {
@@ -60,7 +62,6 @@ impl Checkpoint {
     /// When a file is missing, damaged or not supported, and when tensors are missing, left over or
     /// of another shape than the settings ask for. Messages name the file and the tensor or key.
     pub fn open(path: &Path) -> Result<Self> {
-        pointer::refuse(path)?;
         let checkpoint = if path.is_dir() {
             folder::open(path)?
         } else {
@@ -81,7 +82,7 @@ impl Checkpoint {
         Ok(Self {
             path: path.to_path_buf(),
             config: model.config().clone(),
-            tokenizer: model.tokenizer()?.map(TokenizerSource::Gguf),
+            tokenizer: gguf_tokenizer(path, &model)?,
             named: special::Named::default(),
             chat_template: model.chat_template()?.map(str::to_owned),
             weights: Weights::Gguf(Box::new(model)),
@@ -150,6 +151,11 @@ impl Checkpoint {
         &self.named.added
     }
 
+    /// Control tokens by their role (`eos_token`), as the files beside the tokenizer name them.
+    pub(crate) fn token_roles(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.named.roles()
+    }
+
     /// Where the tokenizer is. `moe_core::tokenizer` builds it.
     ///
     /// # Errors
@@ -157,7 +163,7 @@ impl Checkpoint {
     pub fn tokenizer_source(&self) -> Result<TokenizerSource> {
         self.tokenizer.clone().ok_or_else(|| {
             let message = "no tokenizer: a folder needs tokenizer.json, a GGUF file \
-                           tokenizer.ggml.tokens";
+                           tokenizer.ggml.tokens or a tokenizer.json beside it";
             Error::file(&self.path, message)
         })
     }
@@ -175,6 +181,17 @@ impl Checkpoint {
             Weights::Gguf(model) => model.bytes_on_disk(),
         }
     }
+}
+
+/// The file's own, which a `tokenizer.json` beside it takes the place of where it is of a kind that is not known here, or not there.
+fn gguf_tokenizer(path: &Path, model: &GgufModel) -> Result<Option<TokenizerSource>> {
+    let beside = path.with_file_name("tokenizer.json");
+    let own = model.tokenizer()?;
+    let usable = own.as_ref().is_some_and(|own| own.to_json().is_ok());
+    Ok(match (usable, beside.is_file()) {
+        (false, true) => Some(TokenizerSource::Beside(beside, own)),
+        _ => own.map(TokenizerSource::Gguf),
+    })
 }
 
 /// Whole chunks first, without an early exit, so that the check runs as fast as memory does.

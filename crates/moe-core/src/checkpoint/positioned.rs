@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use super::pointer;
 use crate::error::{Error, Result};
 
 /// A file whose length was taken when it was opened.
@@ -16,6 +17,7 @@ pub(super) struct PositionedFile {
 
 impl PositionedFile {
     pub(super) fn open(path: &Path) -> Result<Self> {
+        pointer::refuse(path)?;
         let file = File::open(path).map_err(Error::io(path))?;
         let metadata = file.metadata().map_err(Error::io(path))?;
         if !metadata.is_file() {

@@ -46,14 +46,15 @@ impl Named {
                     })
                 }));
             }
-            if let Some(Value::Array(more)) = map.get("additional_special_tokens") {
-                named.added.extend(more.iter().filter_map(|token| {
-                    Some(AddedToken {
-                        content: spelling(token)?,
-                        id: None,
-                        special: true,
-                    })
-                }));
+            for key in ["additional_special_tokens", "extra_special_tokens"] {
+                let more: Vec<&Value> = match map.get(key) {
+                    Some(Value::Array(list)) => list.iter().collect(),
+                    // By the name of the attribute that transformers gives it.
+                    Some(Value::Object(named)) => named.values().collect(),
+                    _ => Vec::new(),
+                };
+                let more = more.into_iter().filter_map(spelling);
+                named.added.extend(more.map(AddedToken::control));
             }
         }
         if let Some(map) = object(&dir.join("added_tokens.json"))? {
@@ -70,6 +71,12 @@ impl Named {
             .added
             .sort_by_key(|token| token.id.map_or(u64::MAX, u64::from));
         Ok(named)
+    }
+
+    /// Control tokens by their role (`eos_token`).
+    pub(super) fn roles(&self) -> impl Iterator<Item = (&str, &str)> {
+        let named = self.tokens.iter();
+        named.filter_map(|(key, token)| Some((key.as_str(), token.as_deref()?)))
     }
 }
 

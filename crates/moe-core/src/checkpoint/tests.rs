@@ -75,6 +75,145 @@ fn weights_that_fit_their_config_open() {
     assert!(checkpoint.tokenizer_source().is_err());
 }
 
+/// A folder with a tokenizer of three tokens for an embedding of five rows, and these files beside it.
+fn with_tokenizer(files: &[(&str, Value)]) -> Result<crate::tokenizer::Tokenizer> {
+    let (dir, shapes) = folder(true);
+    let added = json!({"id": 2, "content": "<|z|>", "special": false, "single_word": false,
+        "lstrip": false, "rstrip": false, "normalized": false});
+    let tokenizer = json!({"version": "1.0", "added_tokens": [added],
+        "model": {"type": "BPE", "vocab": {"a": 0, "<e>": 1, "<|z|>": 2}, "merges": []}});
+    let tokenizer = [("tokenizer.json", tokenizer)];
+    for (name, text) in tokenizer.iter().chain(files) {
+        fs::write(dir.path().join(name), text.to_string()).unwrap();
+    }
+    open(dir.path(), &shapes)?.tokenizer()
+}
+
+#[test]
+fn a_token_that_any_file_calls_special_is_special() {
+    let plain = with_tokenizer(&[]).unwrap();
+    assert!(plain.special_tokens().is_empty());
+    let z = json!({"content": "<|z|>", "special": true});
+    for (config, special) in [
+        (json!({"added_tokens_decoder": {"2": z}}), "<|z|>"),
+        (json!({"additional_special_tokens": ["<|z|>"]}), "<|z|>"),
+        (json!({"extra_special_tokens": ["<|z|>"]}), "<|z|>"),
+        (
+            json!({"extra_special_tokens": {"end_token": {"content": "<|z|>"}}}),
+            "<|z|>",
+        ),
+        // In the vocabulary, and no added token yet.
+        (json!({"eos_token": "<e>"}), "<e>"),
+    ] {
+        let tokenizer = with_tokenizer(&[("tokenizer_config.json", config.clone())]).unwrap();
+        assert_eq!(tokenizer.special_tokens(), [special], "{config}");
+        let id = tokenizer.token_id(special).unwrap();
+        assert_eq!(
+            (tokenizer.vocab_size(), tokenizer.is_special(id)),
+            (3, true)
+        );
+        assert!(!tokenizer.encode_text(special, false).unwrap().contains(&id));
+    }
+}
+
+#[test]
+fn control_tokens_get_the_rows_that_are_left() {
+    let named = |config: Value| with_tokenizer(&[("tokenizer_config.json", config)]);
+    let two = named(json!({"eos_token": "<|end|>", "pad_token": "<pad>"})).unwrap();
+    assert_eq!(
+        (two.token_id("<|end|>"), two.token_id("<pad>")),
+        (Some(3), Some(4))
+    );
+    // No row is left for the third, which nothing needs.
+    let three = json!({"additional_special_tokens": ["<x>", "<y>"], "pad_token": "<pad>"});
+    assert_eq!(named(three).unwrap().token_id("<pad>"), None);
+    let three = json!({"additional_special_tokens": ["<x>", "<y>"], "eos_token": "<end>"});
+    let message = named(three).unwrap_err().to_string();
+    assert!(
+        message.contains("<end>") && message.contains("not in the vocabulary"),
+        "{message}"
+    );
+}
+
+#[test]
+fn tokens_without_a_row_or_with_another_id_are_refused() {
+    let message = |files: &[(&str, Value)]| with_tokenizer(files).unwrap_err().to_string();
+    let beyond = message(&[(
+        "tokenizer_config.json",
+        json!({"additional_special_tokens": ["<x>", "<y>", "<w>"]}),
+    )]);
+    assert!(
+        beyond.contains("\"<w>\" has the id 5") && beyond.contains("5 rows"),
+        "{beyond}"
+    );
+    let dir = "/"; // The folder's name stands before what is wrong in it.
+    let gap = message(&[("added_tokens.json", json!({"<x>": 4}))]);
+    assert!(
+        gap.contains("<x>") && gap.contains("Some(4)") && gap.contains(dir),
+        "{gap}"
+    );
+    for key in ["eos_token_id", "bos_token_id", "pad_token_id"] {
+        let beyond = message(&[("generation_config.json", json!({ key: 7 }))]);
+        assert!(
+            beyond.contains("generation_config.json") && beyond.contains(key),
+            "{beyond}"
+        );
+    }
+}
+
+#[test]
+fn only_what_is_read_may_not_be_a_pointer() {
+    let pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n";
+    let (dir, shapes) = folder(true);
+    for name in ["pytorch_model.bin", "picture.png", "model.onnx"] {
+        fs::write(dir.path().join(name), pointer).unwrap();
+    }
+    open(dir.path(), &shapes).unwrap();
+    for name in ["model.safetensors", "tokenizer_config.json", "config.json"] {
+        let path = dir.path().join(name);
+        let before = fs::read(&path).ok();
+        fs::write(&path, pointer).unwrap();
+        let message = Checkpoint::open(dir.path()).unwrap_err().to_string();
+        assert!(
+            message.contains(name) && message.contains("git lfs pull"),
+            "{message}"
+        );
+        match before {
+            Some(bytes) => fs::write(&path, bytes).unwrap(),
+            None => fs::remove_file(&path).unwrap(),
+        }
+    }
+}
+
+#[test]
+fn a_head_that_is_stored_and_differs_is_the_models_whatever_the_flag_says() {
+    let (dir, mut shapes) = folder(true);
+    shapes.push(("lm_head.weight".into(), vec![5, 4]));
+    write(&dir.path().join("model.safetensors"), &shapes, "F32", &HALF);
+    assert!(
+        Checkpoint::open(dir.path())
+            .unwrap()
+            .config()
+            .tie_word_embeddings
+    );
+    // The first element of each tensor is its own.
+    let path = dir.path().join("model.safetensors");
+    let mut bytes = fs::read(&path).unwrap();
+    let data = 8 + u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    let header: Value = serde_json::from_slice(&bytes[8..data]).unwrap();
+    let head = header["lm_head.weight"]["data_offsets"][0]
+        .as_u64()
+        .unwrap() as usize;
+    bytes[data + head..data + head + 4].copy_from_slice(&2.0f32.to_le_bytes());
+    fs::write(&path, bytes).unwrap();
+    assert!(
+        !Checkpoint::open(dir.path())
+            .unwrap()
+            .config()
+            .tie_word_embeddings
+    );
+}
+
 #[test]
 fn missing_left_over_and_misshaped_tensors_are_listed_with_the_settings() {
     let (dir, mut shapes) = folder(true);

@@ -50,10 +50,23 @@ pub(super) fn parse(text: &str, origin: &Path) -> Result<ModelConfig> {
     Ok(config)
 }
 
-/// The `eos_token_id` of a `generation_config.json`: chat models often stop at more tokens there.
-pub(crate) fn generation_eos(text: &str, origin: &Path) -> Result<Vec<u32>> {
+/// The `eos_token_id` of a `generation_config.json`: chat models often stop at more tokens there. All tokens that it names have to be in
+/// the vocabulary.
+pub(crate) fn generation_eos(text: &str, origin: &Path, vocab_size: usize) -> Result<Vec<u32>> {
     let map = object(text, origin)?;
-    Keys::new(&map, origin).tokens("eos_token_id")
+    let keys = Keys::new(&map, origin);
+    let eos = keys.tokens("eos_token_id")?;
+    for (key, ids) in [
+        ("bos_token_id", keys.tokens("bos_token_id")?),
+        ("pad_token_id", Vec::from_iter(keys.token("pad_token_id")?)),
+        ("eos_token_id", eos.clone()),
+    ] {
+        if let Some(id) = ids.into_iter().find(|id| *id as usize >= vocab_size) {
+            let message = format!("token {id} is not below vocab_size = {vocab_size}");
+            return Err(keys.error(key, message));
+        }
+    }
+    Ok(eos)
 }
 
 fn architecture(keys: &Keys) -> Result<Architecture> {

@@ -78,7 +78,7 @@ impl CausalLm for Decoder {
 ///
 /// # Panics
 ///
-/// When a prompt is empty.
+/// When a prompt is empty, or [`Sampling::check`] refuses the sampling.
 pub fn generate(
     model: &impl CausalLm,
     prompts: &[Vec<u32>],
@@ -97,7 +97,7 @@ pub fn generate(
 ///
 /// # Panics
 ///
-/// When a prompt is empty.
+/// When a prompt is empty, or [`Sampling::check`] refuses the sampling.
 pub fn generate_with(
     model: &impl CausalLm,
     prompts: &[Vec<u32>],
@@ -110,6 +110,9 @@ pub fn generate_with(
         prompts.iter().all(|prompt| !prompt.is_empty()),
         "a prompt needs at least one token"
     );
+    if let Err(error) = sampling.check() {
+        panic!("{error}");
+    }
     if prompts.is_empty() || max_new == 0 {
         return;
     }

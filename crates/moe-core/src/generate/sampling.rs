@@ -47,12 +47,13 @@ impl Sampling {
     ///
     /// # Errors
     ///
-    /// A temperature below 0, a probability outside (0, 1], `top_k` 0, a penalty that is not above 0, or a number that is none.
+    /// A temperature that is neither 0 nor in [1e-6, 1e6], a probability outside (0, 1], `top_k` 0, a penalty outside [0.01, 100], or a
+    /// number that is none. (Beyond these bounds logits leave the range of f32.)
     pub fn check(&self) -> Result<()> {
         let share = |value: f64| value > 0.0 && value <= 1.0;
         let refuse = |name, value: String, rule| Err(Error::Sampling { name, value, rule });
-        if !(self.temperature.is_finite() && self.temperature >= 0.0) {
-            let rule = "a number from 0 (always the most likely token) on";
+        if self.temperature != 0.0 && !(1e-6..=1e6).contains(&self.temperature) {
+            let rule = "0 (always the most likely token), or a number from 1e-6 to 1e6";
             return refuse("temperature", self.temperature.to_string(), rule);
         }
         if self.top_k == Some(0) {
@@ -64,8 +65,12 @@ impl Sampling {
             }
         }
         let penalty = self.repetition_penalty;
-        match penalty.filter(|it| !(it.is_finite() && *it > 0.0)) {
-            Some(value) => refuse("repetition_penalty", value.to_string(), "a number above 0"),
+        match penalty.filter(|it| !(0.01..=100.0).contains(it)) {
+            Some(value) => refuse(
+                "repetition_penalty",
+                value.to_string(),
+                "a number from 0.01 to 100",
+            ),
             None => Ok(()),
         }
     }
@@ -263,5 +268,70 @@ mod tests {
             .count();
         // e³ / (e³ + e^2.5) = 0.6225
         assert!((first as f64 / 4000.0 - 0.6225).abs() < 0.03, "{first}");
+    }
+
+    #[test]
+    fn what_is_no_choice_is_refused_by_name() {
+        let with = |change: fn(&mut Sampling)| {
+            let mut sampling = Sampling::greedy();
+            change(&mut sampling);
+            sampling.check()
+        };
+        let refused: [(&str, fn(&mut Sampling)); 12] = [
+            ("temperature", |it| it.temperature = -1.0),
+            ("temperature", |it| it.temperature = f64::NAN),
+            ("temperature", |it| it.temperature = f64::INFINITY),
+            // 0 as f32.
+            ("temperature", |it| it.temperature = 1e-50),
+            ("top_k", |it| it.top_k = Some(0)),
+            ("top_p", |it| it.top_p = Some(0.0)),
+            ("top_p", |it| it.top_p = Some(1.5)),
+            ("min_p", |it| it.min_p = Some(f64::NAN)),
+            ("repetition_penalty", |it| it.repetition_penalty = Some(0.0)),
+            ("repetition_penalty", |it| {
+                it.repetition_penalty = Some(1e-50)
+            }),
+            ("repetition_penalty", |it| {
+                it.repetition_penalty = Some(1e50)
+            }),
+            ("repetition_penalty", |it| {
+                it.repetition_penalty = Some(f64::NAN)
+            }),
+        ];
+        for (name, change) in refused {
+            let message = with(change).unwrap_err().to_string();
+            assert!(message.contains(name), "{message}");
+        }
+        let accepted: [fn(&mut Sampling); 4] = [
+            |it| it.temperature = 1e-6,
+            |it| it.top_p = Some(1.0),
+            |it| it.min_p = Some(1e-50),
+            |it| it.repetition_penalty = Some(0.01),
+        ];
+        for change in accepted {
+            assert!(with(change).is_ok());
+        }
+    }
+
+    #[test]
+    fn what_is_accepted_leaves_a_token_to_draw() {
+        for temperature in [1e-6, 1e6] {
+            let sampling = Sampling {
+                temperature,
+                min_p: Some(1e-50),
+                top_p: Some(1e-50),
+                repetition_penalty: Some(100.0),
+                ..Sampling::greedy()
+            };
+            let mut logits = vec![-3e4, 3e4, 0.0];
+            penalise_repetition(&mut logits, &[0], 100.0);
+            sampling.filter(&mut logits);
+            let probabilities = softmax(&logits);
+            assert!(
+                probabilities.iter().all(|it| it.is_finite()),
+                "{probabilities:?}"
+            );
+            assert_eq!(argmax(&probabilities), 1);
+        }
     }
 }

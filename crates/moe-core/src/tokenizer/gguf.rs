@@ -23,7 +23,7 @@ impl GgufTokenizer {
             other => {
                 return Err(refused(format!(
                     "`tokenizer.ggml.model` is `{other}`; gpt2 and llama are supported. \
-                     Put the model's tokenizer.json next to the weights and load that folder"
+                     Put the model's tokenizer.json beside the file"
                 )));
             }
         };
@@ -68,8 +68,7 @@ impl GgufTokenizer {
             other => {
                 return Err(refused(format!(
                     "`tokenizer.ggml.pre` is `{other}`; gpt-2, smollm, llama-bpe, qwen2 and \
-                     default are supported. Put the model's tokenizer.json next to the weights \
-                     and load that folder"
+                     default are supported. Put the model's tokenizer.json beside the file"
                 )));
             }
         };

@@ -2,12 +2,14 @@
 
 mod gguf;
 
+use std::collections::HashMap;
 use std::path::Path;
 
+use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use crate::checkpoint::gguf::GgufTokenizer;
-use crate::checkpoint::{Checkpoint, TokenizerSource};
+use crate::checkpoint::{Checkpoint, TokenizerSource, pointer};
 use crate::error::{Error, Result};
 
 /// A token that a tokenizer has besides those of its file.
@@ -19,6 +21,17 @@ pub struct AddedToken {
     pub id: Option<u32>,
     /// Whether it is a control token.
     pub special: bool,
+}
+
+impl AddedToken {
+    /// A control token, wherever it gets its id.
+    pub fn control(content: impl Into<String>) -> Self {
+        Self {
+            content: content.into(),
+            id: None,
+            special: true,
+        }
+    }
 }
 
 /// A tokenizer of the Hugging Face `tokenizers` library.
@@ -39,6 +52,7 @@ impl Tokenizer {
     ///
     /// The file cannot be read or does not describe a tokenizer.
     pub fn from_file(path: &Path) -> Result<Self> {
+        pointer::refuse(path)?;
         let bytes = std::fs::read(path).map_err(Error::io(path))?;
         Self::from_json(&bytes)
             .map_err(|error| Error::Tokenizer(format!("{}: {error}", path.display())))
@@ -79,33 +93,48 @@ impl Tokenizer {
         Self::from_json(&serde_json::to_vec(&vocabulary.to_json()?).map_err(failed)?)
     }
 
-    /// With those of the `added` tokens that it lacks, as transformers adds them.
+    /// With those of the `added` tokens that it lacks, as transformers adds them. A token that is special to one of the two is special.
     ///
     /// # Errors
     ///
     /// A token would get another id than it says.
     fn with(mut self, added: &[AddedToken]) -> Result<Self> {
-        let mut lacking = added
-            .iter()
-            .filter(|it| self.token_id(&it.content).is_none());
-        if lacking.next().is_none() {
+        let known: HashMap<String, bool> = (self.inner.get_added_tokens_decoder().into_values())
+            .map(|token| (token.content, token.special))
+            .collect();
+        let lacks = |token: &&AddedToken| match known.get(&token.content) {
+            Some(special) => token.special && !special,
+            None => true,
+        };
+        let lacking: Vec<&AddedToken> = added.iter().filter(lacks).collect();
+        if lacking.is_empty() {
             return Ok(self);
         }
-        for token in added {
-            if self.inner.token_to_id(&token.content).is_some() {
-                continue;
-            }
+        for token in &lacking {
             let new = tokenizers::AddedToken::from(token.content.clone(), token.special);
             self.inner.add_tokens([new]).map_err(failed)?;
             let got = self.inner.token_to_id(&token.content);
             if token.id.is_some() && got != token.id {
                 return Err(failed(format!(
-                    "the added token {:?} is to have the id {:?}, and the next one is {got:?}",
+                    "the added token {:?} is to have the id {:?}, and it has or would get {got:?}",
                     token.content, token.id
                 )));
             }
         }
-        Self::from_json(self.inner.to_string(false).map_err(failed)?.as_bytes())
+        // What is there already keeps its attributes when it is added again.
+        let text = self.inner.to_string(false).map_err(failed)?;
+        let mut json: Value = serde_json::from_str(&text).map_err(failed)?;
+        for entry in json["added_tokens"].as_array_mut().into_iter().flatten() {
+            let is = |token: &&AddedToken| entry["content"] == token.content.as_str();
+            if lacking
+                .iter()
+                .copied()
+                .any(|token| token.special && is(&token))
+            {
+                entry["special"] = true.into();
+            }
+        }
+        Self::from_json(json.to_string().as_bytes())
     }
 
     /// The first token whose id is `rows` or more.
@@ -197,8 +226,11 @@ impl Checkpoint {
         let tokenizer = match self.tokenizer_source()? {
             TokenizerSource::File(path) => Tokenizer::from_file(&path)?,
             TokenizerSource::Gguf(vocabulary) => Tokenizer::from_gguf(&vocabulary)?,
+            TokenizerSource::Beside(path, own) => beside(&path, own.as_ref())?,
         };
-        let tokenizer = tokenizer.with(self.added_tokens())?;
+        let named = |error| Error::file(self.path(), format!("{error}"));
+        let tokenizer = tokenizer.with(self.added_tokens()).map_err(named)?;
+        let tokenizer = self.with_roles(tokenizer).map_err(named)?;
         let rows = self.config().vocab_size;
         match tokenizer.first_beyond(rows) {
             None => Ok(tokenizer),
@@ -210,6 +242,44 @@ impl Checkpoint {
             )),
         }
     }
+}
+
+impl Checkpoint {
+    /// With the control tokens that have a role (`eos_token`), for which the vocabulary may have no entry yet. One for which the embedding
+    /// has no row is left out, as nothing needs it, but for what ends a text.
+    fn with_roles(&self, mut tokenizer: Tokenizer) -> Result<Tokenizer> {
+        let rows = self.config().vocab_size;
+        for (role, token) in self.token_roles() {
+            let there = tokenizer.token_id(token).is_some();
+            if there || tokenizer.vocab_size() < rows {
+                tokenizer = tokenizer.with(&[AddedToken::control(token)])?;
+            } else if role == "eos_token" {
+                return Err(failed(format!(
+                    "the {role} is {token:?}, which is not in the vocabulary, and the embedding has no row for one more token"
+                )));
+            }
+        }
+        Ok(tokenizer)
+    }
+}
+
+/// A `tokenizer.json` beside a GGUF file with the vocabulary `own`: the tokens have to be the same.
+fn beside(path: &Path, own: Option<&GgufTokenizer>) -> Result<Tokenizer> {
+    let tokenizer = Tokenizer::from_file(path)?;
+    let tokens = own.map_or(&[][..], |own| &own.tokens);
+    for (id, token) in tokens.iter().enumerate() {
+        let other = tokenizer.token(id as u32);
+        if other.as_ref().is_some_and(|other| other != token) {
+            return Err(Error::file(
+                path,
+                format!(
+                    "token {id} is {:?} here and {token:?} in the GGUF file beside it: the two are of other models",
+                    other.unwrap_or_default()
+                ),
+            ));
+        }
+    }
+    Ok(tokenizer)
 }
 
 fn failed(error: impl std::fmt::Display) -> Error {
