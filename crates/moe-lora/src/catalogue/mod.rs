@@ -293,8 +293,8 @@ mod tests {
         assert_eq!(new(&[], LayerRange::All), Err(Error::NoTarget));
         let twice = [Projection::Up, Projection::Up];
         assert!(new(&twice, LayerRange::All).is_err());
-        assert!(new(&[Projection::Up], LayerRange::Last(4)).is_err());
-        assert!(new(&[Projection::Up], LayerRange::Last(3)).is_ok());
+        assert!(new(&[Projection::Up], LayerRange::Last(0)).is_err());
+        assert!(new(&[Projection::Up], LayerRange::Last(4)).is_ok());
 
         let mut config = tiny::config(&[Projection::Up], LayerRange::All);
         config.lora = LoraConfig {
