@@ -35,11 +35,18 @@ use serde::Serialize;
     max_term_width = 120
 )]
 pub struct Cli {
-    /// Where to compute: cpu, wgpu, vulkan, metal or cuda:N, of those that this build has [default: as configured, else cpu]
-    #[arg(long, global = true, value_name = "DEVICE")]
+    #[arg(long, global = true, value_name = "DEVICE", help = devices())]
     device: Option<DeviceChoice>,
     #[command(subcommand)]
     command: Command,
+}
+
+/// What `--device` takes, with the devices of this build.
+fn devices() -> String {
+    format!(
+        "Where to compute: cpu, wgpu, vulkan, metal or cuda:N; this build has {} [default: as configured, else cpu]",
+        DeviceChoice::compiled().join(", ")
+    )
 }
 
 #[derive(Debug, Subcommand)]
@@ -117,6 +124,28 @@ mod tests {
     use clap::CommandFactory;
 
     use super::*;
+
+    /// Every command with those below it.
+    fn all(command: clap::Command) -> Vec<clap::Command> {
+        let below = command.get_subcommands().cloned().flat_map(all);
+        let below: Vec<_> = below.collect();
+        [vec![command], below].concat()
+    }
+
+    #[test]
+    fn help_says_a_default_once_and_which_devices_there_are() {
+        for mut command in all(Cli::command()) {
+            let help = command.render_long_help().to_string();
+            let options = help.split("\n\n").flat_map(|part| part.split("\n  -"));
+            for option in options {
+                let defaults = option.matches("[default:").count();
+                assert!(defaults <= 1, "{}: {option}", command.get_name());
+            }
+        }
+        let help = Cli::command().render_help().to_string();
+        let device = DeviceChoice::compiled().join(", ");
+        assert!(help.contains(&format!("this build has {device}")), "{help}");
+    }
 
     #[test]
     fn no_two_options_of_a_command_clash() {
