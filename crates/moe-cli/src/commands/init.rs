@@ -61,10 +61,10 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     moe_core::atomic::write_file(out, text.as_bytes())?;
     let records: usize = tasks.iter().map(|task| task.rows.len()).sum();
     let (file, count) = (out.display(), tasks.len());
-    let preview = tasks[0].train.display();
+    let (preview, tokens) = (tasks[0].train.display(), max_tokens(&tasks));
     writeln!(
         stdout(),
-        "{file}: {count} tasks, {records} records\nnext:\n  moe-cl data preview {preview}\n  moe-cl train --config {file}"
+        "{file}: {count} tasks, {records} records\nnext:\n  moe-cl data preview {preview} --max-tokens {tokens}\n  moe-cl train --config {file}"
     )?;
     Ok(())
 }

@@ -272,12 +272,13 @@ mod tests {
 
     #[test]
     fn what_is_no_choice_is_refused_by_name() {
-        let with = |change: fn(&mut Sampling)| {
+        type Change = fn(&mut Sampling);
+        let with = |change: Change| {
             let mut sampling = Sampling::greedy();
             change(&mut sampling);
             sampling.check()
         };
-        let refused: [(&str, fn(&mut Sampling)); 12] = [
+        let refused: [(&str, Change); 12] = [
             ("temperature", |it| it.temperature = -1.0),
             ("temperature", |it| it.temperature = f64::NAN),
             ("temperature", |it| it.temperature = f64::INFINITY),
@@ -302,7 +303,7 @@ mod tests {
             let message = with(change).unwrap_err().to_string();
             assert!(message.contains(name), "{message}");
         }
-        let accepted: [fn(&mut Sampling); 4] = [
+        let accepted: [Change; 4] = [
             |it| it.temperature = 1e-6,
             |it| it.top_p = Some(1.0),
             |it| it.min_p = Some(1e-50),
