@@ -44,10 +44,11 @@ pub fn resolve(experiment: &mut Experiment) -> Result<()> {
                     root.display(),
                     task.name
                 );
+                let hint = error.hint().unwrap_or_default();
                 let way_out = format!(
-                    "{error}\n`moe-cl data fetch {name}` gets them all; files that lie elsewhere are used with --set data.root=DIR"
+                    "{error}\n{hint}\nfiles that lie elsewhere are used with --set data.root=DIR; `moe-cl data fetch {name}` gets the whole suite"
                 );
-                bail!(Failure::new(message, &way_out));
+                bail!(Failure::new(message, way_out));
             }
         }
     }

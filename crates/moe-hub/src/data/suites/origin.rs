@@ -202,9 +202,12 @@ fn is_many(task: &Task) -> bool {
 }
 
 fn unavailable(task: &Task, address: &str, path: &Path, error: &SourceError) -> SourceError {
+    let why = error
+        .hint()
+        .map_or_else(String::new, |hint| format!("{hint}\n"));
     SourceError::new(format!("no source for {}: {error}", task.name))
         .with_hint(format!(
-            "there are three ways out:\n\
+            "{why}there are three ways out:\n\
              1. a network; a proxy can be named in HTTPS_PROXY, a mirror of GitHub in {GITHUB_VARIABLE}, of the Hugging Face Hub in HF_ENDPOINT\n\
              2. get {address} elsewhere and put it here as {}\n\
              3. run the same command again later: what has arrived is kept",
