@@ -163,7 +163,7 @@ fn example_command(name: &str, base: &str, data: &str) -> Command {
                 "training.epochs=1",
             ];
             let out = format!("{RUNS}/learn");
-            let mut command = program(&example, &[base, "configs/demo.toml", &out]);
+            let mut command = program(&example, &[base, "configs/sentiment.toml", &out]);
             command.args(settings);
             command
         }

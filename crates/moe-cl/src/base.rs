@@ -169,10 +169,10 @@ impl Base {
     /// nothing where the lowest layer has experts.
     ///
     /// # Errors
-    /// When the experiment's layers do not fit the base, or the folder cannot be used.
+    /// When the folder cannot be used.
     pub fn keep_trunk(&mut self, experiment: &Experiment, root: &Path) -> Result<()> {
         let adapted = experiment.adapters.layers;
-        let layers = adapted.resolve(self.decoder.config().num_layers)?.start;
+        let layers = adapted.resolve(self.decoder.config().num_layers).start;
         let budget = experiment.base.trunk_cache_mb.saturating_mul(1_000_000);
         self.trunk = match (layers, budget) {
             (0, _) | (_, 0) => None,

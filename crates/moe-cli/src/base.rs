@@ -58,7 +58,7 @@ impl ModelBase {
         if !self.allow_other_base {
             base.check(&saved.state.base.identity)?;
         }
-        base.keep_trunk(experiment, &Cache::open()?.trunks())?;
+        keep_trunk(&mut base, experiment)?;
         Ok(base)
     }
 
@@ -132,8 +132,23 @@ pub fn load(
     let (source, path) = fetch(Some(&named))?;
     experiment.base.source = source.to_string();
     let mut base = load_known(&path, experiment.base.dtype, &device)?;
-    base.keep_trunk(experiment, &Cache::open()?.trunks())?;
+    keep_trunk(&mut base, experiment)?;
     Ok(base)
+}
+
+/// What the frozen lower layers make of texts is kept, where the cache folder can be written to.
+fn keep_trunk(base: &mut Base, experiment: &Experiment) -> Result<()> {
+    let cache = Cache::open()?;
+    match cache.check_writable() {
+        Ok(()) => Ok(base.keep_trunk(experiment, &cache.trunks())?),
+        Err(error) => {
+            let way_out = error.hint().unwrap_or_default();
+            eprintln!(
+                "warning: {error}: what the frozen layers make of texts and the base's fingerprint are computed anew each time; {way_out}"
+            );
+            Ok(())
+        }
+    }
 }
 
 /// Opens a device by its name.

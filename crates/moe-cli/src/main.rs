@@ -7,6 +7,7 @@ mod failure;
 mod model;
 mod progress;
 mod signals;
+mod suite;
 mod watchers;
 mod writing;
 

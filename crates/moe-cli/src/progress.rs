@@ -54,9 +54,8 @@ impl ProgressDisplay {
         match io::stderr().is_terminal() {
             true => {
                 let bar = ProgressBar::new(0);
-                let style = ProgressStyle::with_template(
-                    "{prefix} {bar:16} {pos}/{len} {per_sec} {wide_msg}",
-                );
+                // What matters most comes first: a narrow terminal cuts off the end of the message.
+                let style = ProgressStyle::with_template("{bar:10} {pos}/{len} {wide_msg}");
                 bar.set_style(style.expect("the template is well formed"));
                 Self::with(Output::Bar(bar), BETWEEN_LINES)
             }
@@ -113,9 +112,7 @@ impl ProgressDisplay {
         let eta = clock(left);
         if let Output::Bar(bar) = &self.output {
             let (task, rate) = (&self.tasks[self.task], tokens as f64 / seconds);
-            bar.set_message(format!(
-                "{task} loss {loss:.3}  {rate:.0} tokens/s  ETA {eta}"
-            ));
+            bar.set_message(step_message(task, loss, rate, &eta));
             bar.set_position(step as u64);
         }
         let (all_tokens, all_seconds, steps) = self.window;
@@ -167,7 +164,6 @@ impl Recorder for ProgressDisplay {
                 self.total_steps = *total_steps;
                 if let Output::Bar(bar) = &self.output {
                     bar.set_length(*total_steps as u64);
-                    bar.set_prefix(method.clone());
                     bar.set_position(resumed_at.unwrap_or(0) as u64);
                 }
                 let from = resumed_at
@@ -251,6 +247,11 @@ impl Drop for ProgressDisplay {
             bar.finish_and_clear();
         }
     }
+}
+
+/// What stands behind the bar, the most wanted first.
+fn step_message(task: &str, loss: f64, tokens_per_second: f64, eta: &str) -> String {
+    format!("ETA {eta}  loss {loss:.3}  {tokens_per_second:.0} tokens/s  {task}")
 }
 
 /// `75 s` → `1:15`
@@ -347,6 +348,26 @@ mod tests {
             !text.contains("step 1/2") && text.contains("step 2/2"),
             "{text}"
         );
+    }
+
+    #[test]
+    fn a_narrow_terminal_keeps_the_time_left() {
+        // The bar, two counters of up to six digits, and the spaces between them.
+        let before = 10 + 1 + 13 + 1;
+        let message = step_message(
+            &"a long name of a task ".repeat(9),
+            12.345,
+            12345.6,
+            "11:22:33",
+        );
+        for (width, shown) in [(40, "ETA 11:22:33"), (80, "12346 tokens/s")] {
+            let room = width - before;
+            assert!(
+                message[..room].contains(shown),
+                "{width}: {}",
+                &message[..room]
+            );
+        }
     }
 
     #[test]

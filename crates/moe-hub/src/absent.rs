@@ -35,6 +35,14 @@ impl Web {
             "{BUILD}\nor get {address} in another way and put it here as {path}"
         )))
     }
+
+    /// Says that nobody can be asked which commit a branch stands for.
+    ///
+    /// # Errors
+    /// Always; the hint names the feature.
+    pub fn commit_of(&self, address: &str, _token: Option<&str>) -> Result<String> {
+        Err(missing(address).with_hint(BUILD))
+    }
 }
 
 /// No client of the Hugging Face Hub, because the cargo feature `hub` is off.
@@ -94,5 +102,8 @@ mod tests {
         let hint = error.hint().unwrap();
         assert!(error.to_string().contains("feature `hub`"), "{error}");
         assert!(hint.contains("d/y.csv"), "{hint}");
+
+        let error = web.commit_of("https://x/y.csv", None).unwrap_err();
+        assert!(error.hint().unwrap().contains("--features hub"), "{error}");
     }
 }

@@ -15,6 +15,7 @@ pub const CACHE_VARIABLE: &str = "MOE_CL_CACHE";
 
 /// A folder of fetched files:
 /// ```text
+/// data/                 files of suites: <suite>/<task>/{train,dev,test}.jsonl
 /// downloads/            archives as pip leaves them; an archive put here by hand is used as if it had been downloaded
 /// fingerprints.json     what fingerprint each base had, and by which files
 /// pypi/<name>-<version>/<path inside the archive>
@@ -55,9 +56,29 @@ impl Cache {
         &self.root
     }
 
+    /// Tries to write to it.
+    ///
+    /// # Errors
+    /// Why it cannot be written to; the hint says how to go on.
+    pub fn check_writable(&self) -> Result<()> {
+        let probe = || {
+            std::fs::create_dir_all(&self.root)?;
+            tempfile::tempfile_in(&self.root).map(|_| ())
+        };
+        probe().map_err(|error| {
+            SourceError::io("write to", &self.root, &error)
+                .with_hint(format!("{CACHE_VARIABLE} names another folder"))
+        })
+    }
+
     /// The folder for what the frozen layers of bases make of texts.
     pub fn trunks(&self) -> PathBuf {
         self.root.join("trunks")
+    }
+
+    /// The folder for the files of suites.
+    pub fn data(&self) -> PathBuf {
+        self.root.join("data")
     }
 
     /// The folder for archives as they are downloaded; the user may put one there by hand.
@@ -119,6 +140,17 @@ mod tests {
 
     // printf abc | sha256sum
     const ABC: &str = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+
+    #[test]
+    fn a_cache_that_cannot_be_written_to_says_so() {
+        let dir = tempfile::tempdir().unwrap();
+        Cache::at(dir.path().join("new")).check_writable().unwrap();
+        // Below a file there is no folder, not even for those who may do everything.
+        let file = dir.path().join("file");
+        std::fs::write(&file, "").unwrap();
+        let error = Cache::at(file.join("cache")).check_writable().unwrap_err();
+        assert!(error.hint().unwrap().contains(CACHE_VARIABLE), "{error}");
+    }
 
     #[test]
     fn a_changed_file_loses_its_verified_hash() {

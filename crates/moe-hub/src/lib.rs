@@ -12,6 +12,8 @@ mod fingerprints;
 mod hub;
 #[cfg(test)]
 mod loopback;
+#[cfg(feature = "hub")]
+mod part;
 mod pip;
 mod progress;
 #[cfg(feature = "hub")]

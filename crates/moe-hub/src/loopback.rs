@@ -88,6 +88,10 @@ impl Server {
             let range = range.strip_prefix("range: bytes=")?.strip_suffix('-')?;
             range.parse::<usize>().ok()
         });
+        let only_of = headers.iter().find_map(|line| {
+            let (name, etag) = line.split_once(':')?;
+            (name.eq_ignore_ascii_case("if-range")).then(|| etag.trim().to_owned())
+        });
         let (method, rest) = request.split_once(' ')?;
         let path = rest.split(' ').next()?.to_string();
         // The Hub's addresses name a revision: any is served with the same files.
@@ -119,6 +123,8 @@ impl Server {
         }
         let etag = hex::encode(Sha256::digest(bytes));
         let all = bytes.len();
+        let same = only_of.is_none_or(|it| it == format!("\"{etag}\""));
+        let from = from.filter(|_| same);
         let bytes = &bytes[from.unwrap_or(0)..];
         let (length, kind) = (
             bytes.len(),

@@ -1,16 +1,15 @@
 //! Single files by their address, gone on with where a transfer broke off.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
-use reqwest::header::{CONTENT_RANGE, RANGE};
+use reqwest::header::{CONTENT_RANGE, ETAG, IF_RANGE, RANGE};
 use reqwest::{Client, Response, StatusCode};
 use tokio::runtime::Runtime;
 
 use crate::error::{Result, SourceError};
 use crate::file::make_parent;
+use crate::part::Part;
 use crate::progress::Progress;
 
 /// How often a file is asked for whose transfer broke off.
@@ -58,8 +57,8 @@ impl Web {
     }
 
     /// Fetches `address` to `path`, where the file appears when it is complete. What arrived before a break is kept beside it, as
-    /// `path.part`, and only the rest is asked for: an address must stand for the same bytes for ever, as one with a commit does.
-    /// `token` is sent as the bearer of the request.
+    /// `path.part`, and only the rest is asked for, of the same version as far as the server tells versions apart (`ETag`). Of two processes
+    /// that fetch the same file, each has a part of its own. `token` is sent as the bearer of the request.
     ///
     /// # Errors
     /// When the address cannot be reached, has no such file or does not give it, or the transfer breaks off three times.
@@ -71,16 +70,18 @@ impl Web {
         progress: &mut dyn FnMut(Progress),
     ) -> Result<()> {
         make_parent(path)?;
-        let part = part(path);
+        let unwritable = |error| SourceError::io("write", path, &error);
+        let mut part = Part::claim(path).map_err(unwritable)?;
         let mut broken = String::new();
         for attempt in 0..ATTEMPTS as u32 {
             if attempt > 0 {
                 std::thread::sleep(PAUSE * attempt);
             }
-            let transfer = self.transfer(address, token, &part, progress);
+            let transfer = self.transfer(address, token, &mut part, progress);
             match self.runtime.block_on(transfer) {
                 Ok(()) => {
-                    return fs::rename(&part, path)
+                    return part
+                        .finish(path)
                         .map_err(|error| SourceError::io("move a download to", path, &error));
                 }
                 Err(Fault::Final(error)) => return Err(error),
@@ -93,20 +94,60 @@ impl Web {
         .with_hint("run the same command again: it goes on where the transfer broke off"))
     }
 
+    /// The commit that the Hugging Face Hub gives `address` of, in which a branch or tag stands.
+    ///
+    /// # Errors
+    /// When it cannot be reached, has no such file, or names no commit.
+    pub fn commit_of(&self, address: &str, token: Option<&str>) -> Result<String> {
+        // Where the file itself lies, to which the Hub redirects, nobody knows of commits.
+        let client = Client::builder()
+            .redirect(reqwest::redirect::Policy::none())
+            .connect_timeout(SILENCE)
+            .read_timeout(SILENCE);
+        let client = client
+            .build()
+            .map_err(|error| SourceError::new(format!("there is no HTTP client here: {error}")))?;
+        let mut request = client.head(address);
+        if let Some(token) = token {
+            request = request.bearer_auth(token);
+        }
+        let response = self
+            .runtime
+            .block_on(async { request.send().await })
+            .map_err(|error| {
+                let cause = root_cause(&error);
+                SourceError::new(format!("{address} cannot be reached: {cause}"))
+                    .with_hint("is there a network? A proxy can be named in HTTPS_PROXY")
+            })?;
+        let commit = response.headers().get("x-repo-commit");
+        let commit = commit.and_then(|it| it.to_str().ok()).unwrap_or_default();
+        let is_commit = commit.len() == 40 && commit.bytes().all(|it| it.is_ascii_hexdigit());
+        match is_commit {
+            true => Ok(commit.to_ascii_lowercase()),
+            false => Err(SourceError::new(format!(
+                "{address}: the server says {} and no commit; name the commit itself in the manifest",
+                response.status()
+            ))),
+        }
+    }
+
     async fn transfer(
         &self,
         address: &str,
         token: Option<&str>,
-        part: &Path,
+        part: &mut Part,
         progress: &mut dyn FnMut(Progress),
     ) -> std::result::Result<(), Fault> {
-        let mut done = fs::metadata(part).map_or(0, |metadata| metadata.len());
+        let mut done = part.len();
         let mut request = self.client.get(address);
         if let Some(token) = token {
             request = request.bearer_auth(token);
         }
         if done > 0 {
             request = request.header(RANGE, format!("bytes={done}-"));
+            if let Some(etag) = part.etag() {
+                request = request.header(IF_RANGE, etag);
+            }
         }
         let mut response = request
             .send()
@@ -117,8 +158,11 @@ impl Web {
         }
         refuse(address, &response, part)?;
         let total = response.content_length().map(|rest| done + rest);
-        let disk = |error: std::io::Error| Fault::Final(SourceError::io("write", part, &error));
-        let mut file = open(part, done).map_err(disk)?;
+        let place = part.path().to_path_buf();
+        let disk = |error: std::io::Error| Fault::Final(SourceError::io("write", &place, &error));
+        if done == 0 {
+            part.begin(version(&response)).map_err(disk)?;
+        }
         let mut tell = |done| {
             progress(Progress {
                 what: address.into(),
@@ -132,11 +176,11 @@ impl Web {
             .await
             .map_err(|error| Fault::Passing(root_cause(&error)))?
         {
-            file.write_all(&bytes).map_err(disk)?;
+            part.write(&bytes).map_err(disk)?;
             done += bytes.len() as u64;
             tell(done);
         }
-        file.sync_all().map_err(disk)?;
+        part.sync().map_err(disk)?;
         match total {
             Some(total) if total != done => Err(Fault::Passing(format!("{done} bytes of {total}"))),
             _ => Ok(()),
@@ -144,19 +188,10 @@ impl Web {
     }
 }
 
-fn part(path: &Path) -> PathBuf {
-    let mut name = path.file_name().unwrap_or_default().to_os_string();
-    name.push(".part");
-    path.with_file_name(name)
-}
-
-/// The file to write to, from byte `done` on.
-fn open(part: &Path, done: u64) -> std::io::Result<File> {
-    let file = OpenOptions::new().create(true).append(true).open(part)?;
-    if done == 0 {
-        file.set_len(0)?;
-    }
-    Ok(file)
+/// What the server says of the version that it sends, where that can be relied on byte by byte: what begins with `W/` cannot.
+fn version(response: &Response) -> Option<&str> {
+    let etag = response.headers().get(ETAG)?.to_str().ok()?;
+    etag.starts_with('"').then_some(etag)
 }
 
 /// Whether the answer begins at byte `done`; a server may send the whole file instead.
@@ -167,14 +202,14 @@ fn goes_on_at(response: &Response, done: u64) -> bool {
         && range.is_some_and(|range| range.starts_with(&format!("bytes {done}-")))
 }
 
-fn refuse(address: &str, response: &Response, part: &Path) -> std::result::Result<(), Fault> {
+fn refuse(address: &str, response: &Response, part: &mut Part) -> std::result::Result<(), Fault> {
     let status = response.status();
     let finally = |what: &str| Err(Fault::Final(SourceError::new(format!("{address} {what}"))));
     match status {
         status if status.is_success() => Ok(()),
         // What lies here is no part of what lies there.
         StatusCode::RANGE_NOT_SATISFIABLE => {
-            let _ = fs::remove_file(part);
+            let _ = part.begin(None);
             Err(Fault::Passing(status.to_string()))
         }
         StatusCode::NOT_FOUND | StatusCode::GONE => finally("is not there (any more)"),
@@ -211,6 +246,8 @@ pub(super) fn root_cause(error: &dyn std::error::Error) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
     use crate::loopback::{Fault::*, Server};
 
@@ -251,6 +288,18 @@ mod tests {
         fetch(&address, &path).unwrap();
         assert_eq!(fs::read(&path).unwrap(), [7; 5000]);
         assert_eq!(server.sent(PLACE), 5000);
+    }
+
+    #[test]
+    fn what_is_of_another_version_is_not_gone_on_with() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("data.csv");
+        let old = Server::with(&[(PLACE, &[7; 5000])]).fails(PLACE, &[CutAfter(1000); 3]);
+        fetch(&old.start(), &path).unwrap_err();
+        let new = Server::with(&[(PLACE, &[8; 6000])]);
+        fetch(&new.start(), &path).unwrap();
+        assert_eq!(fs::read(&path).unwrap(), [8; 6000]);
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
     }
 
     #[test]

@@ -161,19 +161,11 @@ pub enum LayerRange {
 }
 
 impl LayerRange {
-    /// The decoder layers meant, of `num_layers`.
-    ///
-    /// # Errors
-    ///
-    /// When the range is empty or longer than the decoder.
-    pub fn resolve(self, num_layers: usize) -> Result<Range<usize>> {
+    /// The decoder layers meant, of `num_layers`: all of them where there are no more than N.
+    pub fn resolve(self, num_layers: usize) -> Range<usize> {
         match self {
-            Self::All => Ok(0..num_layers),
-            Self::Last(n) if (1..=num_layers).contains(&n) => Ok(num_layers - n..num_layers),
-            Self::Last(asked) => Err(Error::LayersOutOfRange {
-                asked,
-                available: num_layers,
-            }),
+            Self::All => 0..num_layers,
+            Self::Last(n) => num_layers.saturating_sub(n)..num_layers,
         }
     }
 }
@@ -240,19 +232,19 @@ impl Default for AdapterConfig {
 
 impl AdapterConfig {
     /// Numbers in one expert over all its layers, on that base.
-    ///
-    /// # Errors
-    ///
-    /// When the layer range does not fit the base.
-    pub fn expert_parameters(&self, base: &ModelConfig) -> Result<usize> {
-        let layers = self.layers.resolve(base.num_layers)?.len();
+    pub fn expert_parameters(&self, base: &ModelConfig) -> usize {
+        let layers = self.layers.resolve(base.num_layers).len();
         let width = |target: &Projection| target.shape(base).iter().sum::<usize>();
-        Ok(layers * self.lora.rank * self.targets.iter().map(width).sum::<usize>())
+        layers * self.lora.rank * self.targets.iter().map(width).sum::<usize>()
     }
 
-    /// Refuses settings out of range, targets missing or repeated.
+    /// Refuses settings out of range, no layer, targets missing or repeated.
     pub(crate) fn check(&self) -> Result<()> {
         self.lora.check()?;
+        if self.layers == LayerRange::Last(0) {
+            let given = self.layers.to_string();
+            return Err(Error::UnknownLayers { given });
+        }
         if self.targets.is_empty() {
             return Err(Error::NoTarget);
         }
@@ -279,13 +271,18 @@ mod tests {
 
     #[test]
     fn ranges_that_match_nothing_are_refused() {
-        assert_eq!("last:2".parse::<LayerRange>().unwrap().resolve(5), Ok(3..5));
-        assert_eq!("all".parse::<LayerRange>().unwrap().resolve(5), Ok(0..5));
+        let resolved = |range: &str| range.parse::<LayerRange>().unwrap().resolve(5);
+        for (range, layers) in [("last:2", 3..5), ("all", 0..5), ("last:8", 0..5)] {
+            assert_eq!(resolved(range), layers, "{range}");
+        }
         for bad in ["last:0", "last:", "last:-1", "first:2", ""] {
             assert!(bad.parse::<LayerRange>().is_err(), "{bad}");
         }
-        assert!(LayerRange::Last(6).resolve(5).is_err());
-        assert!(LayerRange::Last(0).resolve(5).is_err());
+        let none = AdapterConfig {
+            layers: LayerRange::Last(0),
+            ..AdapterConfig::default()
+        };
+        assert!(none.check().is_err());
     }
 
     #[test]

@@ -24,16 +24,6 @@ pub enum Error {
         /// What was given.
         given: String,
     },
-    /// A layer range that matches nothing, or more than there is.
-    #[error(
-        "layers = `last:{asked}` does not fit a base of {available} layers; give 1 to {available}, or `all`"
-    )]
-    LayersOutOfRange {
-        /// Layers asked for.
-        asked: usize,
-        /// Layers of the base.
-        available: usize,
-    },
     /// A LoRA setting outside its range.
     #[error("LoRA {key} = {value} is out of range; it must be {expected}")]
     Setting {

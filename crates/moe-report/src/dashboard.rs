@@ -33,6 +33,10 @@ pub struct Dashboard {
     method: String,
     tasks: Vec<String>,
     total_steps: usize,
+    /// Optimiser steps done.
+    step: usize,
+    /// Where the run is, in words.
+    place: String,
 }
 
 /// A metric, and whether the renderer knows it: it learns of a metric with its first value, so that it shows none that
@@ -78,7 +82,17 @@ impl Dashboard {
             method: String::new(),
             tasks: Vec::new(),
             total_steps: 0,
+            step: 0,
+            place: String::new(),
         }
+    }
+
+    /// Shows a label, and that as many steps are done as were before: the renderer takes it for a new beginning.
+    fn label(&mut self, label: &str) {
+        let total = self.total_steps;
+        self.renderer.start(1, 1, Some(total), Some(label));
+        self.renderer.start_split("train", total);
+        self.renderer.update_split(self.step);
     }
 }
 
@@ -90,13 +104,16 @@ impl Recorder for Dashboard {
                 method,
                 tasks,
                 total_steps,
+                resumed_at,
                 ..
             } => {
                 self.method.clone_from(method);
                 self.tasks.clone_from(tasks);
                 self.total_steps = *total_steps;
-                renderer.start(1, 1, Some(*total_steps), Some(method));
+                self.step = resumed_at.unwrap_or(0);
+                self.place.clone_from(method);
                 renderer.start_global_progress(tasks.len() + 1);
+                self.label(method);
             }
             Event::TaskStarted { task, name, .. } => {
                 let place = format!(
@@ -105,8 +122,8 @@ impl Recorder for Dashboard {
                     task + 1,
                     self.tasks.len()
                 );
-                renderer.start(1, 1, Some(self.total_steps), Some(&place));
-                renderer.start_split("train", self.total_steps);
+                self.label(&place);
+                self.place = place;
                 let training = self.training.iter_mut().chain(self.figures.values_mut());
                 training.for_each(|shown| shown.scalar.clear());
             }
@@ -127,6 +144,7 @@ impl Recorder for Dashboard {
                 for (name, value) in figures {
                     Shown::called(&mut self.figures, name).train(renderer, Some(*value));
                 }
+                self.step = *step;
                 renderer.update_split(*step);
                 return self.stop_if_asked();
             }
@@ -138,14 +156,16 @@ impl Recorder for Dashboard {
                 return self.stop_if_asked();
             }
             Event::Evaluated { scores, .. } => {
+                // The end of a test would set back the counts of warnings and checkpoints.
                 for (task, score) in self.tasks.iter().zip(scores) {
                     if let Some(score) = score {
                         self.accuracy.test(renderer, task, *score);
                     }
                 }
-                renderer.end_test();
             }
-            Event::LayerFigures { task, name, layers } => {
+            Event::LayerFigures {
+                task, name, layers, ..
+            } => {
                 if let (Some(task), false) = (self.tasks.get(*task), layers.is_empty()) {
                     let mean = layers.iter().sum::<f64>() / layers.len() as f64;
                     Shown::called(&mut self.layer_figures, name).test(renderer, task, mean);
@@ -153,7 +173,12 @@ impl Recorder for Dashboard {
             }
             Event::Inferred { .. } => {}
             Event::CheckpointSaved { .. } => renderer.log_event_training("checkpoints".into()),
-            Event::Warning { .. } => renderer.log_event_training("warnings".into()),
+            Event::Warning { message } => {
+                // The renderer has no place for texts but the label, which stays until the next task.
+                renderer.log_event_training("warnings".into());
+                let label = format!("{} · warning: {message}", self.place);
+                self.label(&label);
+            }
             Event::RunFinished { .. } => {
                 renderer.end_global_progress();
                 renderer.end();
@@ -286,7 +311,9 @@ mod tests {
         fn start_global_progress(&mut self, _: usize) {}
         fn start_test(&mut self, _: &str, _: usize) {}
         fn update_test_progress(&mut self, _: usize) {}
-        fn end_test(&mut self) {}
+        fn end_test(&mut self) {
+            self.note("end of a test".into());
+        }
         fn end_global_progress(&mut self) {}
         fn log_event_evaluation(&mut self, _: String) {}
     }
@@ -348,6 +375,30 @@ mod tests {
             );
         }
         assert!(!notebook.saw("yelp"));
+    }
+
+    #[test]
+    fn warnings_are_shown_and_nothing_is_counted_anew() {
+        let notebook = Notebook::default();
+        let mut dashboard = Dashboard::new(Box::new(notebook.clone()), Interrupter::new());
+        let warning = Event::Warning {
+            message: "two labels look alike".into(),
+        };
+        for event in [started(), step(3), warning] {
+            dashboard.record(&event).unwrap();
+        }
+        let calls = notebook.0.lock().unwrap();
+        let last = &calls[calls.len() - 2..];
+        assert!(last[0].contains("two labels look alike"), "{last:?}");
+        assert_eq!(last[1], "step 3");
+        drop(calls);
+        let evaluated = Event::Evaluated {
+            after: 1,
+            scores: vec![Some(0.75), None],
+            examples_per_second: 1.0,
+        };
+        dashboard.record(&evaluated).unwrap();
+        assert!(!notebook.saw("end of a test"));
     }
 
     #[test]

@@ -136,6 +136,7 @@ fn run(method: &str, fade: f64, seed: u64) -> RunData {
                 Event::LayerFigures {
                     task,
                     name: "gate/shared".into(),
+                    first: 0,
                     layers: (0..30).map(share).collect(),
                 },
             );

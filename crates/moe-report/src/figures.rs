@@ -46,10 +46,10 @@ pub const FIGURES: [Figure; 12] = [
     },
     Figure {
         name: "Forgetting",
-        meaning: "mean fall from the best earlier accuracy of each task (Chaudhry 2018)",
+        meaning: "mean fall from the best accuracy that each task had since it was learnt (Chaudhry 2018, without the stages before)",
         higher_is_better: Some(false),
-        value: |run| run.matrix.summary().forgetting,
-        over: Some(|coverage| coverage.forgetting),
+        value: |run| run.matrix.summary().forgetting_since_learnt,
+        over: Some(|coverage| coverage.forgetting_since_learnt),
         format: share,
     },
     Figure {
@@ -102,7 +102,7 @@ pub const FIGURES: [Figure; 12] = [
     },
     Figure {
         name: "Peak memory",
-        meaning: "largest resident memory of the process",
+        meaning: "largest resident memory while the run went on",
         higher_is_better: None,
         value: |run| run.peak_memory.map(|bytes| bytes as f64),
         over: None,
@@ -144,8 +144,11 @@ impl Figure {
         Some(partial.max_by_key(missing)?.to_string())
     }
 
-    /// For each group whether it has the best mean among several, to the digits shown.
+    /// For each group whether it has the best mean among several, to the digits shown; none where they learnt different streams.
     pub fn best(&self, groups: &[Group<'_>]) -> Vec<bool> {
+        if groups.iter().any(|group| !groups[0].same_stream(group)) {
+            return vec![false; groups.len()];
+        }
         let shown = |group: &Group<'_>| Some((group.spread(self.value)?.mean * 1000.0).round());
         let values: Vec<Option<f64>> = groups.iter().map(shown).collect();
         let better = |a: f64, b: f64| {
@@ -241,6 +244,21 @@ mod tests {
             .find(|figure| figure.name == "Wall time")
             .unwrap();
         assert!(time.best(&groups).iter().all(|best| !best));
+    }
+
+    #[test]
+    fn nothing_is_the_best_of_different_streams() {
+        let mut runs = examples::runs(1);
+        let other = runs.len() - 1;
+        runs[other].tasks.reverse();
+        let groups = groups(&runs);
+        for figure in &FIGURES {
+            assert!(
+                figure.best(&groups).iter().all(|best| !best),
+                "{}",
+                figure.name
+            );
+        }
     }
 
     #[test]

@@ -37,6 +37,24 @@ impl Group<'_> {
         Spread::of(self.runs.iter().map(|run| figure(run)))
     }
 
+    /// Whether the other's tasks are the same, in the same order, with as many texts of each.
+    pub fn same_stream(&self, other: &Self) -> bool {
+        let stream = |group: &Self| {
+            let run = group.runs[0];
+            let mut data = run.config.get("data").and_then(|it| it.as_table()).cloned();
+            if let Some(data) = &mut data {
+                data.remove("root");
+                data.remove("suite");
+            }
+            let split = run
+                .config
+                .get("evaluation")
+                .and_then(|it| it.get("split").cloned());
+            (run.tasks.clone(), data, split)
+        };
+        stream(self) == stream(other)
+    }
+
     /// Names of the tasks.
     pub fn tasks(&self) -> &[String] {
         &self.runs[0].tasks

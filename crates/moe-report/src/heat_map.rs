@@ -164,7 +164,11 @@ impl HeatMap<'_> {
 /// The colours of a scale with the values of its two ends and its middle.
 pub fn legend(palette: Palette, (low, high): (f64, f64), texts: [&str; 3]) -> String {
     let (step, height) = (14.0, 12.0);
-    let width = step * LEVELS as f64;
+    let bar = step * LEVELS as f64;
+    // The texts below are as wide as they are, whatever the bar is.
+    let [low_end, middle, high_end] = texts.map(text_width);
+    let width = bar.max(middle + 2.0 * low_end.max(high_end) + 16.0);
+    let left = (width - bar) / 2.0;
     let alternative = format!(
         "Colour scale from {low:.2} to {high:.2}: {}",
         texts.join(", ")
@@ -173,7 +177,12 @@ pub fn legend(palette: Palette, (low, high): (f64, f64), texts: [&str; 3]) -> St
     for level in 0..LEVELS {
         let position = level as f64 / (LEVELS - 1) as f64;
         let class = palette.class(position);
-        picture.rect((level as f64 * step, 1.0), (step + 0.2, height), &class, "");
+        picture.rect(
+            (left + level as f64 * step, 1.0),
+            (step + 0.2, height),
+            &class,
+            "",
+        );
     }
     let places = [
         (0.0, Anchor::Start),

@@ -30,6 +30,8 @@ pub struct RunData {
     pub inferred: BTreeMap<usize, Inferred>,
     /// Figures of the adapted layers by name, then by index of the task after which they were measured.
     pub layer_figures: BTreeMap<String, BTreeMap<usize, Vec<f64>>>,
+    /// Index of the lowest adapted layer in the decoder.
+    pub first_layer: usize,
     /// Warnings in the order in which they came, each text once.
     pub warnings: Vec<String>,
     /// Whether the run came to its end.
@@ -170,7 +172,13 @@ impl RunData {
                 self.inferred
                     .insert(after.saturating_sub(1), scores.clone());
             }
-            Event::LayerFigures { task, name, layers } => {
+            Event::LayerFigures {
+                task,
+                name,
+                first,
+                layers,
+            } => {
+                self.first_layer = *first;
                 let of_tasks = self.layer_figures.entry(name.clone()).or_default();
                 of_tasks.insert(*task, layers.clone());
             }

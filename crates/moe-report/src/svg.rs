@@ -218,19 +218,25 @@ const CHARACTER: f64 = 7.1;
 
 /// About how many pixels wide `text` is at most.
 pub fn text_width(text: &str) -> f64 {
-    CHARACTER * text.chars().count() as f64
+    text.chars().map(character_width).sum()
+}
+
+/// Characters of East Asia and pictures are about twice as wide as Latin ones.
+fn character_width(c: char) -> f64 {
+    if c >= '\u{1100}' { 13.0 } else { CHARACTER }
 }
 
 /// `text`, cut to about `width` pixels with an ellipsis.
 pub fn fit(text: &str, width: f64) -> String {
-    let characters = (width / CHARACTER).max(1.0) as usize;
-    if text.chars().count() <= characters {
+    if text_width(text) <= width {
         return text.to_owned();
     }
-    text.chars()
-        .take(characters.saturating_sub(1))
-        .chain(['…'])
-        .collect()
+    let mut used = CHARACTER;
+    let kept = text.chars().take_while(|&c| {
+        used += character_width(c);
+        used <= width
+    });
+    kept.chain(['…']).collect()
 }
 
 #[cfg(test)]

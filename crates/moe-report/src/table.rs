@@ -108,8 +108,10 @@ fn figures(groups: &[Group<'_>]) -> String {
             .chain(groups.iter().map(|group| group.label.clone()))
             .collect::<Vec<_>>(),
     ];
+    let mut starred = false;
     for figure in &FIGURES {
         let best = figure.best(groups);
+        starred |= best.contains(&true);
         let cells = groups.iter().zip(best).map(|(group, best)| {
             let over = figure.coverage(group);
             format!(
@@ -142,7 +144,7 @@ fn figures(groups: &[Group<'_>]) -> String {
         text.push_str(line.trim_end());
         text.push('\n');
     }
-    if groups.len() > 1 {
+    if starred {
         text.push_str("* best\n");
     }
     text

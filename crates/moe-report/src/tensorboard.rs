@@ -164,10 +164,15 @@ impl Recorder for TensorBoard {
                         .filter_map(|(tag, value)| Some((tag, value?))),
                 )
             }
-            Event::LayerFigures { name, layers, .. } => {
-                let layers = layers.iter().enumerate();
+            Event::LayerFigures {
+                name,
+                first,
+                layers,
+                ..
+            } => {
+                let layers = layers.iter().zip(*first..);
                 let values: Vec<(String, f64)> = layers
-                    .map(|(layer, value)| (format!("{name}/layer_{layer:02}"), *value))
+                    .map(|(value, layer)| (format!("{name}/layer_{layer:02}"), *value))
                     .collect();
                 self.scalars(values.iter().map(|(tag, value)| (tag.as_str(), *value)))
             }
@@ -342,6 +347,7 @@ mod tests {
         let gates = Event::LayerFigures {
             task: 0,
             name: "gate/own".into(),
+            first: 22,
             layers: vec![0.25, 0.75],
         };
         for event in [started, step, evaluated, gates] {
@@ -380,8 +386,8 @@ mod tests {
             ("adversary/accuracy", 0.75),
             ("eval/amazon", 0.5),
             ("eval/average", 0.5),
-            ("gate/own/layer_00", 0.25),
-            ("gate/own/layer_01", 0.75),
+            ("gate/own/layer_22", 0.25),
+            ("gate/own/layer_23", 0.75),
         ];
         assert_eq!(
             scalars,

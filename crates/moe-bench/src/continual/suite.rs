@@ -48,7 +48,7 @@ impl Suite {
             ],
             Self::Mtl5Long => &[include_str!("../../../../configs/mtl5-long.toml")],
             Self::Moderation => &[include_str!("../../../../configs/moderation.toml")],
-            Self::Demo => &[include_str!("../../../../configs/demo.toml")],
+            Self::Demo => &[include_str!("../../../../configs/sentiment.toml")],
         }
     }
 
@@ -127,12 +127,19 @@ impl Budget {
     }
 }
 
-/// Puts the folder with the texts into the experiment.
-pub fn with_root(mut experiment: Experiment, root: Option<&Path>) -> Experiment {
-    if let Some(root) = root {
-        experiment.data.root = root.into();
+/// Puts the folder with the texts into the experiment: `root`, or where `moe-cl data fetch` puts those of a suite.
+///
+/// # Errors
+/// When there is no cache folder.
+pub fn with_root(mut experiment: Experiment, root: Option<&Path>) -> anyhow::Result<Experiment> {
+    match root {
+        Some(root) => experiment.data.root = root.into(),
+        None if experiment.data.suite.is_some() => {
+            experiment.data.root = moe_hub::Cache::open()?.data();
+        }
+        None => {}
     }
-    experiment
+    Ok(experiment)
 }
 
 #[cfg(test)]

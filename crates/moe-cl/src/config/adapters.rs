@@ -22,7 +22,8 @@ pub struct AdaptersConfig {
     /// The maps that are adapted: gate, up and down of the feed-forward, q, k, v and o of the attention.
     #[schemars(schema_with = "targets_schema")]
     pub targets: Vec<Projection>,
-    /// The decoder layers that are adapted: "all" or "last:N". Layers below the first need no backward pass.
+    /// The decoder layers that are adapted: "all" or "last:N" (all, where there are no more than N). Layers below the
+    /// first need no backward pass, and run once per text.
     #[schemars(schema_with = "layers_schema")]
     pub layers: LayerRange,
 }
@@ -48,7 +49,7 @@ impl Default for AdaptersConfig {
             dropout: 0.0,
             init: LoraInit::Kaiming,
             targets: vec![Projection::Gate, Projection::Up, Projection::Down],
-            layers: LayerRange::All,
+            layers: LayerRange::Last(8),
         }
     }
 }

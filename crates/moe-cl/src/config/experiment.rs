@@ -13,6 +13,7 @@ use super::{
     AdaptersConfig, ConfigError, EvaluationConfig, MethodConfig, Objective, RouterConfig,
     TrainingConfig,
     document::{Document, Sources},
+    inline::inline_forms,
     sense, strict,
 };
 use crate::metrics::TextMetric;
@@ -90,6 +91,10 @@ impl Default for BaseConfig {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct DataConfig {
+    /// A suite whose files the tasks name (`mtl5`, `moderation`, a manifest of your own, or several joined by `+`). They are in the cache
+    /// folder, where `moe-cl data fetch` puts them, or where `root` says; what is not there is fetched.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub suite: Option<String>,
     /// The folder that the tasks' files are relative to; itself relative to the current folder.
     pub root: PathBuf,
     /// Longest text in tokens, for instructions with prompt and answer. Longer texts are cut at the end, counted and reported.
@@ -108,6 +113,7 @@ pub struct DataConfig {
 impl Default for DataConfig {
     fn default() -> Self {
         Self {
+            suite: None,
             root: "data".into(),
             max_tokens: 96,
             train_examples: None,
@@ -117,7 +123,8 @@ impl Default for DataConfig {
     }
 }
 
-/// One task of the stream. Its files are JSON Lines, JSON arrays (`.json`) or tables (`.csv`, `.tsv`), relative to `data.root`.
+/// One task of the stream. Its files are JSON Lines, JSON arrays (`.json`) or tables (`.csv`, `.tsv`, `.parquet`), relative to
+/// `data.root`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TaskConfig {
@@ -208,6 +215,8 @@ impl Experiment {
 
     /// The JSON Schema of experiment files, for editors. The check of keys and types reads the same schema.
     pub fn schema() -> serde_json::Value {
-        schemars::schema_for!(Experiment).into()
+        let mut schema = schemars::schema_for!(Experiment).into();
+        inline_forms(&mut schema);
+        schema
     }
 }

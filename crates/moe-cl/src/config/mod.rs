@@ -7,6 +7,7 @@ mod adapters;
 mod document;
 mod error;
 mod experiment;
+mod inline;
 mod method;
 mod router;
 mod schema;
@@ -22,6 +23,7 @@ pub use adapters::AdaptersConfig;
 pub use error::{ConfigError, KeyPlace};
 pub use experiment::{BaseConfig, DataConfig, Experiment, TaskConfig};
 pub use method::MethodConfig;
+pub use moe_lora::{LayerRange, LoraInit, Projection};
 pub use router::RouterConfig;
 pub use training::{EvaluationConfig, Objective, Pooling, Split, TrainingConfig};
 

@@ -21,9 +21,9 @@ pub enum Objective {
 #[serde(rename_all = "snake_case")]
 pub enum Pooling {
     /// The hidden state of its last token, as the MoE-CL authors do.
-    #[default]
     Last,
-    /// The mean of its tokens' hidden states.
+    /// The mean of its tokens' hidden states, which says more (docs/RESULTS.md).
+    #[default]
     Mean,
 }
 
@@ -73,12 +73,12 @@ impl Default for TrainingConfig {
     fn default() -> Self {
         Self {
             objective: Objective::Heads,
-            pooling: Pooling::Last,
+            pooling: Pooling::Mean,
             epochs: 2,
             batch_size: 8,
             accumulation: 1,
-            learning_rate: 1e-3,
-            schedule: Schedule::Constant,
+            learning_rate: 2e-3,
+            schedule: Schedule::Linear,
             warmup_ratio: 0.0,
             clip_norm: None,
             weight_decay: 0.01,

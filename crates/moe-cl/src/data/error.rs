@@ -13,6 +13,8 @@ pub enum RowPlace {
     Line(usize),
     /// An entry of a JSON array, from 1.
     Entry(usize),
+    /// A row of a Parquet file, from 1.
+    Row(usize),
 }
 
 impl Display for RowPlace {
@@ -20,6 +22,7 @@ impl Display for RowPlace {
         match self {
             Self::Line(line) => write!(f, "{line}"),
             Self::Entry(entry) => write!(f, "entry {entry}"),
+            Self::Row(row) => write!(f, "row {row}"),
         }
     }
 }

@@ -11,6 +11,7 @@ mod example;
 mod format;
 mod json;
 mod odd;
+mod parquet;
 mod problem;
 mod question;
 mod record;

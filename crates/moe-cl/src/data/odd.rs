@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, path::Path};
 
-use super::{DataError, Row, rows::passed_over};
+use super::Row;
 
 /// Two labels that people would take for one: they differ in case, in spaces, or in how the same letters are encoded.
 pub(super) fn alike(labels: &[String]) -> Option<(&str, &str)> {
@@ -44,15 +44,9 @@ pub(super) fn missing(labels: &[String], rows: &[Row]) -> Option<String> {
 }
 
 /// A note of the keys of a file that are passed over; none where every key is read.
-///
-/// # Errors
-/// When the file cannot be read.
-pub(super) fn keys_passed_over(path: &Path) -> Result<Option<String>, DataError> {
-    let keys = passed_over(path)?;
-    Ok((!keys.is_empty()).then(|| {
-        let keys: Vec<String> = keys.into_iter().map(|key| format!("`{key}`")).collect();
-        format!("{}: not read: {}", path.display(), keys.join(", "))
-    }))
+pub(super) fn passed_over(path: &Path, keys: &BTreeSet<String>) -> Option<String> {
+    let quoted: Vec<String> = keys.iter().map(|key| format!("`{key}`")).collect();
+    (!keys.is_empty()).then(|| format!("{}: not read: {}", path.display(), quoted.join(", ")))
 }
 
 #[cfg(test)]

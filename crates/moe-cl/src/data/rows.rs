@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 use super::{
     DataError, Format, Record, RowPlace,
     json::{self, Parsed},
-    table,
+    parquet, table,
 };
 
 /// A record and where it stands.
@@ -47,13 +47,26 @@ impl Row {
 /// # Errors
 /// What [`rows`] refuses, the first record that is refused, or a label that is unknown.
 pub fn read(path: &Path, labels: Option<&[String]>) -> Result<Vec<Row>, DataError> {
-    let rows = rows(path)?
+    Ok(read_with_keys(path, labels)?.0)
+}
+
+/// As [`read`], with the keys of the first records that are passed over.
+///
+/// # Errors
+/// As [`read`].
+pub(super) fn read_with_keys(
+    path: &Path,
+    labels: Option<&[String]>,
+) -> Result<(Vec<Row>, BTreeSet<String>), DataError> {
+    let objects = objects_of(path)?;
+    let keys = passed_over(&objects);
+    let rows = records(path, objects, Format::read)?
         .into_iter()
         .collect::<Result<Vec<Row>, DataError>>()?;
     if let Some(labels) = labels {
         check_labels(&rows, labels)?;
     }
-    Ok(rows)
+    Ok((rows, keys))
 }
 
 /// # Errors
@@ -72,36 +85,34 @@ pub(super) fn check_labels(rows: &[Row], labels: &[String]) -> Result<(), DataEr
     Ok(())
 }
 
-/// Reads all records of a file, each refused or accepted on its own: JSON Lines, one JSON array (`.json`), or a table (`.csv`, `.tsv`).
+/// Reads all records of a file, each refused or accepted on its own: JSON Lines, one JSON array (`.json`), or a table (`.csv`,
+/// `.tsv`, Parquet).
 /// Blank lines are skipped, as is a byte order mark.
 ///
 /// # Errors
 /// A file that cannot be read, is not UTF-8 at all, is a broken array or table, or has no records.
 pub fn rows(path: &Path) -> Result<Vec<Result<Row, DataError>>, DataError> {
-    let bytes = fs::read(path).map_err(|error| DataError::Unreadable {
-        path: path.into(),
-        error,
-    })?;
-    records(path, objects(path, &bytes)?, Format::read)
+    records(path, objects_of(path)?, Format::read)
 }
 
-/// Keys of a file's first records that [`rows`] passes over.
-///
-/// # Errors
-/// When the file cannot be read.
-pub(super) fn passed_over(path: &Path) -> Result<BTreeSet<String>, DataError> {
+fn objects_of(path: &Path) -> Result<Vec<Parsed>, DataError> {
     let bytes = fs::read(path).map_err(|error| DataError::Unreadable {
         path: path.into(),
         error,
     })?;
-    let objects = objects(path, &bytes)?.into_iter().take(LOOKED_AT);
+    objects(path, &bytes)
+}
+
+/// Keys of a file's first records that [`records`] passes over.
+fn passed_over(objects: &[Parsed]) -> BTreeSet<String> {
+    let looked_at = objects.iter().take(LOOKED_AT);
     let mut keys = BTreeSet::new();
-    for object in objects.filter_map(|(_, object)| object.ok()) {
-        if let Ok(format) = Format::detect(&object) {
-            keys.extend(format.passed_over(&object).map(str::to_owned));
+    for object in looked_at.filter_map(|(_, object)| object.as_ref().ok()) {
+        if let Ok(format) = Format::detect(object) {
+            keys.extend(format.passed_over(object).map(str::to_owned));
         }
     }
-    Ok(keys)
+    keys
 }
 
 /// Records whose keys are looked at.
@@ -122,7 +133,8 @@ pub fn new_texts(path: &Path) -> Result<Vec<Record>, DataError> {
         path: path.into(),
         error,
     })?;
-    let objects = match table::separator(path).is_some() || is_json(&bytes) {
+    let table = table::separator(path).is_some() || parquet::is_parquet(path, &bytes);
+    let objects = match table || is_json(&bytes) {
         true => objects(path, &bytes)?,
         false => json::text_lines(&bytes),
     };
@@ -148,16 +160,9 @@ fn objects(path: &Path, bytes: &[u8]) -> Result<Vec<Parsed>, DataError> {
     if bytes.starts_with(&[0xff, 0xfe]) || bytes.starts_with(&[0xfe, 0xff]) {
         return Err(refuse("the file is UTF-16; save it as UTF-8"));
     }
-    if path
-        .extension()
-        .is_some_and(|extension| extension == "parquet")
-    {
-        return Err(refuse(
-            "Parquet is not read; write the table as .csv or .jsonl (for example with pandas: `to_json(orient=\"records\", lines=True)`)",
-        ));
-    }
     let bytes = bytes.strip_prefix(BYTE_ORDER_MARK).unwrap_or(bytes);
     let objects = match table::separator(path) {
+        _ if parquet::is_parquet(path, bytes) => parquet::rows(path, bytes)?,
         Some(separator) => table::rows(path, bytes, separator)?,
         None if bytes.trim_ascii_start().starts_with(b"[") => json::entries(path, bytes)?,
         None => json::lines(bytes),

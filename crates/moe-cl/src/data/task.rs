@@ -9,7 +9,11 @@ use burn_dataset::{Dataset, InMemDataset, transform::SelectionDataset};
 use rand::seq::SliceRandom;
 use sha2::{Digest, Sha256};
 
-use super::{DataError, Form, Record, Row, odd, read, rows::check_labels, split::held_out};
+use super::{
+    DataError, Form, Record, Row, odd, read,
+    rows::{check_labels, read_with_keys},
+    split::held_out,
+};
 use crate::{
     config::{Experiment, Objective, Split, TaskConfig},
     directory::{TaskSettings, TaskState},
@@ -78,7 +82,7 @@ impl TaskData {
     ) -> Result<Self, DataError> {
         let (data, objective) = (&settings.data, settings.training.objective);
         let train_path = data.root.join(&config.train);
-        let mut train = read(&train_path, config.labels.as_deref())?;
+        let (mut train, keys) = read_with_keys(&train_path, config.labels.as_deref())?;
         let labels = config
             .labels
             .clone()
@@ -99,7 +103,7 @@ impl TaskData {
         task.check(&train, objective)?;
         task.metric = task.metric_of(config, &train)?;
 
-        task.warnings.extend(odd::keys_passed_over(&train_path)?);
+        task.warnings.extend(odd::passed_over(&train_path, &keys));
         if let Some((one, other)) = odd::alike(&task.labels) {
             task.warn(format!(
                 "the labels {one:?} and {other:?} look alike; are they one? `labels = [...]` of the task says which there are"

@@ -327,6 +327,7 @@ mod tests {
         let layers = Event::LayerFigures {
             task: 0,
             name: "gate/own".into(),
+            first: 0,
             layers: vec![0.5, f64::NAN],
         };
         let mut log = JsonLog::create(&path).unwrap();

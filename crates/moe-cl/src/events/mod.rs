@@ -107,6 +107,9 @@ pub enum Event {
         task: usize,
         /// What it is, in two parts as in [`Event::Step`]: `gate/shared`.
         name: String,
+        /// Index of the lowest adapted layer in the decoder.
+        #[serde(default)]
+        first: usize,
         /// A value per adapted layer, from the input to the output.
         #[serde(deserialize_with = "listed_nan_where_null")]
         layers: Vec<f64>,

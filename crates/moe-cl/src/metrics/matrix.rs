@@ -52,6 +52,25 @@ impl AccuracyMatrix {
         }
     }
 
+    /// The score on a task of the model that had not begun to learn it: the untrained one's, or where the task arrived later the last one
+    /// before it.
+    pub fn before(&self, task: usize) -> Option<f64> {
+        let untrained = self.baseline.get(task).copied().flatten();
+        untrained.or_else(|| self.get(task.checked_sub(1)?, task))
+    }
+
+    /// Learnt tasks whose last score is below that [before](Self::before) they were learnt.
+    pub fn worse_than_before(&self) -> Vec<usize> {
+        let Some(last) = self.learnt().checked_sub(1) else {
+            return Vec::new();
+        };
+        let worse = |&task: &usize| {
+            let scores = self.get(last, task).zip(self.before(task));
+            scores.is_some_and(|(now, before)| now < before)
+        };
+        (0..=last).filter(worse).collect()
+    }
+
     /// Number of tasks learnt so far.
     pub fn learnt(&self) -> usize {
         self.rows.len()
@@ -131,6 +150,21 @@ impl AccuracyMatrix {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_task_is_worse_than_before_where_its_last_score_is_below_the_untrained_models() {
+        let some = |scores: &[f64]| scores.iter().copied().map(Some).collect::<Vec<_>>();
+        let mut matrix = AccuracyMatrix {
+            baseline: some(&[0.5, 0.3]),
+            rows: vec![some(&[0.9, 0.2]), some(&[0.4, 0.3, 0.6])],
+        };
+        assert_eq!(matrix.worse_than_before(), [0]);
+        // The third task arrived when two were learnt; nobody asked the untrained model.
+        matrix.rows.push(some(&[0.5, 0.3, 0.5]));
+        assert_eq!(matrix.before(2), Some(0.6));
+        assert_eq!(matrix.worse_than_before(), [2]);
+        assert!(AccuracyMatrix::default().worse_than_before().is_empty());
+    }
 
     #[test]
     fn scores_that_come_in_parts_make_one_row() {

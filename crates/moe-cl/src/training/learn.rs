@@ -1,6 +1,6 @@
 //! One more task for a model that has learnt some.
 
-use std::{path::Path, time::Instant};
+use std::path::Path;
 
 use super::{
     guard::{DevScores, Refusal},
@@ -8,7 +8,7 @@ use super::{
     result::RunResult,
     run::{check_data, check_dtype},
     scheduler::Run,
-    session::{ReadBack, Session, conclude, read_back},
+    session::{ReadBack, Session, Started, conclude, read_back},
     settings::{not_of_a_task, task_differences},
     stream::Task,
 };
@@ -61,7 +61,7 @@ pub fn learn(
     options: &LearnOptions,
     recorder: &mut dyn Recorder,
 ) -> Result<Outcome> {
-    let started = Instant::now();
+    let started = Started::now();
     let out = &run_of(model)?;
     let _lock = Lock::take(out)?;
     let read = |saved: &Saved| read_back(saved, base, options.allow_other_base);

@@ -7,8 +7,8 @@ use serde::Serialize;
 
 use super::{
     evaluate::Evaluation,
+    memory::peak_memory,
     prepare::{fresh_optimizer, prepare, untrained},
-    result::peak_memory,
     step::{StepInput, optimizer_step, trained_parameters},
     stream::{self, Task},
 };

@@ -46,7 +46,7 @@ pub struct RunResult {
     pub training_seconds: f64,
     /// Wall-clock seconds of the process that finished the run.
     pub seconds: f64,
-    /// Largest resident memory of that process in bytes, where the platform tells.
+    /// Largest resident memory of that process in bytes while the run went on, where the platform tells.
     pub peak_memory: Option<u64>,
     /// Bytes that the method keeps of the finished tasks besides the learner, as they are written in the last checkpoint.
     #[serde(default)]
@@ -86,7 +86,7 @@ impl RunResult {
             real_tokens: progress.real_tokens,
             training_seconds: progress.training_seconds,
             seconds: 0.0,
-            peak_memory: peak_memory(),
+            peak_memory: None,
             method_memory,
         }
     }
@@ -140,14 +140,4 @@ pub(super) fn read_result(out: &Path) -> Result<Option<RunResult>> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(source) => Err(Error::File { path, source }),
     }
-}
-
-/// Largest resident memory of this process in bytes, where the platform tells.
-pub fn peak_memory() -> Option<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status
-        .lines()
-        .find_map(|line| line.strip_prefix("VmHWM:"))?;
-    let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    Some(kibibytes * 1024)
 }

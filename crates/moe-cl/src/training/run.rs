@@ -1,15 +1,12 @@
 //! A run from the first task to the last, or on from where it was stopped.
 
-use std::{
-    path::{Path, PathBuf},
-    time::Instant,
-};
+use std::path::{Path, PathBuf};
 
 use super::{
     read::{arrived, kept_task},
     result::{RunResult, read_result},
     scheduler::Run,
-    session::{Session, conclude, read_back},
+    session::{Session, Started, conclude, read_back},
     settings::{differences, task_differences},
     stream::Task,
 };
@@ -51,7 +48,7 @@ pub fn train(
     options: &RunOptions,
     recorder: &mut dyn Recorder,
 ) -> Result<RunResult> {
-    let started = Instant::now();
+    let started = Started::now();
     let out = &options.out;
     check_dtype(experiment, base)?;
     let _lock = Lock::take(out)?;
@@ -257,7 +254,7 @@ fn write_config(out: &Path, experiment: &Experiment) -> Result<()> {
 }
 
 /// Learns what is left of the stream and writes the result.
-fn finish(run: &mut Run<'_>, out: &Path, started: Instant) -> Result<RunResult> {
+fn finish(run: &mut Run<'_>, out: &Path, started: Started) -> Result<RunResult> {
     while !run.is_complete() {
         run.learn_task()?;
         run.keep_task()?;

@@ -3,6 +3,7 @@
 use std::{io, path::Path, time::Instant};
 
 use super::{
+    memory::PeakMemory,
     read::{Model, memory_of, model_of, needed},
     result::{RunResult, write_result},
     scheduler::Run,
@@ -110,12 +111,33 @@ impl<'a> Session<'a> {
     }
 }
 
+/// When a process began its part of a run.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Started {
+    at: Instant,
+    memory: PeakMemory,
+}
+
+impl Started {
+    /// Now.
+    pub(super) fn now() -> Self {
+        Self {
+            at: Instant::now(),
+            memory: PeakMemory::begin(),
+        }
+    }
+}
+
 /// Says that all that was to be learnt is, and writes the result.
 ///
 /// # Errors
 /// When it cannot be written.
-pub(super) fn conclude(run: &mut Run<'_>, out: &Path, started: Instant) -> Result<RunResult> {
-    let result = run.result(started.elapsed().as_secs_f64());
+pub(super) fn conclude(run: &mut Run<'_>, out: &Path, started: Started) -> Result<RunResult> {
+    let result = RunResult {
+        peak_memory: started.memory.bytes(),
+        ..run.result(started.at.elapsed().as_secs_f64())
+    };
+    run.warn_of_losses(&result.matrix)?;
     run.record(Event::RunFinished {
         summary: result.summary.clone(),
         seconds: result.seconds,

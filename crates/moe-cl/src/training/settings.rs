@@ -6,12 +6,13 @@ use crate::{config::Experiment, directory::TaskSettings};
 
 /// Settings that change nothing of what is learnt: where it is computed, what is kept, what is scored at once.
 /// The base is known by its fingerprint and the data by their hashes, wherever they lie.
-const FREE: [&str; 10] = [
+const FREE: [&str; 11] = [
     "name",
     "device",
     "base.source",
     "base.trunk_cache_mb",
     "data.root",
+    "data.suite",
     "training.checkpoint_every",
     "training.keep",
     "evaluation.batch_size",

@@ -73,7 +73,7 @@ fn fetch(arguments: &Fetch) -> Result<()> {
     } = arguments;
     let manifest = Manifest::open(suite)?;
     let (origins, cache, web) = (Origins::from_env(), Cache::open()?, Web::new()?);
-    let root = out.clone().unwrap_or_else(|| cache.root().join("data"));
+    let root = out.clone().unwrap_or_else(|| cache.data());
     let (mut failed, mut differ) = (Vec::new(), 0);
     for task in &manifest.tasks {
         // One for each, so that a finished bar is gone before the line of its task.

@@ -6,9 +6,10 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Args, ValueEnum};
-use moe_cl::Error;
 use moe_cl::config::{Experiment, MethodConfig, Mode, MoeClConfig, SequentialConfig};
-use moe_cl::training::{RunOptions, train};
+use moe_cl::data::read;
+use moe_cl::training::{RunOptions, Said, Trained, checkpoint_of, train};
+use moe_cl::{Base, Error};
 use moe_core::device::DeviceChoice;
 use moe_core::model::BaseDtype;
 use moe_hub::data::demo::{DemoData, prepare};
@@ -91,7 +92,7 @@ pub fn run(arguments: &Arguments, device: Option<DeviceChoice>) -> Result<ExitCo
         "base: {}\ndata: {}/hutto\n{}",
         experiment.base.source,
         data.root.display(),
-        balance(&data)
+        balance(&data, &experiment)
     )?;
     experiment.data.root = data.root;
 
@@ -117,7 +118,46 @@ pub fn run(arguments: &Arguments, device: Option<DeviceChoice>) -> Result<ExitCo
         }
     }
     report::write(&runs, &arguments.out.join("report.html"), true)?;
+    writeln!(stdout(), "\n{}", answers(&runs[0], &base)?)?;
+    writeln!(stdout(), "{NEXT}")?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// What to do next.
+const NEXT: &str = "Your own texts, in three lines:
+  moe-cl init mine.jsonl          # {\"text\": …, \"label\": …} a line, or questions and answers; writes experiment.toml
+  moe-cl train --config experiment.toml
+  moe-cl classify runs/experiment new.txt";
+
+/// A test text of each task, answered by the model in `run` with nothing said of where it comes from.
+fn answers(run: &Path, base: &Base) -> Result<String> {
+    let trained = Trained::on_base(checkpoint_of(run)?, base)?;
+    let mut lines = vec![format!(
+        "A text of each kind, asked of {} without a word on which task it belongs to:",
+        run.display()
+    )];
+    let experiment = &trained.experiment;
+    for task in &experiment.tasks[..trained.learnt] {
+        let file = task.test.as_ref().unwrap_or(&task.train);
+        let rows = read(&experiment.data.root.join(file), None)?;
+        let Some(row) = rows.first() else {
+            continue;
+        };
+        let text = row.record.bare_text();
+        let who = trained.infer(std::slice::from_ref(&text))?;
+        let said = trained.say(&who, &[row.record.turns()])?;
+        let (Some(who), Some(Said::Text(answer))) = (who.first(), said.first()) else {
+            continue;
+        };
+        let inferred = &experiment.tasks[who.task].name;
+        let asked = text.replace('\n', " ");
+        lines.push(format!(
+            "  {asked}\n    {answer}   ({inferred}; right: {}, {})",
+            row.record.answer(),
+            task.name
+        ));
+    }
+    Ok(lines.join("\n"))
 }
 
 fn fetch() -> Result<DemoData> {
@@ -127,13 +167,26 @@ fn fetch() -> Result<DemoData> {
     })?)
 }
 
-/// A line per task: how many texts each split has, and the share of positive ones, as nature has it.
-fn balance(data: &DemoData) -> String {
+/// A line per task of the experiment: how many texts each split has of each label, as nature has it.
+fn balance(data: &DemoData, experiment: &Experiment) -> String {
     let mut lines = Vec::new();
-    for (task, splits) in &data.summary.tasks {
-        let splits = splits.iter().map(|(split, count)| {
-            let share = 100.0 * count.positive as f64 / count.texts.max(1) as f64;
-            format!("{split} {} ({share:.0} % positive)", count.texts)
+    for task in &experiment.tasks {
+        // `hutto/<prepared>/<file>`
+        let prepared = task
+            .train
+            .iter()
+            .nth(1)
+            .unwrap_or_default()
+            .to_string_lossy();
+        let Some(splits) = data.summary.tasks.get(prepared.as_ref()) else {
+            continue;
+        };
+        let task = &task.name;
+        let splits = splits.iter().map(|(split, labels)| {
+            let labels = labels
+                .iter()
+                .map(|(label, count)| format!("{count} {label}"));
+            format!("{split} {}", labels.collect::<Vec<_>>().join(" + "))
         });
         lines.push(format!(
             "  {task}: {}",

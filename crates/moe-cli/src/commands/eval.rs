@@ -1,9 +1,9 @@
 //! `moe-cl eval`
 
 use std::io::{Write, stdout};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use clap::{ArgGroup, Args, ValueEnum};
 use moe_cl::config::Split;
 use moe_cl::metrics::Inferred;
@@ -12,6 +12,7 @@ use moe_core::device::DeviceChoice;
 use serde_json::json;
 
 use super::print_json;
+use crate::failure::Failure;
 use crate::model::BaseArguments;
 use crate::progress::ProgressDisplay;
 
@@ -27,7 +28,7 @@ pub struct Arguments {
     /// Directory of one checkpoint of a model
     #[arg(long, value_name = "DIR")]
     checkpoint: Option<PathBuf>,
-    /// A task: its texts alone are scored. `auto`: all tasks, with the task of every text inferred too [default: auto]
+    /// A task: its texts alone are scored. `auto`: all tasks, with the task of every text inferred too
     #[arg(long, value_name = "NAME|auto", default_value = "auto")]
     task: String,
     /// Part of each task's data [default: as in the run]
@@ -65,6 +66,12 @@ pub fn run(arguments: &Arguments, device: Option<DeviceChoice>) -> Result<()> {
     };
     let mut display = ProgressDisplay::new();
     let (tasks, scores) = trained.evaluate(only, &mut display)?;
+    let looked_at = tasks.iter().enumerate();
+    let mut looked_at = looked_at.filter(|(index, _)| only.is_none_or(|only| only == *index));
+    if looked_at.all(|(_, task)| task.evaluation.is_empty()) {
+        let split = &trained.experiment.evaluation.split;
+        bail!(no_texts(path, *split, arguments.task.as_str()));
+    }
     let inferred = match only {
         None => trained.evaluate_inferred(&tasks, &scores)?,
         Some(_) => None,
@@ -92,6 +99,26 @@ pub fn run(arguments: &Arguments, device: Option<DeviceChoice>) -> Result<()> {
     Ok(())
 }
 
+/// There is nothing to score.
+fn no_texts(path: &Path, split: Split, task: &str) -> Failure {
+    let (part, other) = match split {
+        Split::Dev => ("dev", "test"),
+        Split::Test => ("test", "dev"),
+    };
+    let whose = match task {
+        "auto" => "any task".to_owned(),
+        name => format!("task {name}"),
+    };
+    let message = format!(
+        "{}: the model keeps no {part} texts of {whose}",
+        path.display()
+    );
+    let way_out = format!(
+        "`--split {other}` scores the others; a task has the parts that its `dev` and `test` named when it was learnt"
+    );
+    Failure::new(message, way_out)
+}
+
 /// A line per task that was scored, and the mean of those learnt.
 fn table(tasks: &[Task], scores: &Scores, inferred: Option<&Inferred>, learnt: usize) -> String {
     let width = names(tasks);
@@ -102,7 +129,12 @@ fn table(tasks: &[Task], scores: &Scores, inferred: Option<&Inferred>, learnt: u
         "\n"
     };
     for (index, (task, score)) in tasks.iter().zip(&scores.accuracies).enumerate() {
-        let Some(score) = score else { continue };
+        let Some(score) = score else {
+            if scores.accuracies.iter().flatten().count() > 0 && task.evaluation.is_empty() {
+                text += &format!("{:width$}      0         –  (no texts kept)\n", task.name);
+            }
+            continue;
+        };
         let guessed = inferred.map_or_else(String::new, |inferred| {
             format!("  {:>13}", share(inferred.accuracies[index]))
         });
@@ -117,19 +149,26 @@ fn table(tasks: &[Task], scores: &Scores, inferred: Option<&Inferred>, learnt: u
             task.name
         );
     }
-    let known: Vec<f64> = scores
-        .accuracies
-        .iter()
-        .take(learnt)
-        .flatten()
-        .copied()
+    // Both means are over the same tasks.
+    let known = scores.accuracies.iter().take(learnt).enumerate();
+    let known = known.filter_map(|(index, given)| {
+        let guessed = inferred.map(|inferred| inferred.accuracies.get(index).copied().flatten());
+        Some(((*given)?, guessed))
+    });
+    let known: Vec<(f64, Option<f64>)> = known
+        .filter_map(|(given, guessed)| match guessed {
+            Some(guessed) => Some((given, Some(guessed?))),
+            None => Some((given, None)),
+        })
         .collect();
     if !known.is_empty() {
-        let mean = known.iter().sum::<f64>() / known.len() as f64;
-        text += &format!("mean of the {} learnt: {mean:.4}", known.len());
-        text += &inferred.map_or_else(
+        let count = known.len() as f64;
+        let given = known.iter().map(|(given, _)| given).sum::<f64>() / count;
+        let guessed: Option<f64> = known.iter().map(|(_, guessed)| *guessed).sum();
+        text += &format!("mean of the {} learnt: {given:.4}", known.len());
+        text += &guessed.map_or_else(
             || " (task given)\n".into(),
-            |inferred| format!(", task inferred: {}\n", share(inferred.avg_acc())),
+            |sum| format!(", task inferred: {:.4}\n", sum / count),
         );
     }
     text

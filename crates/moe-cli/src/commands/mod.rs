@@ -8,6 +8,7 @@ mod demo;
 mod documented;
 mod eval;
 mod generate;
+mod init;
 mod inspect;
 mod learn;
 mod methods;
@@ -34,17 +35,26 @@ use serde::Serialize;
     max_term_width = 120
 )]
 pub struct Cli {
-    /// Where to compute: cpu, wgpu, vulkan, metal or cuda:N, of those that this build has [default: as configured, else cpu]
-    #[arg(long, global = true, value_name = "DEVICE")]
+    #[arg(long, global = true, value_name = "DEVICE", help = devices())]
     device: Option<DeviceChoice>,
     #[command(subcommand)]
     command: Command,
+}
+
+/// What `--device` takes, with the devices of this build.
+fn devices() -> String {
+    format!(
+        "Where to compute: cpu, wgpu, vulkan, metal or cuda:N; this build has {} [default: as configured, else cpu]",
+        DeviceChoice::compiled().join(", ")
+    )
 }
 
 #[derive(Debug, Subcommand)]
 enum Command {
     /// A real 135M model learns four real tasks, with MoE-CL and with plain fine-tuning, side by side
     Demo(demo::Arguments),
+    /// Write an experiment file for your own data, with notes on what can be changed
+    Init(init::Arguments),
     /// Learn a stream of tasks as an experiment file says
     Train(train::Arguments),
     /// Learn one more task into a model that has learnt some
@@ -83,6 +93,7 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     match cli.command {
         Command::Demo(arguments) => return demo::run(&arguments, device),
         Command::Train(arguments) => return train::run(&arguments, device),
+        Command::Init(arguments) => init::run(&arguments),
         Command::Learn(arguments) => return learn::run(&arguments, device),
         Command::Tasks(arguments) => tasks::run(&arguments),
         Command::Rollback(arguments) => rollback::run(&arguments),
@@ -113,6 +124,28 @@ mod tests {
     use clap::CommandFactory;
 
     use super::*;
+
+    /// Every command with those below it.
+    fn all(command: clap::Command) -> Vec<clap::Command> {
+        let below = command.get_subcommands().cloned().flat_map(all);
+        let below: Vec<_> = below.collect();
+        [vec![command], below].concat()
+    }
+
+    #[test]
+    fn help_says_a_default_once_and_which_devices_there_are() {
+        for mut command in all(Cli::command()) {
+            let help = command.render_long_help().to_string();
+            let options = help.split("\n\n").flat_map(|part| part.split("\n  -"));
+            for option in options {
+                let defaults = option.matches("[default:").count();
+                assert!(defaults <= 1, "{}: {option}", command.get_name());
+            }
+        }
+        let help = Cli::command().render_help().to_string();
+        let device = DeviceChoice::compiled().join(", ");
+        assert!(help.contains(&format!("this build has {device}")), "{help}");
+    }
 
     #[test]
     fn no_two_options_of_a_command_clash() {

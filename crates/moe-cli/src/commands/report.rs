@@ -4,20 +4,21 @@ use std::fs;
 use std::io::{Write, stdout};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail};
 use clap::Args;
 use moe_report::RunData;
 use serde_json::json;
 
 use super::print_json;
+use crate::failure::Failure;
 
 /// Which runs, and where the page goes.
 #[derive(Debug, Args)]
 pub struct Arguments {
-    /// Run directories, or directories that hold some
+    /// Run directories, or directories that hold some: directly, or one folder further down
     #[arg(required = true, value_name = "DIR")]
     runs: Vec<PathBuf>,
-    /// The page [default: report.html in the first DIR]
+    /// The page [default: report.html in DIR, where that is one run; several need a name]
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
     /// Print the figures as JSON
@@ -30,19 +31,28 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     let mut runs = Vec::new();
     for directory in &arguments.runs {
         let before = runs.len();
-        collect(directory, &mut runs)?;
-        ensure!(
-            runs.len() > before,
-            "{}: no run was started here or below",
-            directory.display()
-        );
+        collect(directory, DEPTH, &mut runs)?;
+        if runs.len() == before {
+            let message = format!(
+                "{}: neither a run nor a folder of runs",
+                directory.display()
+            );
+            bail!(Failure::new(
+                message,
+                "a run has an events.jsonl; runs are looked for in DIR, DIR/* and DIR/*/*"
+            ));
+        }
     }
     let page = match &arguments.out {
         Some(page) => page.clone(),
         // A model that may only be read is reported on here.
-        None => match fs::metadata(&arguments.runs[0]) {
-            Ok(folder) if folder.permissions().readonly() => PathBuf::from("report.html"),
-            _ => arguments.runs[0].join("report.html"),
+        None => match (fs::metadata(&arguments.runs[0]), &runs[..]) {
+            (Ok(folder), _) if folder.permissions().readonly() => PathBuf::from("report.html"),
+            (_, [run]) => run.join("report.html"),
+            (_, several) => bail!(Failure::new(
+                format!("{} runs, and no name for the page over them", several.len()),
+                "say where it goes: --out report.html"
+            )),
         },
     };
     write(&runs, &page, !arguments.json)?;
@@ -78,19 +88,27 @@ pub fn write(runs: &[PathBuf], page: &Path, say: bool) -> Result<()> {
     Ok(())
 }
 
-/// The run directories at or below `directory`, in the order of their names.
-fn collect(directory: &Path, runs: &mut Vec<PathBuf>) -> Result<()> {
+/// How far below a directory runs are looked for.
+const DEPTH: usize = 2;
+
+/// The run directories at or so far below `directory`, in the order of their names. Links are not followed.
+fn collect(directory: &Path, depth: usize, runs: &mut Vec<PathBuf>) -> Result<()> {
     if directory.join("events.jsonl").is_file() {
         runs.push(directory.to_path_buf());
+        return Ok(());
+    }
+    if depth == 0 {
         return Ok(());
     }
     let entries = fs::read_dir(directory)
         .map_err(|error| anyhow::anyhow!("{}: {error}", directory.display()))?;
     let mut below = entries
         .flatten()
+        .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
         .map(|entry| entry.path())
-        .filter(|path| path.is_dir())
         .collect::<Vec<_>>();
     below.sort();
-    below.iter().try_for_each(|path| collect(path, runs))
+    below
+        .iter()
+        .try_for_each(|path| collect(path, depth - 1, runs))
 }

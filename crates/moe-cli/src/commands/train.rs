@@ -16,6 +16,7 @@ use moe_hub::BaseSource;
 use super::{print_json, report};
 use crate::base;
 use crate::signals::{Signals, this_command_with};
+use crate::suite;
 use crate::watchers::Watchers;
 
 /// What to train, and how to watch it.
@@ -56,6 +57,7 @@ pub struct Arguments {
 /// Trains, writes the run's report and prints its table. A run that is stopped says how to go on.
 pub fn run(arguments: &Arguments, device: Option<DeviceChoice>) -> Result<ExitCode> {
     let mut experiment = Experiment::load(&arguments.config, &arguments.set)?;
+    suite::resolve(&mut experiment)?;
     let base = base::load(
         &mut experiment,
         arguments.base.as_ref(),

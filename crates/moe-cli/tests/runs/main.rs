@@ -3,6 +3,7 @@
 
 mod guide;
 mod stop;
+mod suite;
 mod walk;
 
 use std::{

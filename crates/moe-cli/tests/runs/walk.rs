@@ -69,7 +69,7 @@ fn a_model_lives() {
     let config = format!(
         "name = \"life\"\nseed = 3\n[base]\nsource = \"base\"\n[data]\nroot = \".\"\n[adapters]\nrank = 2\n\
          [method]\nname = \"sequential\"\n[router]\nfeatures = 64\n[training]\nepochs = 30\nbatch_size = 4\n\
-         learning_rate = 0.02\ncheckpoint_every = 5\n{}{}",
+         learning_rate = 0.02\nschedule = \"constant\"\npooling = \"last\"\ncheckpoint_every = 5\n{}{}",
         task("colours"),
         task("weather")
     );

@@ -35,13 +35,12 @@ impl ChatTemplate {
     /// # Errors
     /// The template or the tokenizer refuses it.
     pub fn encode_answer(&self, answer: &str, tokenizer: &Tokenizer) -> Result<Vec<u32>> {
-        let messages = self.shortest(answer)?;
+        let messages = self.exchange(answer);
         let hidden = Hidden::new(&messages, tokenizer);
-        let (said, before) = hidden
-            .messages
-            .split_last()
-            .expect("it ends with an answer");
-        let prompt = self.render(before, true)?;
+        let [asked @ .., said] = hidden.messages.as_slice() else {
+            unreachable!("an exchange ends with its answer")
+        };
+        let prompt = self.render(asked, true)?;
         let whole = self.render(&hidden.messages, false)?;
         let after = self.after_answer().unwrap_or_default();
         let written = whole
@@ -117,27 +116,20 @@ impl ChatTemplate {
         places.collect()
     }
 
-    /// What the template writes after an answer at the end of a conversation; none where it refuses every short one.
-    fn after_answer(&self) -> Option<String> {
-        let text = self.render(&self.shortest(PROBE).ok()?, false).ok()?;
-        let (_, after) = text.rsplit_once(PROBE)?;
-        Some(after.to_owned())
+    /// A question and its answer, after rules where the template demands some.
+    fn exchange(&self, answer: &str) -> Vec<Message> {
+        let mut messages = vec![Message::new("user", "?"), Message::new("assistant", answer)];
+        if self.render(&messages, false).is_err() {
+            messages.insert(0, Message::new("system", "?"));
+        }
+        messages
     }
 
-    /// The shortest conversation with this answer that the template takes: there are those that demand a system turn.
-    fn shortest(&self, answer: &str) -> Result<Vec<Message>> {
-        let turns = [
-            Message::new("system", "?"),
-            Message::new("user", "?"),
-            Message::new("assistant", answer),
-        ];
-        let Err(refused) = self.render(&turns[1..], false) else {
-            return Ok(turns[1..].to_vec());
-        };
-        match self.render(&turns, false) {
-            Ok(_) => Ok(turns.to_vec()),
-            Err(_) => Err(refused),
-        }
+    /// What the template writes after an answer at the end of a conversation; none where it refuses so short a one.
+    fn after_answer(&self) -> Option<String> {
+        let text = self.render(&self.exchange(PROBE), false).ok()?;
+        let (_, after) = text.rsplit_once(PROBE)?;
+        Some(after.to_owned())
     }
 }
 
@@ -160,10 +152,14 @@ mod tests {
     const CHATML: &str = "{% for m in messages %}{{ '<|a|>' + m['role'] + '\n' + m['content'] + '<|z|>' + '\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|a|>assistant\n' }}{% endif %}";
     const LLAMA: &str = "{% for m in messages %}{% if m['role'] == 'user' %}{{ '<|a|>[I] ' + m['content'] + ' [/I]' }}{% else %}{{ ' ' + m['content'] + ' ' + eos_token }}{% endif %}{% endfor %}";
     const TRIMS: &str = "{% for m in messages %}{{ m['role'] + ': ' + m['content'] | trim + '<|z|>' }}{% endfor %}{% if add_generation_prompt %}{{ 'assistant: ' }}{% endif %}";
-    const ZEPHYR: &str = "{% for m in messages %}\n{% if m['role'] == 'user' %}\n{{ '<|user|>\n' + m['content'] + eos_token }}\n{% elif m['role'] == 'system' %}\n{{ '<|system|>\n' + m['content'] + eos_token }}\n{% elif m['role'] == 'assistant' %}\n{{ '<|assistant|>\n' + m['content'] + eos_token }}\n{% endif %}\n{% if loop.last and add_generation_prompt %}\n{{ '<|assistant|>' }}\n{% endif %}\n{% endfor %}";
     const PLAIN: &str = "{% for m in messages %}{{ m['role'] + ': ' + m['content'] + '\n' }}{% endfor %}{% if add_generation_prompt %}{{ 'assistant: ' }}{% endif %}";
     /// Earlier answers lose what they begin with.
     const FORGETS: &str = "{% for m in messages %}{{ m['role'] + ': ' }}{% if m['role'] == 'assistant' and not loop.last %}{{ m['content'][1:] }}{% else %}{{ m['content'] }}{% endif %}{{ '<|z|>' }}{% endfor %}{% if add_generation_prompt %}{{ 'assistant: ' }}{% endif %}";
+
+    /// As Zephyr's: what ends an answer is the tokenizer's end of text.
+    const ZEPHYR: &str = "{% for m in messages %}\n{% if m['role'] == 'user' %}\n{{ 'u\n' + m['content'] + eos_token }}\n{% elif m['role'] == 'assistant' %}\n{{ 'a\n' + m['content'] + eos_token }}\n{% endif %}\n{% if loop.last and add_generation_prompt %}\n{{ 'a' }}\n{% endif %}\n{% endfor %}";
+    /// Refuses a conversation that does not begin with rules.
+    const RULED: &str = "{% if messages[0]['role'] != 'system' %}{{ raise_exception('rules first') }}{% endif %}{% for m in messages %}{{ m['role'] + ': ' + m['content'] + '<|z|>' }}{% endfor %}{% if add_generation_prompt %}{{ 'assistant: ' }}{% endif %}";
 
     fn template(source: &str) -> ChatTemplate {
         let special = SpecialTokens {
@@ -207,12 +203,17 @@ mod tests {
     #[test]
     fn what_stands_before_an_answer_is_the_same_whether_it_follows_or_not() {
         let tokenizer = tokenizer();
-        for source in [CHATML, LLAMA, TRIMS] {
+        for source in [CHATML, LLAMA, TRIMS, ZEPHYR, RULED] {
             let template = template(source);
-            let messages = messages();
+            let mut messages = messages();
+            let mut places = vec![1, 3];
+            if source == RULED {
+                messages.insert(0, Message::new("system", "r"));
+                places = vec![2, 4];
+            }
             let whole = template.encode_conversation(&messages, &tokenizer).unwrap();
             let whole = whole.expect("one text holds all answers");
-            for (answer, place) in whole.answers.iter().zip([1, 3]) {
+            for (answer, place) in whole.answers.iter().zip(places) {
                 let prompt = template
                     .encode(&messages[..place], true, &tokenizer)
                     .unwrap();
@@ -229,65 +230,6 @@ mod tests {
                 );
             }
         }
-    }
-
-    #[test]
-    fn a_template_of_lines_and_an_end_of_text_as_zephyr_has_it_has_whole_conversations() {
-        let tokenizer = tokenizer();
-        let template = template(ZEPHYR);
-        assert_eq!(template.end_of_answer(&tokenizer).unwrap(), Some(101));
-        let messages = messages();
-        let whole = template.encode_conversation(&messages, &tokenizer).unwrap();
-        let whole = whole.expect("one text holds all answers");
-        let prompt = "<|user|>\na b<|z|>\n<|assistant|>\n";
-        let mut expected = tokenizer.encode(prompt, false).unwrap();
-        expected.extend(tokenizer.encode("x y", false).unwrap());
-        assert_eq!(whole.tokens[..expected.len()], expected);
-        expected.push(101);
-        assert_eq!(
-            whole.answers[0].end,
-            expected.len(),
-            "the end is learnt, the line end after it is not"
-        );
-        assert_eq!(whole.tokens[whole.answers[1].end - 1], 101);
-        let written = template.encode_answer("x y", &tokenizer).unwrap();
-        assert_eq!(
-            whole.tokens[whole.answers[0].clone()],
-            [&written[..], &[101]].concat()
-        );
-    }
-
-    #[test]
-    fn a_template_that_demands_a_system_turn_has_answers_too() {
-        let tokenizer = tokenizer();
-        let demands = "{% if messages[0].role != 'system' %}{{ raise_exception('no system turn') }}{% endif %}";
-        for source in [CHATML, TRIMS] {
-            let free = template(source);
-            let strict = template(&format!("{demands}{source}"));
-            let end = strict.end_of_answer(&tokenizer).unwrap();
-            assert_eq!(end, free.end_of_answer(&tokenizer).unwrap());
-            assert_eq!(end, Some(101));
-            let answer =
-                |template: &ChatTemplate| template.encode_answer("x y", &tokenizer).unwrap();
-            assert_eq!(answer(&strict), answer(&free));
-            let mut messages = messages();
-            messages.insert(0, Message::new("system", "be"));
-            let whole = |template: &ChatTemplate| {
-                template.encode_conversation(&messages, &tokenizer).unwrap()
-            };
-            assert_eq!(whole(&strict), whole(&free));
-            assert_eq!(whole(&strict).unwrap().answers.len(), 2);
-            // Without one it still refuses, in its own words.
-            let refused = strict.encode_conversation(&messages[1..], &tokenizer);
-            assert!(refused.unwrap_err().to_string().contains("no system turn"));
-        }
-        // One that refuses everything says why.
-        let never = template("{{ raise_exception('never') }}");
-        let refused = never
-            .encode_answer("x", &tokenizer)
-            .unwrap_err()
-            .to_string();
-        assert!(refused.contains("never"), "{refused}");
     }
 
     #[test]

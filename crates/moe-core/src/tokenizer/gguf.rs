@@ -2,7 +2,6 @@ use std::collections::HashMap;
 
 use serde_json::{Map, Value, json};
 
-use super::Tokenizer;
 use crate::checkpoint::gguf::GgufTokenizer;
 use crate::error::{Error, Result};
 
@@ -24,7 +23,7 @@ impl GgufTokenizer {
             other => {
                 return Err(refused(format!(
                     "`tokenizer.ggml.model` is `{other}`; gpt2 and llama are supported. \
-                     Put the model's own tokenizer.json beside the GGUF file: it is read instead"
+                     Put the model's tokenizer.json beside the file"
                 )));
             }
         };
@@ -69,8 +68,7 @@ impl GgufTokenizer {
             other => {
                 return Err(refused(format!(
                     "`tokenizer.ggml.pre` is `{other}`; gpt-2, smollm, llama-bpe, qwen2 and \
-                     default are supported. Put the model's own tokenizer.json beside the GGUF \
-                     file: it is read instead"
+                     default are supported. Put the model's tokenizer.json beside the file"
                 )));
             }
         };
@@ -229,23 +227,6 @@ impl GgufTokenizer {
         }))
     }
 
-    /// The first normal token that `other` spells otherwise. (Control tokens, and rows that are not used, go by several names.)
-    pub(super) fn contradiction(&self, other: &Tokenizer) -> Option<Contradiction> {
-        const NORMAL: i32 = 1;
-        let kind = |id: usize| self.token_types.as_ref().map_or(NORMAL, |kinds| kinds[id]);
-        let mut tokens = self.tokens.iter().enumerate();
-        tokens.find_map(|(id, here)| {
-            let id_there = u32::try_from(id).ok()?;
-            let there = other.token(id_there);
-            let differs = kind(id) == NORMAL && there.as_deref() != Some(here);
-            differs.then(|| Contradiction {
-                id: id_there,
-                here: here.clone(),
-                there,
-            })
-        })
-    }
-
     fn spelling(&self, id: u32) -> Result<&str> {
         match self.tokens.get(id as usize) {
             Some(token) => Ok(token),
@@ -255,15 +236,6 @@ impl GgufTokenizer {
             ))),
         }
     }
-}
-
-/// A token that has two spellings.
-pub(super) struct Contradiction {
-    pub(super) id: u32,
-    /// In the GGUF file.
-    pub(super) here: String,
-    /// In the other tokenizer, where that has one of this id.
-    pub(super) there: Option<String>,
 }
 
 fn split(pattern: &str) -> Value {
@@ -284,6 +256,7 @@ fn refused(message: impl Into<String>) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tokenizer::Tokenizer;
 
     fn empty() -> GgufTokenizer {
         GgufTokenizer {

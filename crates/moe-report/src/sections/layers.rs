@@ -79,6 +79,7 @@ fn map<'a>(
     let layers = runs
         .flat_map(|run| values(run, name).map(|(_, layers)| layers.len()))
         .max()?;
+    let first = group.runs[0].first_layer;
     let cell = |task: usize, layer: usize| {
         let value = |run: &RunData| {
             let layers = run.layer_figures.get(name)?.get(&task)?;
@@ -111,8 +112,10 @@ fn map<'a>(
             .enumerate()
             .map(|(task, name)| format!("{} {name}", task + 1))
             .collect(),
-        column_axis: "adapted layer, from the input to the output",
-        columns: (1..=layers).map(|layer| layer.to_string()).collect(),
+        column_axis: "layer of the decoder, counted from 0 at the input",
+        columns: (first..first + layers)
+            .map(|layer| layer.to_string())
+            .collect(),
         cells: (0..tasks.len())
             .map(|task| (0..layers).map(|layer| cell(task, layer)).collect())
             .collect(),

@@ -49,11 +49,26 @@ fn confusion<'a>(group: &'a Group<'_>) -> Option<HeatMap<'a>> {
             (texts > 0).then_some(count as f64 / texts as f64)
         })
     };
+    let row = |row: usize| -> Vec<Option<f64>> {
+        let shares = (0..=known).map(|column| Some(share(row, column)?.mean));
+        shares.collect()
+    };
+    let percents: Vec<Option<Vec<u32>>> = (0..known)
+        .map(|task| {
+            Some(percents(
+                &row(task).into_iter().collect::<Option<Vec<f64>>>()?,
+            ))
+        })
+        .collect();
     let cell = |row: usize, column: usize| {
         let value = share(row, column)?.mean;
+        let text = match &percents[row] {
+            Some(percents) => percents[column].to_string(),
+            None => format!("{:.0}", value * 100.0),
+        };
         Some(Cell {
             value,
-            text: format!("{:.0}", value * 100.0),
+            text,
             note: None,
             framed: row == column,
         })
@@ -88,4 +103,44 @@ fn confusion<'a>(group: &'a Group<'_>) -> Option<HeatMap<'a>> {
         range: (0.0, 1.0),
         size: (if known > 6 { 40.0 } else { 52.0 }, 30.0),
     })
+}
+
+/// Shares of 1 in whole percents whose sum is that of the shares: those that lose most by being cut are rounded up.
+fn percents(shares: &[f64]) -> Vec<u32> {
+    let exact: Vec<f64> = shares.iter().map(|share| share * 100.0).collect();
+    let mut whole: Vec<u32> = exact.iter().map(|percent| percent.floor() as u32).collect();
+    let sum = exact.iter().sum::<f64>().round() as u32;
+    let mut order: Vec<usize> = (0..shares.len()).collect();
+    order.sort_by(|&a, &b| exact[b].fract().total_cmp(&exact[a].fract()));
+    let lacking = sum.saturating_sub(whole.iter().sum()) as usize;
+    for index in order.into_iter().take(lacking) {
+        whole[index] += 1;
+    }
+    whole
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_percents_of_a_row_sum_to_100() {
+        for counts in [
+            vec![1, 1, 1],
+            vec![2, 2, 2, 1],
+            vec![0, 7, 0],
+            vec![1; 16],
+            vec![995, 2, 1, 1, 1],
+        ] {
+            let total: u32 = counts.iter().sum();
+            let shares: Vec<f64> = (counts.iter())
+                .map(|&count| f64::from(count) / f64::from(total))
+                .collect();
+            let percents = percents(&shares);
+            assert_eq!(percents.iter().sum::<u32>(), 100, "{counts:?}");
+            let near =
+                |(percent, share): (&u32, &f64)| (f64::from(*percent) - share * 100.0).abs() < 1.0;
+            assert!(percents.iter().zip(&shares).all(near), "{percents:?}");
+        }
+    }
 }

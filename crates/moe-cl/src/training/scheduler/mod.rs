@@ -6,6 +6,7 @@ mod score;
 mod shelf;
 mod stored;
 mod take_step;
+mod verdict;
 
 use std::{
     collections::{BTreeMap, BTreeSet},

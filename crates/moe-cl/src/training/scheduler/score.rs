@@ -75,6 +75,7 @@ impl Run<'_> {
             self.record(Event::LayerFigures {
                 task: learnt,
                 name: "gate/shared".into(),
+                first: self.learner.catalogue.layers().start,
                 layers,
             })?;
         }

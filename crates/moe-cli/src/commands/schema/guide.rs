@@ -80,11 +80,10 @@ impl Guide<'_> {
             format!("{tag} = {}", property["const"])
         });
         let mut text = format!("\n#### `{key}.{name}`\n\n{}\n", self.description(form));
-        let options = match form["$ref"].is_string() {
-            true => self.shape(form),
-            false => Value::Null,
-        };
-        let mut options = properties(&options).peekable();
+        let options = own.iter().copied();
+        let mut options = options
+            .filter(|(_, property)| !property["const"].is_string())
+            .peekable();
         match options.peek() {
             Some(_) => text += &format!("\n{}", self.table(&Value::Null, options)),
             None => text += "It has no options.\n",

@@ -1,7 +1,8 @@
-//! The demo's data: four domains of human-rated sentiment, a domain-incremental stream of binary tasks.
+//! The demo's data: four domains of texts whose feeling was rated by people, and what can be asked about them.
 //!
 //! C.J. Hutto and E. Gilbert, VADER, ICWSM 2014; the ratings come with the MIT-licensed source distribution of
-//! `vaderSentiment` 3.3.2. About twenty people rated each text from −4 to 4; the mean decides the label.
+//! `vaderSentiment` 3.3.2. About twenty people rated each text from −4 to 4; the mean decides the
+//! label: which way the feeling goes, or how strong it is.
 
 mod archive;
 mod ratings;
@@ -17,59 +18,47 @@ use crate::error::{Result, SourceError};
 use crate::file;
 use crate::pip::{Distribution, Pip};
 use crate::progress::Progress;
-use ratings::{Labelled, Split};
+use ratings::{Labelled, Question, Split};
 
 const PACKAGE: &str = "vaderSentiment";
 const VERSION: &str = "3.3.2";
 const SHA256: &str = "5d7c06e027fc8b99238edb0d53d970cf97066ef97654009890b83703849632f9";
 /// Counts up when the preparation changes, so that older prepared data is not taken for today's.
-const PREPARATION: u32 = 1;
+const PREPARATION: u32 = 2;
 const SUMMARY: &str = "summary.json";
 
-/// Where the ratings of a domain are, and what it is called as a task.
-#[derive(Debug)]
-struct Domain {
-    task: &'static str,
-    file: &'static str,
-}
-
-const DOMAINS: [Domain; 4] = [
-    Domain {
-        task: "tweets",
-        file: "tweets_GroundTruth.txt",
-    },
-    Domain {
-        task: "amazon",
-        file: "amazonReviewSnippets_GroundTruth.txt",
-    },
-    Domain {
-        task: "movies",
-        file: "movieReviewSnippets_GroundTruth.txt",
-    },
-    Domain {
-        task: "nyt",
-        file: "nytEditorialSnippets_GroundTruth.txt",
-    },
+/// The ratings of each domain, by its name.
+const DOMAINS: [(&str, &str); 4] = [
+    ("tweets", "tweets_GroundTruth.txt"),
+    ("amazon", "amazonReviewSnippets_GroundTruth.txt"),
+    ("movies", "movieReviewSnippets_GroundTruth.txt"),
+    ("nyt", "nytEditorialSnippets_GroundTruth.txt"),
 ];
 
-/// How many texts a split has, and how many of them are positive: the natural balance is kept.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Count {
-    /// All texts.
-    pub texts: usize,
-    /// Those labelled positive.
-    pub positive: usize,
-}
+/// What is asked about every domain: what the task's name has after the domain's, and in words.
+const QUESTIONS: [(Question, &str, &str); 2] = [
+    (
+        Question::Sentiment,
+        "",
+        "Is the sentiment of the text negative or positive?",
+    ),
+    (
+        Question::Strength,
+        "_strength",
+        "Is the feeling of the text mild or strong?",
+    ),
+];
 
 /// What was prepared: task → split → count.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Summary {
     preparation: u32,
-    /// Counts per task and split (`train`, `dev`, `test`).
-    pub tasks: BTreeMap<String, BTreeMap<String, Count>>,
+    /// Texts per task, split (`train`, `dev`, `test`) and label: the natural balance is kept.
+    pub tasks: BTreeMap<String, BTreeMap<String, BTreeMap<String, usize>>>,
 }
 
-/// The prepared data: `<root>/hutto/<task>/{train,dev,test}.jsonl` with records `{"text", "label"}`.
+/// The prepared data: `<root>/hutto/<task>/{train,dev,test}.jsonl` with records `{"text", "label"}`, and
+/// `{train,dev,test}.asked.jsonl` with the same as `{"instruction", "input", "output"}`.
 #[derive(Clone, Debug)]
 pub struct DemoData {
     /// The folder for `data.root`.
@@ -83,7 +72,7 @@ pub struct DemoData {
 /// # Errors
 /// When neither has it, or the archive is not the one this was written for.
 pub fn prepare(cache: &Cache, progress: &mut dyn FnMut(Progress)) -> Result<DemoData> {
-    let root = cache.root().join("data");
+    let root = cache.data();
     let suite = root.join("hutto");
     if let Some(summary) = prepared(&suite) {
         return Ok(DemoData { root, summary });
@@ -104,22 +93,39 @@ pub fn prepare(cache: &Cache, progress: &mut dyn FnMut(Progress)) -> Result<Demo
         ));
         return Err(error.with_hint("remove that file and run the same command again"));
     }
-    let files = archive::read_ratings(&archive, &DOMAINS.map(|domain| domain.file))?;
+    let files = archive::read_ratings(&archive, &DOMAINS.map(|(_, file)| file))?;
     let mut tasks = BTreeMap::new();
     let mut labelled = Vec::new();
-    for (domain, bytes) in DOMAINS.iter().zip(&files) {
-        let texts = ratings::label(domain.file, bytes)?;
-        tasks.insert(domain.task.to_string(), count(&texts));
-        labelled.push((domain.task, texts));
+    for ((domain, file), bytes) in DOMAINS.iter().zip(&files) {
+        for (question, ending, words) in QUESTIONS {
+            let texts = ratings::label(file, bytes, question)?;
+            let task = format!("{domain}{ending}");
+            tasks.insert(task.clone(), count(&texts));
+            labelled.push((task, words, texts));
+        }
     }
     let summary = Summary {
         preparation: PREPARATION,
         tasks,
     };
-    for (task, texts) in &labelled {
+    for (task, words, texts) in &labelled {
         for split in Split::ALL {
-            let path = suite.join(task).join(format!("{}.jsonl", split.name()));
-            file::write(&path, lines(texts, split).as_bytes())?;
+            let folder = suite.join(task);
+            let name = split.name();
+            let labels = lines(texts, split, |text| Record {
+                text: &text.text,
+                label: text.label,
+            });
+            file::write(&folder.join(format!("{name}.jsonl")), labels.as_bytes())?;
+            let asked = lines(texts, split, |text| Asked {
+                instruction: words,
+                input: &text.text,
+                output: text.label,
+            });
+            file::write(
+                &folder.join(format!("{name}.asked.jsonl")),
+                asked.as_bytes(),
+            )?;
         }
     }
     // Last, since it says that the rest is there.
@@ -133,38 +139,41 @@ fn prepared(root: &Path) -> Option<Summary> {
     (summary.preparation == PREPARATION).then_some(summary)
 }
 
-fn count(texts: &[Labelled]) -> BTreeMap<String, Count> {
+fn count(texts: &[Labelled]) -> BTreeMap<String, BTreeMap<String, usize>> {
     let mut counts = Split::ALL
-        .map(|split| (split.name().to_string(), Count::default()))
+        .map(|split| (split.name().to_string(), BTreeMap::new()))
         .into_iter()
         .collect::<BTreeMap<_, _>>();
     for text in texts {
-        let count = counts.entry(text.split.name().to_string()).or_default();
-        count.texts += 1;
-        count.positive += usize::from(text.positive);
+        let split = counts.entry(text.split.name().to_string()).or_default();
+        *split.entry(text.label.to_string()).or_default() += 1;
     }
     counts
 }
 
+/// A text with its label.
 #[derive(Serialize)]
 struct Record<'a> {
     text: &'a str,
     label: &'a str,
 }
 
-/// The texts of a split as JSON Lines.
-fn lines(texts: &[Labelled], split: Split) -> String {
+/// A question about a text, with its answer.
+#[derive(Serialize)]
+struct Asked<'a> {
+    instruction: &'a str,
+    input: &'a str,
+    output: &'a str,
+}
+
+/// The texts of a split as JSON Lines of such records.
+fn lines<'a, R: Serialize>(
+    texts: &'a [Labelled],
+    split: Split,
+    record: impl Fn(&'a Labelled) -> R,
+) -> String {
     let of_split = texts.iter().filter(|text| text.split == split);
-    let line = |text: &Labelled| {
-        let label = if text.positive {
-            "positive"
-        } else {
-            "negative"
-        };
-        let text = &text.text;
-        json(&Record { text, label }) + "\n"
-    };
-    of_split.map(line).collect()
+    of_split.map(|text| json(&record(text)) + "\n").collect()
 }
 
 fn json(value: &impl Serialize) -> String {

@@ -10,6 +10,33 @@ use crate::error::{Result, SourceError};
 /// −1 and 1 are the weakest opinions, so what remains leans clearly to one side.
 const NEUTRAL: f64 = 0.5;
 
+/// Of all texts of a file by how far their mean rating is from zero, those below the first share are mild and those above the second
+/// strong; what lies between is dropped.
+const MIDDLE: (f64, f64) = (0.4, 0.6);
+
+/// What is asked about the texts of a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Question {
+    /// Which way the feeling goes: `negative` or `positive`.
+    Sentiment,
+    /// How strong it is, whichever way it goes: `mild` or `strong`.
+    Strength,
+}
+
+impl Question {
+    /// The label of a mean rating, `middle` being the bounds of [`MIDDLE`]; none for one that is between two.
+    fn label(self, mean: f64, middle: (f64, f64)) -> Option<&'static str> {
+        match self {
+            Self::Sentiment if mean.abs() < NEUTRAL => None,
+            Self::Sentiment if mean > 0.0 => Some("positive"),
+            Self::Sentiment => Some("negative"),
+            Self::Strength if mean.abs() <= middle.0 => Some("mild"),
+            Self::Strength if mean.abs() >= middle.1 => Some("strong"),
+            Self::Strength => None,
+        }
+    }
+}
+
 /// What a text is used for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Split {
@@ -43,7 +70,7 @@ impl Split {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Labelled {
     pub(super) text: String,
-    pub(super) positive: bool,
+    pub(super) label: &'static str,
     pub(super) split: Split,
 }
 
@@ -55,7 +82,7 @@ pub(super) struct Labelled {
 ///
 /// # Errors
 /// When a line has another form.
-pub(super) fn label(file: &str, bytes: &[u8]) -> Result<Vec<Labelled>> {
+pub(super) fn label(file: &str, bytes: &[u8], question: Question) -> Result<Vec<Labelled>> {
     let mut texts: BTreeMap<String, Rated> = BTreeMap::new();
     for (index, line) in bytes.split(|byte| *byte == b'\n').enumerate() {
         let line = decode(line);
@@ -90,20 +117,30 @@ pub(super) fn label(file: &str, bytes: &[u8]) -> Result<Vec<Labelled>> {
         rated.sum += rating;
         rated.times += 1.0;
     }
+    let middle = middle(texts.values().map(|rated| rated.mean().abs()).collect());
     let mut kept = texts
         .into_iter()
-        .filter(|(_, rated)| rated.mean().abs() >= NEUTRAL)
-        .map(|(key, rated)| {
+        .filter_map(|(key, rated)| {
             let labelled = Labelled {
-                positive: rated.mean() > 0.0,
+                label: question.label(rated.mean(), middle)?,
                 split: Split::of(&rated.group),
                 text: rated.text,
             };
-            (hash(&key), labelled)
+            Some((hash(&key), labelled))
         })
         .collect::<Vec<_>>();
     kept.sort_by_key(|(order, _)| *order);
     Ok(kept.into_iter().map(|(_, labelled)| labelled).collect())
+}
+
+/// The bounds of what is neither mild nor strong.
+fn middle(mut strengths: Vec<f64>) -> (f64, f64) {
+    strengths.sort_by(f64::total_cmp);
+    let at = |share: f64| {
+        let place = (strengths.len() as f64 * share) as usize;
+        strengths.get(place).copied().unwrap_or(0.0)
+    };
+    (at(MIDDLE.0), at(MIDDLE.1))
 }
 
 struct Rated {
@@ -166,26 +203,44 @@ fn hash(text: &str) -> u64 {
 mod tests {
     use super::*;
 
+    fn sentiment(bytes: &[u8]) -> Result<Vec<Labelled>> {
+        label("f", bytes, Question::Sentiment)
+    }
+
+    #[test]
+    fn strength_is_the_same_for_both_signs_and_the_middle_is_dropped() {
+        let lines: String = (0..100)
+            .map(|i| {
+                let sign = if i % 2 == 0 { 1.0 } else { -1.0 };
+                format!("{i}\t{}\ttext {i}\n", sign * i as f64 / 25.0)
+            })
+            .collect();
+        let texts = label("f", lines.as_bytes(), Question::Strength).unwrap();
+        let mean = |text: &Labelled| text.text["text ".len()..].parse::<f64>().unwrap() / 25.0;
+        for text in &texts {
+            let strong = text.label == "strong";
+            assert_eq!(strong, mean(text) > 2.0, "{}", text.text);
+        }
+        let strong = texts.iter().filter(|text| text.label == "strong").count();
+        assert_eq!((strong, texts.len()), (40, 81));
+    }
+
     #[test]
     fn the_mean_rating_decides_and_near_zero_is_dropped() {
-        let texts = label("f", b"1\t2.0\tgood\r\n2\t-0.5\tbad\r\n3\t0.49\tmeh\r\n").unwrap();
+        let texts = sentiment(b"1\t2.0\tgood\r\n2\t-0.5\tbad\r\n3\t0.49\tmeh\r\n").unwrap();
         let mut found = texts
             .iter()
-            .map(|text| (text.text.as_str(), text.positive))
+            .map(|text| (text.text.as_str(), text.label))
             .collect::<Vec<_>>();
         found.sort_unstable();
-        assert_eq!(found, [("bad", false), ("good", true)]);
+        assert_eq!(found, [("bad", "negative"), ("good", "positive")]);
     }
 
     #[test]
     fn the_same_text_counts_once_with_the_mean_of_its_ratings() {
-        let texts = label(
-            "f",
-            b"1\t3\tSo  good\n2\t-1\tso good\n3\t0.5\tx\n4\t-0.5\tX\n",
-        )
-        .unwrap();
+        let texts = sentiment(b"1\t3\tSo  good\n2\t-1\tso good\n3\t0.5\tx\n4\t-0.5\tX\n").unwrap();
         assert_eq!(texts.len(), 1);
-        assert!(texts[0].positive);
+        assert_eq!(texts[0].label, "positive");
     }
 
     #[test]
@@ -193,7 +248,7 @@ mod tests {
         let lines = (0..400)
             .map(|i| format!("{}_{}\t1\ttext {i}\n", i / 10, i % 10))
             .collect::<String>();
-        let texts = label("f", lines.as_bytes()).unwrap();
+        let texts = sentiment(lines.as_bytes()).unwrap();
         let number = |text: &Labelled| text.text["text ".len()..].parse::<usize>().unwrap();
         for a in &texts {
             assert!(
@@ -210,10 +265,10 @@ mod tests {
 
     #[test]
     fn bytes_that_are_not_utf8_are_read_as_latin1_and_escapes_undone() {
-        let texts = label("f", b"1\t1\tcaf\xe9 &amp;amp; &lt;3\n").unwrap();
+        let texts = sentiment(b"1\t1\tcaf\xe9 &amp;amp; &lt;3\n").unwrap();
         assert_eq!(texts[0].text, "café & <3");
         assert!(
-            label("f", b"1\tgood\tx\n")
+            sentiment(b"1\tgood\tx\n")
                 .unwrap_err()
                 .to_string()
                 .contains("f:1")

@@ -12,6 +12,7 @@ use super::manifest::{Format, Task};
 use crate::Web;
 use crate::cache::Cache;
 use crate::error::{Result, SourceError};
+use crate::file;
 use crate::progress::Progress;
 
 /// A source with more than this in it is not one that a suite is made of.
@@ -56,7 +57,8 @@ struct Repository<'a> {
     hub: &'static str,
     /// `owner/name`.
     repo: &'a str,
-    commit: &'a str,
+    /// Of the Hub also a branch or tag, until it is [`resolved`](Self::resolved).
+    commit: String,
 }
 
 impl<'a> Repository<'a> {
@@ -87,8 +89,39 @@ impl<'a> Repository<'a> {
         Ok(Self {
             hub,
             repo,
-            commit: &task.commit,
+            commit: task.commit.clone(),
         })
+    }
+
+    /// With the commit that its branch or tag stood for when it was first asked about, which is kept: a branch that moves changes no suite
+    /// and mixes no two versions.
+    fn resolved(
+        mut self,
+        task: &Task,
+        origins: &Origins,
+        cache: &Cache,
+        web: &Web,
+    ) -> Result<Self> {
+        if self.hub != "hf" || is_commit(&self.commit) {
+            return Ok(self);
+        }
+        let kept = self.folder(cache).join("refs").join(&self.commit);
+        let known = fs::read_to_string(&kept).ok();
+        self.commit = match known
+            .map(|text| text.trim().to_owned())
+            .filter(|it| is_commit(it))
+        {
+            Some(commit) => commit,
+            None => {
+                let address = self.file(origins, task.files.first().map_or("", String::as_str));
+                let commit = web
+                    .commit_of(&address, origins.token.as_deref())
+                    .map_err(|error| unavailable(task, &address, &kept, &error))?;
+                file::write(&kept, commit.as_bytes())?;
+                commit
+            }
+        };
+        Ok(self)
     }
 
     /// Where it is kept; what is put there by hand is used as if it had been fetched.
@@ -108,6 +141,11 @@ impl<'a> Repository<'a> {
     }
 }
 
+/// Whether it is a commit and not the name of a branch or tag.
+fn is_commit(revision: &str) -> bool {
+    revision.len() == 40 && revision.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
 /// The files of a source: path → bytes.
 pub type Files = BTreeMap<String, Vec<u8>>;
 
@@ -122,7 +160,7 @@ pub fn fetch(
     web: &Web,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Files> {
-    let repository = Repository::of(task)?;
+    let repository = Repository::of(task)?.resolved(task, origins, cache, web)?;
     let mut get = |address: &str, path: PathBuf| -> Result<PathBuf> {
         let token = origins.token.as_deref().filter(|_| repository.hub == "hf");
         if !path.is_file() {
@@ -149,7 +187,7 @@ pub fn fetch(
     for name in &task.files {
         let path = get(
             &repository.file(origins, name),
-            folder.join(repository.commit).join(name),
+            folder.join(&repository.commit).join(name),
         )?;
         let bytes = fs::read(&path).map_err(|error| SourceError::io("read", &path, &error))?;
         files.insert(name.clone(), bytes);
@@ -164,9 +202,12 @@ fn is_many(task: &Task) -> bool {
 }
 
 fn unavailable(task: &Task, address: &str, path: &Path, error: &SourceError) -> SourceError {
+    let why = error
+        .hint()
+        .map_or_else(String::new, |hint| format!("{hint}\n"));
     SourceError::new(format!("no source for {}: {error}", task.name))
         .with_hint(format!(
-            "there are three ways out:\n\
+            "{why}there are three ways out:\n\
              1. a network; a proxy can be named in HTTPS_PROXY, a mirror of GitHub in {GITHUB_VARIABLE}, of the Hugging Face Hub in HF_ENDPOINT\n\
              2. get {address} elsewhere and put it here as {}\n\
              3. run the same command again later: what has arrived is kept",

@@ -1,7 +1,7 @@
 //! A suite against a server on this machine that stands for the hubs.
 
 use super::*;
-use crate::loopback::Server;
+use crate::loopback::{COMMIT, Server};
 
 const RAW: &str = "/o/raw/raw/c0ffee/d/a.csv";
 const MANY: &str = "/o/many/archive/c0ffee.tar.gz";
@@ -117,6 +117,10 @@ fn every_kind_of_source_is_fetched_once_and_split_by_the_rule() {
         .map(|split| lines(&root.join(format!("s/raw/{split}.jsonl"))))
         .into();
     assert_eq!(splits.iter().map(Vec::len).collect::<Vec<_>>(), [4, 4, 12]);
+    // A branch is a commit from then on.
+    let hub = cache.downloads().join("hf/o/hub");
+    assert_eq!(fs::read_to_string(hub.join("refs/main")).unwrap(), COMMIT);
+    assert!(hub.join(COMMIT).join("t.txt").is_file());
     let mut all = splits.concat();
     all.sort();
     all.dedup();
