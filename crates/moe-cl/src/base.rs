@@ -166,19 +166,15 @@ impl Base {
     }
 
     /// Keeps below `root` what the layers below the experiment's first expert make of its texts, as `base.trunk_cache_mb` allows;
-    /// nothing where the lowest layer has experts.
-    ///
-    /// # Errors
-    /// When the folder cannot be used.
-    pub fn keep_trunk(&mut self, experiment: &Experiment, root: &Path) -> Result<()> {
+    /// nothing where the lowest layer has experts. Where the folder cannot be used, a run warns and does without it.
+    pub fn keep_trunk(&mut self, experiment: &Experiment, root: &Path) {
         let adapted = experiment.adapters.layers;
         let layers = adapted.resolve(self.decoder.config().num_layers).start;
         let budget = experiment.base.trunk_cache_mb.saturating_mul(1_000_000);
         self.trunk = match (layers, budget) {
             (0, _) | (_, 0) => None,
-            _ => Some(TrunkCache::open(&self.decoder, layers, root, budget)?),
+            _ => Some(TrunkCache::open(&self.decoder, layers, root, budget)),
         };
-        Ok(())
     }
 
     /// How batches of its texts are made.

@@ -63,14 +63,6 @@ pub enum Error {
         /// What is wrong and what to do.
         problem: String,
     },
-    /// What is kept of the frozen layers cannot be had.
-    #[error("{}: {reason}; `base.trunk_cache_mb = 0` does without this folder", path.display())]
-    TrunkCache {
-        /// The folder.
-        path: PathBuf,
-        /// What is wrong with it.
-        reason: String,
-    },
     /// The base is in another number format than the experiment says.
     #[error(
         "`base.dtype` is {asked}, but the base was loaded in {loaded}; load it in {asked}, or change the setting"

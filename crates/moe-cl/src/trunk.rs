@@ -9,7 +9,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         OnceLock,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::SystemTime,
 };
@@ -19,8 +19,6 @@ use moe_core::model::Decoder;
 use moe_lora::States;
 use rayon::prelude::*;
 use sha2::{Digest, Sha256};
-
-use crate::error::{Error, Result};
 
 /// Bytes of the checksum at the head of a file.
 const CHECKSUM: usize = 32;
@@ -46,15 +44,16 @@ pub struct TrunkCache {
     room: AtomicU64,
     /// Why nothing is written any more.
     failure: OnceLock<String>,
+    /// Whether somebody has been told.
+    told: AtomicBool,
 }
 
 impl TrunkCache {
     /// The cache below `root` for the first `layers` layers of `decoder`, of at most `budget` bytes together with what is kept
     /// for other layers and bases; of those the ones that were used longest ago make room.
     ///
-    /// # Errors
-    /// When the folder cannot be made or read.
-    pub fn open(decoder: &Decoder, layers: usize, root: &Path, budget: u64) -> Result<Self> {
+    /// Where the folder cannot be made or read nothing is written, which [`Self::failure`] says.
+    pub fn open(decoder: &Decoder, layers: usize, root: &Path, budget: u64) -> Self {
         let folder = root.join(fingerprint(decoder, layers));
         let used = || -> io::Result<u64> {
             fs::create_dir_all(&folder)?;
@@ -62,21 +61,38 @@ impl TrunkCache {
             let _ = fs::File::open(&folder).and_then(|it| it.set_modified(SystemTime::now()));
             make_room(root, &folder, budget)
         };
-        let used = used().map_err(|error| Error::TrunkCache {
-            path: root.into(),
-            reason: error.to_string(),
-        })?;
-        Ok(Self {
+        let mut cache = Self {
             layers,
-            folder,
-            room: AtomicU64::new(budget.saturating_sub(used)),
+            folder: folder.clone(),
+            room: AtomicU64::new(0),
             failure: OnceLock::new(),
-        })
+            told: AtomicBool::new(false),
+        };
+        match used() {
+            Ok(used) => cache.room = AtomicU64::new(budget.saturating_sub(used)),
+            Err(error) => cache.fails(&error),
+        }
+        cache
+    }
+
+    /// Remembers the first failure.
+    fn fails(&self, error: &io::Error) {
+        let _ = self.failure.set(format!(
+            "states of the frozen layers are not kept (any more), and computed each time: {}: {error}; \
+             another folder, or `base.trunk_cache_mb = 0`, does without this one",
+            self.folder.display()
+        ));
     }
 
     /// Why nothing is written any more, where that is so: runs go on, slower.
     pub fn failure(&self) -> Option<&str> {
         self.failure.get().map(String::as_str)
+    }
+
+    /// [`Self::failure`], the first time that it is asked for in this way: what is said once is enough.
+    pub fn news(&self) -> Option<&str> {
+        let failure = self.failure()?;
+        (!self.told.swap(true, Ordering::Relaxed)).then_some(failure)
     }
 
     fn path(&self, tokens: &[u32]) -> PathBuf {
@@ -121,10 +137,7 @@ impl TrunkCache {
             Ok(())
         };
         if let Err(error) = write() {
-            let _ = self.failure.set(format!(
-                "states of the frozen layers are not kept any more: {}: {error}",
-                self.folder.display()
-            ));
+            self.fails(&error);
         }
     }
 }
@@ -263,7 +276,7 @@ mod tests {
     #[test]
     fn states_are_those_of_the_layers_and_the_same_in_any_batch() {
         let (decoder, root) = (decoder(1), tempfile::tempdir().unwrap());
-        let cache = TrunkCache::open(&decoder, 2, root.path(), 1 << 20).unwrap();
+        let cache = TrunkCache::open(&decoder, 2, root.path(), 1 << 20);
         let all = states(&decoder, &cache, &TEXTS);
         for (row, text) in TEXTS.iter().enumerate() {
             let alone = states(&decoder, &cache, &[text]);
@@ -282,7 +295,7 @@ mod tests {
     #[test]
     fn what_was_kept_is_read_and_what_is_damaged_is_computed_again() {
         let (decoder, root) = (decoder(1), tempfile::tempdir().unwrap());
-        let open = || TrunkCache::open(&decoder, 2, root.path(), 1 << 20).unwrap();
+        let open = || TrunkCache::open(&decoder, 2, root.path(), 1 << 20);
         let fresh = states(&decoder, &open(), &TEXTS);
         assert_eq!(files(root.path()).len(), 3);
         assert_eq!(states(&decoder, &open(), &TEXTS), fresh);
@@ -303,7 +316,7 @@ mod tests {
         let (one, two) = (decoder(1), decoder(2));
         let root = tempfile::tempdir().unwrap();
         let text = (CHECKSUM + 16 * 4) as u64;
-        let open = |decoder, budget| TrunkCache::open(decoder, 2, root.path(), budget).unwrap();
+        let open = |decoder, budget| TrunkCache::open(decoder, 2, root.path(), budget);
         // [9] and [4] fit, the longer text does not: it is computed and not kept.
         let cache = open(&one, 2 * text);
         states(&one, &cache, &[TEXTS[1], TEXTS[0], &[4]]);
@@ -319,12 +332,32 @@ mod tests {
     #[test]
     fn a_folder_that_cannot_be_written_slows_the_run_and_says_so() {
         let (decoder, root) = (decoder(1), tempfile::tempdir().unwrap());
-        let cache = TrunkCache::open(&decoder, 2, root.path(), 1 << 20).unwrap();
+        let cache = TrunkCache::open(&decoder, 2, root.path(), 1 << 20);
         let before = states(&decoder, &cache, &TEXTS);
         fs::remove_dir_all(&cache.folder).unwrap();
         fs::write(&cache.folder, "in the way").unwrap();
         assert_eq!(states(&decoder, &cache, &TEXTS), before);
         assert!(cache.failure().is_some_and(|why| why.contains("not kept")));
+    }
+
+    #[test]
+    fn a_cache_that_cannot_be_opened_changes_no_number_and_is_told_once() {
+        let (decoder, root) = (decoder(1), tempfile::tempdir().unwrap());
+        let kept = TrunkCache::open(&decoder, 2, root.path(), 1 << 20);
+        // A path below a file can be made by nobody, whatever rights they have.
+        let file = root.path().join("file");
+        fs::write(&file, "in the way").unwrap();
+        let cache = TrunkCache::open(&decoder, 2, &file.join("trunks"), 1 << 20);
+        let news = cache.news().unwrap();
+        assert!(
+            news.contains("file") && news.contains("trunk_cache_mb"),
+            "{news}"
+        );
+        assert_eq!(cache.news(), None);
+        assert!(cache.failure().is_some());
+        let texts = states(&decoder, &cache, &TEXTS);
+        assert_eq!(texts, states(&decoder, &kept, &TEXTS));
+        assert_eq!(fs::read(&file).unwrap(), b"in the way");
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::error::Error;
 use std::fmt::{self, Write};
 use std::io;
 
-use moe_hub::SourceError;
+use moe_hub::{Cache, SourceError};
 
 /// An error of the command itself, with the way out.
 #[derive(Debug)]
@@ -49,6 +49,14 @@ pub fn message(error: &anyhow::Error) -> String {
             .expect("a string takes every text");
     }
     text
+}
+
+/// Says on standard error that the cache is not written, where that is so. A command says it once, when it has done with the cache.
+pub fn warn_of(cache: &Cache) {
+    if let Some(failure) = cache.failure() {
+        let hint = failure.hint().unwrap_or_default();
+        eprintln!("warning: {failure}; {hint}");
+    }
 }
 
 fn hint<'a>(cause: &'a (dyn Error + 'static)) -> Option<&'a str> {

@@ -4,9 +4,9 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::Args;
-use moe_cl::Base;
 use moe_cl::directory::Saved;
 use moe_cl::training::{Answering, Trained, checkpoint_of};
+use moe_cl::{Base, TrunkCache};
 use moe_core::device::DeviceChoice;
 use moe_core::model::BaseDtype;
 
@@ -42,6 +42,10 @@ impl BaseArguments {
             experiment.device = device.to_string();
         }
         let base = self.base.load(&saved, &experiment)?;
+        // A run would say it among its events.
+        if let Some(news) = base.trunk.as_ref().and_then(TrunkCache::news) {
+            eprintln!("warning: {news}");
+        }
         Ok((saved, base))
     }
 }

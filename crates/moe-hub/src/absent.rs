@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::cache::Cache;
-use crate::error::{Result, SourceError};
+use crate::error::{Result, SourceError, Unanswered};
 use crate::progress::Progress;
 
 /// No HTTP client, because the cargo feature `hub` is off.
@@ -35,13 +35,28 @@ impl Web {
             "{BUILD}\nor get {address} in another way and put it here as {path}"
         )))
     }
+}
 
-    /// Says that nobody can be asked which commit a branch stands for.
+impl Web {
+    /// Says that nobody is asked here.
     ///
     /// # Errors
-    /// Always; the hint names the feature.
-    pub fn commit_of(&self, address: &str, _token: Option<&str>) -> Result<String> {
-        Err(missing(address).with_hint(BUILD))
+    /// Always.
+    pub(crate) fn header(
+        &self,
+        address: &str,
+        _token: Option<&str>,
+        _name: &str,
+    ) -> std::result::Result<Option<String>, Unanswered> {
+        Err(Unanswered::Unreached(missing(address)))
+    }
+
+    /// The same.
+    ///
+    /// # Errors
+    /// Always.
+    pub(crate) fn text(&self, address: &str) -> std::result::Result<Vec<u8>, Unanswered> {
+        Err(Unanswered::Unreached(missing(address)))
     }
 }
 
@@ -75,6 +90,10 @@ impl Hub {
     }
 }
 
+/// What lets a program without the web have what it cannot fetch, for people.
+pub(crate) const REMEDY: &str = "a `moe-cl` that fetches, since this one was built without `--features hub`: \
+    cargo install --path crates/moe-cli --features hub, or cargo run --release -p moe-cli --features hub -- …";
+
 const BUILD: &str = "build it with them: cargo run --release -p moe-cli --features hub (a library: features = [\"hub\"] of moe-hub)";
 
 fn missing(what: &str) -> SourceError {
@@ -102,8 +121,9 @@ mod tests {
         let hint = error.hint().unwrap();
         assert!(error.to_string().contains("feature `hub`"), "{error}");
         assert!(hint.contains("d/y.csv"), "{hint}");
-
-        let error = web.commit_of("https://x/y.csv", None).unwrap_err();
-        assert!(error.hint().unwrap().contains("--features hub"), "{error}");
+        let asked = web.header("https://x", None, "etag").err();
+        for why in [asked, web.text("https://x").err()].into_iter().flatten() {
+            assert!(matches!(why, Unanswered::Unreached(_)), "{why:?}");
+        }
     }
 }

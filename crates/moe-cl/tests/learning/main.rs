@@ -227,6 +227,27 @@ fn a_kept_trunk_changes_nothing_between_runs_and_resumes() {
 }
 
 #[test]
+fn a_trunk_that_cannot_be_kept_is_said_once_and_changes_nothing() {
+    let folder = tempfile::tempdir().expect("a folder");
+    write_data(folder.path());
+    let experiment = experiment(folder.path(), &["adapters.layers=last:1"]);
+    let mut base = base();
+    base.keep_trunk(&experiment, &folder.path().join("trunks"))
+        .expect("a cache");
+    let kept = folder.path().join("kept");
+    run(&experiment, &base, &kept, None).expect("a run");
+    // Below a file there is no folder, whoever asks.
+    fs::write(folder.path().join("file"), "").expect("a file");
+    base.keep_trunk(&experiment, &folder.path().join("file/trunks"))
+        .expect("no cache is no error");
+    let without = folder.path().join("without");
+    run(&experiment, &base, &without, None).expect("a run without it");
+    assert!(weights(&without, &base) == weights(&kept, &base));
+    let log = fs::read_to_string(without.join("events.jsonl")).expect("the log");
+    assert_eq!(log.matches("trunk_cache_mb").count(), 1, "{log}");
+}
+
+#[test]
 fn a_trunk_of_its_own_is_not_taken_for_the_frozen_one() {
     let folder = tempfile::tempdir().expect("a folder");
     write_data(folder.path());

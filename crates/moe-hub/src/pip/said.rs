@@ -4,6 +4,8 @@ use std::io::{BufRead, BufReader, Read};
 use std::process::Child;
 use std::sync::mpsc::{self, Receiver};
 
+use crate::error::without_secrets;
+
 /// What pip has said so far.
 #[derive(Default)]
 pub(super) struct Said {
@@ -29,7 +31,7 @@ impl Said {
         if self.last.is_empty() {
             "pip".into()
         } else {
-            format!("pip: {}", self.last)
+            format!("pip: {}", without_secrets(&self.last))
         }
     }
 

@@ -247,8 +247,9 @@ impl Run<'_> {
         self.record(Event::Inferred { after, scores })
     }
 
-    fn trunk_warning(&mut self) -> Result<()> {
-        let failure = self.base.trunk.as_ref().and_then(TrunkCache::failure);
+    /// Says, once, that what the frozen layers make of texts is not kept.
+    pub(in crate::training) fn trunk_warning(&mut self) -> Result<()> {
+        let failure = self.base.trunk.as_ref().and_then(TrunkCache::news);
         match failure.map(str::to_owned) {
             Some(message) => self.record(Event::Warning { message }),
             None => Ok(()),

@@ -55,7 +55,7 @@ pub struct Task {
     pub name: String,
     /// `https://github.com/owner/repo`, or `hf:datasets/owner/name`.
     pub source: String,
-    /// The commit (of the Hub also a branch or tag) that the files are taken from.
+    /// The commit that the files are taken from; a branch or tag is the commit that it stands for when it is fetched.
     pub commit: String,
     /// Files of the source. Where one has a `*`, or the texts are files of their own, the whole source is fetched as an archive.
     pub files: Vec<String>,

@@ -1,5 +1,6 @@
 //! Suites of tasks from the public hubs: fetched, checked and made into `train`, `dev` and `test`.
 
+mod branch;
 mod manifest;
 mod origin;
 mod records;
@@ -11,12 +12,11 @@ use std::path::Path;
 
 use sha2::{Digest, Sha256};
 
-use crate::Web;
-use crate::cache::Cache;
 use crate::error::{Result, SourceError};
 use crate::file;
 use crate::progress::Progress;
 
+pub use branch::Sources;
 pub use manifest::{Format, Manifest, Read, Split, Task};
 pub use origin::{GITHUB_VARIABLE, Origins};
 
@@ -56,7 +56,7 @@ pub fn make(
     task: &Task,
     root: &Path,
     resample: bool,
-    (origins, cache, web): (&Origins, &Cache, &Web),
+    sources: &Sources<'_>,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Made> {
     let made = |rows, provenance| Made {
@@ -68,7 +68,7 @@ pub fn make(
     if let Some(rows) = there(task, root) {
         return Ok(made(rows, Provenance::There));
     }
-    let files = origin::fetch(task, origins, cache, web, progress)?;
+    let files = origin::fetch(task, sources, progress)?;
     let lines = records::read(task, &files)?;
     let chosen = manifest.chosen.as_ref().filter(|_| !resample);
     let contents = match chosen {

@@ -8,11 +8,11 @@ use std::path::{Path, PathBuf};
 use flate2::read::GzDecoder;
 use tar::Archive;
 
+use super::branch::{Revision, Sources};
 use super::manifest::{Format, Task};
-use crate::Web;
+use crate::REMEDY;
 use crate::cache::Cache;
 use crate::error::{Result, SourceError};
-use crate::file;
 use crate::progress::Progress;
 
 /// A source with more than this in it is not one that a suite is made of.
@@ -51,14 +51,12 @@ impl Origins {
     }
 }
 
-/// A repository at one commit.
-struct Repository<'a> {
+/// A repository.
+pub(super) struct Repository<'a> {
     /// `github` or `hf`.
-    hub: &'static str,
+    pub(super) hub: &'static str,
     /// `owner/name`.
-    repo: &'a str,
-    /// Of the Hub also a branch or tag, until it is [`resolved`](Self::resolved).
-    commit: String,
+    pub(super) repo: &'a str,
 }
 
 impl<'a> Repository<'a> {
@@ -86,54 +84,20 @@ impl<'a> Repository<'a> {
                 task.name
             )));
         }
-        Ok(Self {
-            hub,
-            repo,
-            commit: task.commit.clone(),
-        })
-    }
-
-    /// With the commit that its branch or tag stood for when it was first asked about, which is kept: a branch that moves changes no suite
-    /// and mixes no two versions.
-    fn resolved(
-        mut self,
-        task: &Task,
-        origins: &Origins,
-        cache: &Cache,
-        web: &Web,
-    ) -> Result<Self> {
-        if self.hub != "hf" || is_commit(&self.commit) {
-            return Ok(self);
-        }
-        let kept = self.folder(cache).join("refs").join(&self.commit);
-        let known = fs::read_to_string(&kept).ok();
-        self.commit = match known
-            .map(|text| text.trim().to_owned())
-            .filter(|it| is_commit(it))
-        {
-            Some(commit) => commit,
-            None => {
-                let address = self.file(origins, task.files.first().map_or("", String::as_str));
-                let commit = web
-                    .commit_of(&address, origins.token.as_deref())
-                    .map_err(|error| unavailable(task, &address, &kept, &error))?;
-                file::write(&kept, commit.as_bytes())?;
-                commit
-            }
-        };
-        Ok(self)
+        Ok(Self { hub, repo })
     }
 
     /// Where it is kept; what is put there by hand is used as if it had been fetched.
-    fn folder(&self, cache: &Cache) -> PathBuf {
+    pub(super) fn folder(&self, cache: &Cache) -> PathBuf {
         let root = cache.downloads().join(self.hub);
         self.repo
             .split('/')
             .fold(root, |path, part| path.join(part))
     }
 
-    fn file(&self, origins: &Origins, path: &str) -> String {
-        let Self { repo, commit, .. } = self;
+    /// The address of a file.
+    pub(super) fn file(&self, origins: &Origins, commit: &str, path: &str) -> String {
+        let repo = self.repo;
         match self.hub {
             "github" => format!("{}/{repo}/raw/{commit}/{path}", origins.github),
             _ => format!("{}/datasets/{repo}/resolve/{commit}/{path}", origins.hub),
@@ -141,43 +105,55 @@ impl<'a> Repository<'a> {
     }
 }
 
-/// Whether it is a commit and not the name of a branch or tag.
-fn is_commit(revision: &str) -> bool {
-    revision.len() == 40 && revision.bytes().all(|byte| byte.is_ascii_hexdigit())
-}
-
 /// The files of a source: path → bytes.
 pub type Files = BTreeMap<String, Vec<u8>>;
 
-/// Gets what `task` is made of, from the cache where it is there.
+/// Gets what `task` is made of, all of one commit, from the cache where it is there.
 ///
 /// # Errors
 /// When a file cannot be had; the hint says where to get it and where to put it by hand.
 pub fn fetch(
     task: &Task,
-    origins: &Origins,
-    cache: &Cache,
-    web: &Web,
+    sources: &Sources<'_>,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Files> {
-    let repository = Repository::of(task)?.resolved(task, origins, cache, web)?;
+    let Sources {
+        origins,
+        cache,
+        web,
+        ..
+    } = sources;
+    let repository = Repository::of(task)?;
+    let many = is_many(task);
+    if many && repository.hub != "github" {
+        return Err(SourceError::new(format!(
+            "task {}: `*` and `text_file` are for sources on GitHub",
+            task.name
+        )));
+    }
+    let revision = sources
+        .commit(&repository, &task.commit, &task.files[0])
+        .map_err(|error| error.within(format_args!("no source for {}", task.name)))?;
+    let (commit, unknown) = match &revision {
+        Revision::Commit(commit) => (commit, None),
+        Revision::Unknown(branch, why) => (branch, Some(why)),
+    };
     let mut get = |address: &str, path: PathBuf| -> Result<PathBuf> {
         let token = origins.token.as_deref().filter(|_| repository.hub == "hf");
-        if !path.is_file() {
-            web.fetch(address, token, &path, progress)
-                .map_err(|error| unavailable(task, address, &path, &error))?;
+        if path.is_file() {
+            return Ok(path);
         }
+        // Of a branch that may move, no file is fetched: the next might be another version's.
+        let fetched = match unknown {
+            Some(why) => Err(why.clone()),
+            None => web.fetch(address, token, &path, progress),
+        };
+        fetched.map_err(|error| unavailable(task, address, &path, &error, REMEDY))?;
         Ok(path)
     };
     let folder = repository.folder(cache);
-    if is_many(task) {
-        if repository.hub != "github" {
-            return Err(SourceError::new(format!(
-                "task {}: `*` and `text_file` are for sources on GitHub",
-                task.name
-            )));
-        }
-        let name = format!("{}.tar.gz", repository.commit);
+    if many {
+        let name = format!("{commit}.tar.gz");
         let address = format!("{}/{}/archive/{name}", origins.github, repository.repo);
         let archive = get(&address, folder.join(&name))?;
         return members(&archive, &task.files)
@@ -186,8 +162,8 @@ pub fn fetch(
     let mut files = Files::new();
     for name in &task.files {
         let path = get(
-            &repository.file(origins, name),
-            folder.join(&repository.commit).join(name),
+            &repository.file(origins, commit, name),
+            folder.join(commit).join(name),
         )?;
         let bytes = fs::read(&path).map_err(|error| SourceError::io("read", &path, &error))?;
         files.insert(name.clone(), bytes);
@@ -201,18 +177,21 @@ fn is_many(task: &Task) -> bool {
         || (task.read.format == Format::Csv && task.read.text_file.is_some())
 }
 
-fn unavailable(task: &Task, address: &str, path: &Path, error: &SourceError) -> SourceError {
-    let why = error
-        .hint()
-        .map_or_else(String::new, |hint| format!("{hint}\n"));
-    SourceError::new(format!("no source for {}: {error}", task.name))
-        .with_hint(format!(
-            "{why}there are three ways out:\n\
-             1. a network; a proxy can be named in HTTPS_PROXY, a mirror of GitHub in {GITHUB_VARIABLE}, of the Hugging Face Hub in HF_ENDPOINT\n\
-             2. get {address} elsewhere and put it here as {}\n\
-             3. run the same command again later: what has arrived is kept",
-            path.display()
-        ))
+/// The error of a file that cannot be had, with the ways out; `remedy` is what this build needs to fetch it.
+fn unavailable(
+    task: &Task,
+    address: &str,
+    path: &Path,
+    error: &SourceError,
+    remedy: &str,
+) -> SourceError {
+    SourceError::new(format!("no source for {}: {error}", task.name)).with_hint(format!(
+        "there are three ways out:\n\
+         1. {remedy}\n\
+         2. get {address} elsewhere and put it here as {}\n\
+         3. files of the suite that you have: `data.root` of the experiment names their folder, in place of `data.suite`",
+        path.display()
+    ))
 }
 
 /// The members of a `.tar.gz` of a repository that `wanted` names; a `*` stands for any text in the last part of a path.
@@ -262,5 +241,25 @@ fn matches(pattern: &str, name: &str) -> bool {
             .strip_prefix(start)
             .and_then(|rest| rest.strip_suffix(end))
             .is_some_and(|middle| !middle.contains('/')),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Manifest;
+    use super::*;
+
+    #[test]
+    fn the_way_out_is_one_that_this_build_has() {
+        let manifest = Manifest::open("mtl5").unwrap();
+        let error = SourceError::new("no");
+        let hint = |remedy| {
+            let error = unavailable(&manifest.tasks[0], "x", Path::new("y"), &error, remedy);
+            error.hint().unwrap().to_owned()
+        };
+        assert!(hint(REMEDY).contains("HTTPS_PROXY"));
+        let without = hint(crate::absent::REMEDY);
+        assert!(without.contains("--features hub"), "{without}");
+        assert!(!without.contains("HTTPS_PROXY"), "{without}");
     }
 }

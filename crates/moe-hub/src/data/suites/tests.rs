@@ -1,10 +1,12 @@
 //! A suite against a server on this machine that stands for the hubs.
 
 use super::*;
-use crate::loopback::{COMMIT, Server};
+use crate::Web;
+use crate::cache::Cache;
+use crate::loopback::{COMMIT, NEXT, Server};
 
-const RAW: &str = "/o/raw/raw/c0ffee/d/a.csv";
-const MANY: &str = "/o/many/archive/c0ffee.tar.gz";
+const RAW: &str = "/o/raw/raw/c0ffee0/d/a.csv";
+const MANY: &str = "/o/many/archive/c0ffee0.tar.gz";
 /// The server does not look at the part of an address of the Hub before this.
 const HUB: &str = "t.txt";
 
@@ -33,7 +35,7 @@ fn archive(members: &[(&str, &str)]) -> Vec<u8> {
         header.set_size(text.len() as u64);
         header.set_mode(0o644);
         header.set_cksum();
-        tar.append_data(&mut header, format!("repo-c0ffee/{path}"), text.as_bytes())
+        tar.append_data(&mut header, format!("repo-c0ffee0/{path}"), text.as_bytes())
             .unwrap();
     }
     tar.into_inner().unwrap().finish().unwrap()
@@ -49,9 +51,9 @@ fn manifest(folder: &Path, extra: &str, test_sha256: &str) -> String {
     };
     let text = format!(
         "suite = \"s\"\nseed = 3\n{extra}\
-         [[tasks]]\nname = \"raw\"\nsource = \"https://github.com/o/raw\"\ncommit = \"c0ffee\"\nfiles = [\"d/a.csv\"]\n\
+         [[tasks]]\nname = \"raw\"\nsource = \"https://github.com/o/raw\"\ncommit = \"c0ffee0\"\nfiles = [\"d/a.csv\"]\n\
          read = {{ format = \"csv\", text = \"text\", label = \"class\", labels = {{ 0 = \"good\", 1 = \"bad\" }} }}\n{}\
-         [[tasks]]\nname = \"many\"\nsource = \"https://github.com/o/many\"\ncommit = \"c0ffee\"\nfiles = [\"index.csv\", \"all/*.txt\"]\n\
+         [[tasks]]\nname = \"many\"\nsource = \"https://github.com/o/many\"\ncommit = \"c0ffee0\"\nfiles = [\"index.csv\", \"all/*.txt\"]\n\
          read = {{ format = \"csv\", text_file = \"all/{{id}}.txt\", label = \"class\" }}\n{}\
          [[tasks]]\nname = \"hub\"\nsource = \"hf:datasets/o/hub\"\ncommit = \"main\"\nfiles = [\"t.txt\"]\nread = {{ format = \"lines\" }}\n{}",
         split("raw"),
@@ -93,8 +95,8 @@ fn make_all(
     let manifest = Manifest::open(name).unwrap();
     let web = Web::new().unwrap();
     let origins = origins(address);
-    let hubs = (&origins, cache, &web);
-    let make = |task| make(&manifest, task, root, resample, hubs, &mut |_| ());
+    let sources = Sources::new(&origins, cache, &web);
+    let make = |task| make(&manifest, task, root, resample, &sources, &mut |_| ());
     manifest.tasks.iter().map(make).collect()
 }
 
@@ -117,10 +119,6 @@ fn every_kind_of_source_is_fetched_once_and_split_by_the_rule() {
         .map(|split| lines(&root.join(format!("s/raw/{split}.jsonl"))))
         .into();
     assert_eq!(splits.iter().map(Vec::len).collect::<Vec<_>>(), [4, 4, 12]);
-    // A branch is a commit from then on.
-    let hub = cache.downloads().join("hf/o/hub");
-    assert_eq!(fs::read_to_string(hub.join("refs/main")).unwrap(), COMMIT);
-    assert!(hub.join(COMMIT).join("t.txt").is_file());
     let mut all = splits.concat();
     all.sort();
     all.dedup();
@@ -204,10 +202,10 @@ fn a_source_that_cannot_be_had_says_what_to_put_where() {
     let name = manifest(dir.path(), "", "");
     let mut made = make_all(&name, &root, &cache, "http://127.0.0.1:9", false);
     let text = told(&made.remove(0).unwrap_err());
-    let place = cache.downloads().join("github/o/raw/c0ffee/d/a.csv");
+    let place = cache.downloads().join("github/o/raw/c0ffee0/d/a.csv");
     assert!(text.contains("no source for raw"), "{text}");
     assert!(
-        text.contains("http://127.0.0.1:9/o/raw/raw/c0ffee/d/a.csv"),
+        text.contains("http://127.0.0.1:9/o/raw/raw/c0ffee0/d/a.csv"),
         "{text}"
     );
     assert!(text.contains(&place.display().to_string()), "{text}");
@@ -216,4 +214,110 @@ fn a_source_that_cannot_be_had_says_what_to_put_where() {
     fs::write(&place, csv()).unwrap();
     let made = make_all(&name, &root, &cache, "http://127.0.0.1:9", false).remove(0);
     assert_eq!(made.unwrap().rows, [12, 4, 4]);
+}
+
+/// A manifest of one task, of two files.
+fn two_files(folder: &Path, source: &str, branch: &str) -> String {
+    let split = |name: &str| format!("{name} = {{ file = \"s/two/{name}.jsonl\", rows = 2 }}\n");
+    let text = format!(
+        "suite = \"s\"\n[[tasks]]\nname = \"two\"\nsource = \"{source}\"\ncommit = \"{branch}\"\nfiles = [\"a.txt\", \"b.txt\"]\n\
+         read = {{ format = \"lines\" }}\nlabels = [\"old\", \"new\"]\nlicence = \"MIT\"\n{}",
+        ["train", "dev", "test"].map(split).concat()
+    );
+    let path = folder.join("two.toml");
+    fs::write(&path, text).unwrap();
+    path.display().to_string()
+}
+
+/// The labels of all lines that were made, each once.
+fn labels(root: &Path) -> Vec<&'static str> {
+    let all: String = ["train", "dev", "test"]
+        .map(|split| fs::read_to_string(root.join(format!("s/two/{split}.jsonl"))).unwrap())
+        .concat();
+    let is_there = |label: &&str| all.contains(&format!("\"label\": \"{label}\""));
+    ["old", "new"].into_iter().filter(is_there).collect()
+}
+
+#[test]
+fn a_branch_that_moves_while_it_is_fetched_gives_one_version_and_stays_usable_offline() {
+    let dir = tempfile::tempdir().unwrap();
+    let cache = Cache::at(dir.path().join("cache"));
+    let old: [(&str, &[u8]); 2] = [("a.txt", b"one\told\n"), ("b.txt", b"two\told\n")];
+    let new: [(&str, &[u8]); 2] = [("a.txt", b"one\tnew\n"), ("b.txt", b"two\tnew\n")];
+    let name = two_files(dir.path(), "hf:datasets/o/two", "refs/pr/1");
+    let make = |root: &str, address: &str| {
+        let root = dir.path().join(root);
+        let made = make_all(&name, &root, &cache, address, false).remove(0);
+        made.map(|_| labels(&root))
+    };
+    // It moves right after it was asked for first.
+    let server = Server::with(&old).moves(1, &new);
+    assert_eq!(make("first", &server.start()).unwrap(), ["old"]);
+    let kept = cache.downloads().join("hf/o/two/refs/refs/pr/1");
+    assert_eq!(fs::read_to_string(&kept).unwrap(), COMMIT);
+    assert_eq!(make("offline", "http://127.0.0.1:9").unwrap(), ["old"]);
+    // The next fetch asks again.
+    let moved = Server::with(&old).moves(0, &new).start();
+    assert_eq!(make("second", &moved).unwrap(), ["new"]);
+    assert_eq!(fs::read_to_string(&kept).unwrap(), NEXT);
+    assert_eq!(
+        make("offline again", "http://127.0.0.1:9").unwrap(),
+        ["new"]
+    );
+    let error = make("gone", &Server::default().start()).unwrap_err();
+    assert!(told(&error).contains("no source for two"), "{error}");
+}
+
+#[test]
+fn a_branch_of_github_is_the_commit_that_git_says() {
+    let dir = tempfile::tempdir().unwrap();
+    let cache = Cache::at(dir.path().join("cache"));
+    let packet = |line: String| format!("{:04x}{line}", line.len() + 4);
+    let refs = packet(format!("{COMMIT} refs/heads/main\n")) + "0000";
+    let file = |name: &str| format!("/o/two/raw/{COMMIT}/{name}");
+    // No address with the branch's name is served.
+    let server = Server::with(&[
+        (
+            "/o/two.git/info/refs?service=git-upload-pack",
+            refs.as_bytes(),
+        ),
+        (&file("a.txt"), b"one\told\n"),
+        (&file("b.txt"), b"two\told\n"),
+    ]);
+    let address = server.start();
+    let root = dir.path().join("data");
+    let name = two_files(dir.path(), "https://github.com/o/two", "main");
+    make_all(&name, &root, &cache, &address, false)
+        .remove(0)
+        .unwrap();
+    assert_eq!(labels(&root), ["old"]);
+    let again = dir.path().join("again");
+    make_all(&name, &again, &cache, "http://127.0.0.1:9", false)
+        .remove(0)
+        .unwrap();
+
+    let name = two_files(dir.path(), "https://github.com/o/two", "mian");
+    let made = make_all(&name, &root, &cache, &address, false).remove(0);
+    let text = told(&made.unwrap_err());
+    assert!(text.contains("no branch or tag \"mian\""), "{text}");
+}
+
+#[test]
+fn files_of_a_branch_that_were_put_there_by_hand_are_used() {
+    let dir = tempfile::tempdir().unwrap();
+    let cache = Cache::at(dir.path().join("cache"));
+    let root = dir.path().join("data");
+    let name = two_files(dir.path(), "hf:datasets/o/two", "main");
+    let make = || make_all(&name, &root, &cache, "http://127.0.0.1:9", false).remove(0);
+    let place = cache.downloads().join("hf/o/two/main");
+    let text = told(&make().unwrap_err());
+    assert!(
+        text.contains(&place.join("a.txt").display().to_string()),
+        "{text}"
+    );
+    fs::create_dir_all(&place).unwrap();
+    fs::write(place.join("a.txt"), "one\told\n").unwrap();
+    fs::write(place.join("b.txt"), "two\told\n").unwrap();
+    make().unwrap();
+    assert_eq!(labels(&root), ["old"]);
 }
