@@ -14,7 +14,7 @@ use moe_core::model::BaseDtype;
 use moe_hub::{BaseSource, Cache, Fingerprints, fetch_default, smollm2};
 
 use crate::download::DownloadDisplay;
-use crate::failure::Failure;
+use crate::failure::{self, Failure};
 
 /// The local path of a base, fetched if need be. Without a name, and for the name of the default base, every source of
 /// SmolLM2-135M-Instruct is tried; the source that was used is returned with the path.
@@ -23,13 +23,19 @@ use crate::failure::Failure;
 /// When it cannot be had; the hint names the ways out.
 pub fn fetch(name: Option<&BaseSource>) -> Result<(BaseSource, PathBuf)> {
     let cache = Cache::open()?;
+    let fetched = fetch_into(&cache, name)?;
+    failure::warn_of(&cache);
+    Ok(fetched)
+}
+
+fn fetch_into(cache: &Cache, name: Option<&BaseSource>) -> Result<(BaseSource, PathBuf)> {
     let mut display = DownloadDisplay::new();
     let mut show = |progress| display.show(&progress);
     match name {
         Some(source) if *source != smollm2() => {
-            Ok((source.clone(), source.fetch(&cache, &mut show)?))
+            Ok((source.clone(), source.fetch(cache, &mut show)?))
         }
-        _ => Ok(fetch_default(&cache, &mut show)?),
+        _ => Ok(fetch_default(cache, &mut show)?),
     }
 }
 
@@ -53,12 +59,14 @@ impl ModelBase {
     /// When it is nowhere, or another one is where it was.
     pub fn load(&self, saved: &Saved, experiment: &Experiment) -> Result<Base> {
         let (device, dtype) = (open(&experiment.device)?, experiment.base.dtype);
-        let path = self.find(&saved.state.base)?;
-        let mut base = load_known(&path, dtype, &device)?;
+        let cache = Cache::open()?;
+        let path = self.find(&cache, &saved.state.base)?;
+        let mut base = load_known(&cache, &path, dtype, &device)?;
         if !self.allow_other_base {
             base.check(&saved.state.base.identity)?;
         }
-        keep_trunk(&mut base, experiment)?;
+        base.keep_trunk(experiment, &cache.trunks());
+        failure::warn_of(&cache);
         Ok(base)
     }
 
@@ -67,12 +75,16 @@ impl ModelBase {
     /// # Errors
     /// When it cannot be had or read.
     pub fn alone(&self, dtype: BaseDtype, device: &Device) -> Result<Base> {
-        load_known(&fetch(self.base.as_ref())?.1, dtype, device)
+        let cache = Cache::open()?;
+        let (_, path) = fetch_into(&cache, self.base.as_ref())?;
+        let base = load_known(&cache, &path, dtype, device)?;
+        failure::warn_of(&cache);
+        Ok(base)
     }
 
-    fn find(&self, was: &BaseRecord) -> Result<PathBuf> {
+    fn find(&self, cache: &Cache, was: &BaseRecord) -> Result<PathBuf> {
         if let Some(given) = &self.base {
-            return Ok(fetch(Some(given))?.1);
+            return Ok(fetch_into(cache, Some(given))?.1);
         }
         let named: Option<BaseSource> = was.source.parse().ok();
         let mut places = vec![was.location.clone()];
@@ -83,7 +95,7 @@ impl ModelBase {
         if let Some(there) = places.into_iter().find(|path| path.exists()) {
             return Ok(there);
         }
-        let known = Fingerprints::open(&Cache::open()?);
+        let known = Fingerprints::open(cache);
         if let Some(copy) = known.locate(&was.identity.weights).pop() {
             return Ok(copy);
         }
@@ -95,23 +107,23 @@ impl ModelBase {
                 ),
                 "name it with --base",
             )),
-            named => Ok(fetch(named.as_ref())?.1),
+            named => Ok(fetch_into(cache, named.as_ref())?.1),
         }
     }
 }
 
 /// Loads a base, its fingerprint from the cache where that knows the files.
-fn load_known(path: &Path, dtype: BaseDtype, device: &Device) -> Result<Base> {
-    let known = Fingerprints::open(&Cache::open()?);
+fn load_known(cache: &Cache, path: &Path, dtype: BaseDtype, device: &Device) -> Result<Base> {
+    let known = Fingerprints::open(cache);
     let fingerprint = |checkpoint: &Checkpoint| known.of(path, || checkpoint.fingerprint());
     Ok(Base::load_known(path, dtype, device, fingerprint)?)
 }
 
 /// Puts what the command line says of base, number format and device into the experiment, and loads the base. What its frozen
-/// lower layers make of texts is kept.
+/// lower layers make of texts is kept, where the cache can be written; where it cannot, that is said.
 ///
 /// # Errors
-/// When the device is not compiled in, the base cannot be had or read, or the cache folder cannot be used.
+/// When the device is not compiled in, or the base cannot be had or read.
 pub fn load(
     experiment: &mut Experiment,
     base: Option<&BaseSource>,
@@ -129,26 +141,13 @@ pub fn load(
         Some(source) => source.clone(),
         None => experiment.base.source.parse().context("`base.source`")?,
     };
-    let (source, path) = fetch(Some(&named))?;
-    experiment.base.source = source.to_string();
-    let mut base = load_known(&path, experiment.base.dtype, &device)?;
-    keep_trunk(&mut base, experiment)?;
-    Ok(base)
-}
-
-/// What the frozen lower layers make of texts is kept, where the cache folder can be written to.
-fn keep_trunk(base: &mut Base, experiment: &Experiment) -> Result<()> {
     let cache = Cache::open()?;
-    match cache.check_writable() {
-        Ok(()) => Ok(base.keep_trunk(experiment, &cache.trunks())?),
-        Err(error) => {
-            let way_out = error.hint().unwrap_or_default();
-            eprintln!(
-                "warning: {error}: what the frozen layers make of texts and the base's fingerprint are computed anew each time; {way_out}"
-            );
-            Ok(())
-        }
-    }
+    let (source, path) = fetch_into(&cache, Some(&named))?;
+    experiment.base.source = source.to_string();
+    let mut base = load_known(&cache, &path, experiment.base.dtype, &device)?;
+    base.keep_trunk(experiment, &cache.trunks());
+    failure::warn_of(&cache);
+    Ok(base)
 }
 
 /// Opens a device by its name.

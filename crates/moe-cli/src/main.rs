@@ -34,10 +34,9 @@ fn main() -> ExitCode {
     }
 }
 
-/// What libraries log: warnings, unless `RUST_LOG` asks for more. The Hub's client logs what its errors say again.
+/// What libraries log: warnings, unless `RUST_LOG` asks for more.
 fn log_to_stderr() {
-    let filter =
-        EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn,hf_hub=off"));
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn"));
     let colour = io::stderr().is_terminal()
         && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     tracing_subscriber::fmt()

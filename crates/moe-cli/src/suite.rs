@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
 use moe_cl::config::{DataConfig, Experiment};
-use moe_hub::data::suites::{self, Manifest, Origins};
+use moe_hub::data::suites::{self, Manifest, Origins, Sources};
 use moe_hub::{Cache, Web};
 
 use crate::download::DownloadDisplay;
@@ -25,6 +25,8 @@ pub fn resolve(experiment: &mut Experiment) -> Result<()> {
     }
     let root = experiment.data.root.clone();
     let wanted = files(experiment);
+    let (origins, web) = (Origins::from_env(), Web::new()?);
+    let sources = Sources::new(&origins, &cache, &web);
     let missing = |file: &Path| wanted.iter().any(|it| it == file) && !root.join(file).is_file();
     for name in names.split('+').map(str::trim) {
         let manifest = Manifest::open(name)?;
@@ -35,9 +37,7 @@ pub fn resolve(experiment: &mut Experiment) -> Result<()> {
             }
             let mut display = DownloadDisplay::new();
             let mut show = |progress| display.show(&progress);
-            let (origins, web) = (Origins::from_env(), Web::new()?);
-            let hubs = (&origins, &cache, &web);
-            if let Err(error) = suites::make(&manifest, task, &root, false, hubs, &mut show) {
+            if let Err(error) = suites::make(&manifest, task, &root, false, &sources, &mut show) {
                 drop(display);
                 let message = format!(
                     "{}: the files of the suite {name} are not there ({})",

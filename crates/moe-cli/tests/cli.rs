@@ -257,7 +257,7 @@ fn a_model_comes_from_the_endpoint_and_into_the_cache_that_the_environment_names
 fn manifest(folder: &Path, source: &str) {
     let split = |name: &str| format!("{name} = {{ file = \"own/t/{name}.jsonl\", rows = 2 }}\n");
     let text = format!(
-        "suite = \"own\"\n[[tasks]]\nname = \"t\"\nsource = \"{source}\"\ncommit = \"c0ffee\"\nfiles = [\"d/texts.txt\"]\n\
+        "suite = \"own\"\n[[tasks]]\nname = \"t\"\nsource = \"{source}\"\ncommit = \"c0ffee0\"\nfiles = [\"d/texts.txt\"]\n\
          read = {{ format = \"lines\" }}\nlicence = \"MIT\"\nlabels = [\"good\", \"bad\"]\n{}{}{}",
         split("train"),
         split("dev"),

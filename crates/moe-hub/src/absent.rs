@@ -28,6 +28,7 @@ impl Web {
         address: &str,
         _token: Option<&str>,
         path: &Path,
+        _at_most: u64,
         _progress: &mut dyn FnMut(Progress),
     ) -> Result<()> {
         let path = path.display();
@@ -61,7 +62,7 @@ impl Web {
 }
 
 /// No client of the Hugging Face Hub, because the cargo feature `hub` is off.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Hub;
 
 impl Hub {
@@ -116,7 +117,13 @@ mod tests {
         assert!(hint.contains("--features hub") && hint.contains("hf download a/b"));
 
         let web = Web::new().unwrap();
-        let error = web.fetch("https://x/y.csv", None, Path::new("d/y.csv"), &mut |_| ());
+        let error = web.fetch(
+            "https://x/y.csv",
+            None,
+            Path::new("d/y.csv"),
+            1,
+            &mut |_| (),
+        );
         let error = error.unwrap_err();
         let hint = error.hint().unwrap();
         assert!(error.to_string().contains("feature `hub`"), "{error}");

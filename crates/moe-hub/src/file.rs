@@ -32,7 +32,7 @@ pub(crate) fn make_parent(path: &Path) -> Result<()> {
     fs::create_dir_all(parent).map_err(|error| SourceError::io("create", parent, &error))
 }
 
-/// A file beside `path` with a name of its own, readable as any other: temporary files are private otherwise.
+/// A file beside `path` with a name of its own, readable as the user wants new files to be (umask): temporary files are private otherwise.
 pub(crate) fn temporary(path: &Path) -> std::io::Result<NamedTempFile> {
     let mut prefix = path.file_name().unwrap_or_default().to_os_string();
     prefix.push(".");
@@ -41,7 +41,7 @@ pub(crate) fn temporary(path: &Path) -> std::io::Result<NamedTempFile> {
     #[cfg(unix)]
     {
         use std::os::unix::fs::PermissionsExt;
-        builder.permissions(fs::Permissions::from_mode(0o644));
+        builder.permissions(fs::Permissions::from_mode(0o666));
     }
     let folder = path
         .parent()

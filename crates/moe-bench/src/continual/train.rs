@@ -74,7 +74,7 @@ pub fn child(folder: &Path, with_stripping: bool) -> anyhow::Result<()> {
         experiment.base.dtype,
         &device,
     )?;
-    base.keep_trunk(&experiment, &Cache::open()?.trunks())?;
+    base.keep_trunk(&experiment, &Cache::open()?.trunks());
     let options = RunOptions::new(folder.into(), true);
     let board = TensorBoard::new(folder.join("tensorboard"));
     let mut recorders: Vec<Box<dyn Recorder>> = vec![Box::new(board), Box::new(Lines)];

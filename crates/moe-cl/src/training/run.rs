@@ -156,7 +156,11 @@ fn load_tasks(
         if wanted {
             let config = named.unwrap_or(&state.config);
             let place = (experiment.seed, index);
-            let loaded = Task::load(config, &state.settings, split, place, base, warnings);
+            let mut settings = state.settings.clone();
+            if named.is_some() {
+                settings.data.root.clone_from(&experiment.data.root);
+            }
+            let loaded = Task::load(config, &settings, split, place, base, warnings);
             match loaded {
                 Ok(loaded) => {
                     check_data(state, &loaded)?;

@@ -390,6 +390,20 @@ fn a_guard_needs_the_dev_parts_of_earlier_tasks() {
 }
 
 #[test]
+fn files_of_tasks_that_are_left_to_learn_may_have_moved() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (old, new) = (folder.path().join("old"), folder.path().join("new"));
+    write_data(&old);
+    let (base, out) = (base(), folder.path().join("out"));
+    run(&experiment(&old, &[]), &base, &out, Some(5)).expect_err("stopped");
+    fs::rename(&old, &new).expect("moved");
+    run(&experiment(&new, &[]), &base, &out, None).expect("it goes on");
+    let whole = folder.path().join("whole");
+    run(&experiment(&new, &[]), &base, &whole, None).expect("a run");
+    assert!(weights(&whole, &base) == weights(&out, &base));
+}
+
+#[test]
 fn another_base_is_refused_and_a_moved_directory_is_not() {
     let folder = tempfile::tempdir().expect("a folder");
     let root = folder.path();

@@ -205,16 +205,14 @@ fn a_kept_trunk_changes_nothing_between_runs_and_resumes() {
         ];
         let experiment = experiment(folder.path(), &settings);
         let mut base = base();
-        base.keep_trunk(&experiment, &folder.path().join("trunks"))
-            .expect("a cache");
+        base.keep_trunk(&experiment, &folder.path().join("trunks"));
         let out = |name: &str| folder.path().join(format!("{method}-{name}"));
         // Nothing kept; everything kept; broken off, with what was kept gone in between.
         let cold = run(&experiment, &base, &out("cold"), None).expect("a run");
         let warm = run(&experiment, &base, &out("warm"), None).expect("a run");
         assert!(run(&experiment, &base, &out("broken"), Some(7)).is_err());
         fs::remove_dir_all(folder.path().join("trunks")).expect("the cache");
-        base.keep_trunk(&experiment, &folder.path().join("trunks"))
-            .expect("a cache");
+        base.keep_trunk(&experiment, &folder.path().join("trunks"));
         let resumed = run(&experiment, &base, &out("broken"), None).expect("the rest");
         for (name, result) in [("warm", warm), ("broken", resumed)] {
             assert_eq!(result.matrix, cold.matrix, "{method}, {name}");
@@ -232,14 +230,12 @@ fn a_trunk_that_cannot_be_kept_is_said_once_and_changes_nothing() {
     write_data(folder.path());
     let experiment = experiment(folder.path(), &["adapters.layers=last:1"]);
     let mut base = base();
-    base.keep_trunk(&experiment, &folder.path().join("trunks"))
-        .expect("a cache");
+    base.keep_trunk(&experiment, &folder.path().join("trunks"));
     let kept = folder.path().join("kept");
     run(&experiment, &base, &kept, None).expect("a run");
     // Below a file there is no folder, whoever asks.
     fs::write(folder.path().join("file"), "").expect("a file");
-    base.keep_trunk(&experiment, &folder.path().join("file/trunks"))
-        .expect("no cache is no error");
+    base.keep_trunk(&experiment, &folder.path().join("file/trunks"));
     let without = folder.path().join("without");
     run(&experiment, &base, &without, None).expect("a run without it");
     assert!(weights(&without, &base) == weights(&kept, &base));
@@ -258,8 +254,7 @@ fn a_trunk_of_its_own_is_not_taken_for_the_frozen_one() {
     let experiment = experiment(folder.path(), &settings);
     let mut base = base();
     let plain = run(&experiment, &base, &folder.path().join("plain"), None).expect("a run");
-    base.keep_trunk(&experiment, &folder.path().join("trunks"))
-        .expect("a cache");
+    base.keep_trunk(&experiment, &folder.path().join("trunks"));
     let kept = run(&experiment, &base, &folder.path().join("kept"), None).expect("a run");
     assert_eq!(plain.matrix, kept.matrix);
     assert!(

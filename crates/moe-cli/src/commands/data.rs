@@ -8,7 +8,7 @@ use clap::{Args, Subcommand};
 use moe_cl::data::DataReport;
 use moe_core::checkpoint::Checkpoint;
 use moe_core::tokenizer::Tokenizer;
-use moe_hub::data::suites::{self, Manifest, Origins, Provenance};
+use moe_hub::data::suites::{self, Manifest, Origins, Provenance, Sources};
 use moe_hub::{BaseSource, Cache, Web};
 
 use super::{preview, print_json};
@@ -73,14 +73,14 @@ fn fetch(arguments: &Fetch) -> Result<()> {
     } = arguments;
     let manifest = Manifest::open(suite)?;
     let (origins, cache, web) = (Origins::from_env(), Cache::open()?, Web::new()?);
+    let sources = Sources::new(&origins, &cache, &web);
     let root = out.clone().unwrap_or_else(|| cache.data());
     let (mut failed, mut differ) = (Vec::new(), 0);
     for task in &manifest.tasks {
         // One for each, so that a finished bar is gone before the line of its task.
         let mut display = DownloadDisplay::new();
         let mut show = |progress| display.show(&progress);
-        let hubs = (&origins, &cache, &web);
-        let made = suites::make(&manifest, task, &root, *resample, hubs, &mut show);
+        let made = suites::make(&manifest, task, &root, *resample, &sources, &mut show);
         drop(display);
         match made {
             Ok(made) => {

@@ -15,6 +15,7 @@ use moe_hub::BaseSource;
 
 use super::{print_json, report};
 use crate::base;
+use crate::failure::message;
 use crate::signals::{Signals, this_command_with};
 use crate::suite;
 use crate::watchers::Watchers;
@@ -57,7 +58,15 @@ pub struct Arguments {
 /// Trains, writes the run's report and prints its table. A run that is stopped says how to go on.
 pub fn run(arguments: &Arguments, device: Option<DeviceChoice>) -> Result<ExitCode> {
     let mut experiment = Experiment::load(&arguments.config, &arguments.set)?;
-    suite::resolve(&mut experiment)?;
+    let out = arguments
+        .out
+        .clone()
+        .unwrap_or_else(|| PathBuf::from("runs").join(&experiment.name));
+    match suite::resolve(&mut experiment) {
+        // What a run has learnt lies with it: only what is left to learn needs its files, and says so.
+        Err(error) if arguments.resume && out.is_dir() => eprintln!("warning: {}", message(&error)),
+        resolved => resolved?,
+    }
     let base = base::load(
         &mut experiment,
         arguments.base.as_ref(),
@@ -72,10 +81,6 @@ pub fn run(arguments: &Arguments, device: Option<DeviceChoice>) -> Result<ExitCo
         }
         return Ok(ExitCode::SUCCESS);
     }
-    let out = arguments
-        .out
-        .clone()
-        .unwrap_or_else(|| PathBuf::from("runs").join(&experiment.name));
     let mut options = RunOptions::new(out.clone(), arguments.resume);
     options.allow_other_base = arguments.allow_other_base;
     let signals = Signals::listen()?;

@@ -1,18 +1,21 @@
 //! Models of the Hugging Face Hub, in the Hub's own cache, so that other programs share the files.
 
 mod download;
-mod relay;
+mod layout;
+mod settings;
 #[cfg(test)]
 mod tests;
 
 use std::path::{Path, PathBuf};
 
-use hf_hub::{HFClient, HFClientSync, HFError};
+use reqwest::Url;
 
 use self::download::Download;
+use self::layout::Layout;
 use crate::cache::Cache;
 use crate::error::{Result, SourceError};
 use crate::progress::Progress;
+use crate::web::Web;
 
 /// Small files that a model may have beside its configuration and weights.
 const OPTIONAL_FILES: [&str; 6] = [
@@ -23,11 +26,16 @@ const OPTIONAL_FILES: [&str; 6] = [
     "generation_config.json",
     "added_tokens.json",
 ];
-/// A connection to the Hub. `HF_ENDPOINT`, `HF_TOKEN`, `HF_HOME` and `HF_HUB_CACHE` mean what they mean to `huggingface_hub`.
-#[derive(Clone, Debug)]
+
+/// A connection to the Hub. `HF_ENDPOINT`, `HF_TOKEN`, `HF_HOME`, `HF_HUB_CACHE` and `HF_HUB_OFFLINE` mean what they mean to
+/// `huggingface_hub`.
+#[derive(Debug)]
 pub struct Hub {
-    client: HFClientSync,
+    endpoint: String,
+    token: Option<String>,
+    folder: PathBuf,
     offline: bool,
+    web: Web,
 }
 
 impl Hub {
@@ -36,13 +44,15 @@ impl Hub {
     /// # Errors
     /// When `HF_ENDPOINT` is no address or no HTTP client can be made.
     pub fn from_env() -> Result<Self> {
-        let offline = std::env::var("HF_HUB_OFFLINE").is_ok_and(|value| {
-            ["1", "on", "yes", "true"].contains(&value.to_ascii_lowercase().as_str())
-        });
-        let client = HFClient::builder()
-            .build_sync()
-            .map_err(|error| unusable(&error))?;
-        Ok(Self { client, offline })
+        let hub = Self::at(
+            &settings::endpoint(),
+            &settings::cache()?,
+            settings::is_offline(),
+        )?;
+        Ok(Self {
+            token: settings::token(),
+            ..hub
+        })
     }
 
     /// At the address `endpoint`, with files in `cache_dir`, whatever the environment says.
@@ -50,19 +60,26 @@ impl Hub {
     /// # Errors
     /// When `endpoint` is no address.
     pub fn at(endpoint: &str, cache_dir: &Path, offline: bool) -> Result<Self> {
-        let builder = HFClient::builder()
-            .endpoint(endpoint)
-            .cache_dir(cache_dir)
-            .retry_max_attempts(1);
+        let is_web = |url: &Url| ["http", "https"].contains(&url.scheme()) && url.has_host();
+        if !Url::parse(endpoint).is_ok_and(|url| is_web(&url)) {
+            return Err(SourceError::new(format!(
+                "the Hugging Face Hub cannot be used: {endpoint:?} is no address"
+            ))
+            .with_hint("is HF_ENDPOINT an address such as https://huggingface.co?"));
+        }
         Ok(Self {
-            client: builder.build_sync().map_err(|error| unusable(&error))?,
+            endpoint: endpoint.trim_end_matches('/').into(),
+            token: None,
+            folder: cache_dir.into(),
             offline,
+            web: Web::new()?,
         })
     }
 
     /// Fetches configuration, tokenizer and weights (`model.safetensors`, or every shard of its index) at one commit; returns their folder.
     ///
-    /// Files already in the cache are not fetched again; a file whose transfer broke off is fetched anew.
+    /// A branch is the commit that it stands for when this begins, for all files; without a network, that of the last time. Files that
+    /// are in the cache are not fetched again; a file whose transfer broke off is gone on with.
     ///
     /// # Errors
     /// When the Hub does not answer, has no such model, wants a token, or sends a file that is too short or of the wrong hash.
@@ -73,46 +90,35 @@ impl Hub {
         cache: &Cache,
         progress: &mut dyn FnMut(Progress),
     ) -> Result<PathBuf> {
-        let (owner, name) = hf_hub::split_id(repo);
+        let revision = revision.unwrap_or("main");
         let mut download = Download {
-            files: self.client.model(owner, name),
+            hub: self,
             repo,
-            revision: revision.unwrap_or("main").to_string(),
+            layout: Layout::new(&self.folder, repo),
+            commit: String::new(),
             offline: self.offline,
             cache,
             progress,
         };
-        let config = download.file("config.json")?.ok_or_else(|| {
-            SourceError::new(format!(
-                "{repo} has no config.json at revision {}",
-                download.revision
-            ))
-            .with_hint(
+        download.commit = download.commit_of(revision)?;
+        let missing =
+            |name: &str| SourceError::new(format!("{repo} has no {name} at revision {revision}"));
+        if download.file("config.json")?.is_none() {
+            return Err(missing("config.json").with_hint(
                 "is it a model repository with safetensors weights, and is its name spelt right?",
-            )
-        })?;
-        let folder = config.parent().map(Path::to_path_buf).unwrap_or_default();
-        // From here on the commit that `main` stood for, so that files of two versions never mix.
-        if let Some(commit) = folder.file_name().and_then(|name| name.to_str()) {
-            download.revision = commit.to_string();
+            ));
         }
         for name in OPTIONAL_FILES {
             download.file(name)?;
         }
         for shard in download.shards()? {
-            download.file(&shard)?.ok_or_else(|| {
-                SourceError::new(format!(
-                    "{repo} has no {shard} at revision {}",
-                    download.revision
-                ))
-                .with_hint("only models in safetensors format can be read from the Hub")
-            })?;
+            if download.file(&shard)?.is_none() {
+                return Err(missing(&shard)
+                    .with_hint("only models in safetensors format can be read from the Hub"));
+            }
         }
-        Ok(folder)
+        let Download { layout, commit, .. } = download;
+        layout.record_commit(revision, &commit);
+        Ok(layout.snapshot(&commit))
     }
-}
-
-fn unusable(error: &HFError) -> SourceError {
-    SourceError::new(format!("the Hugging Face Hub cannot be used: {error}"))
-        .with_hint("is HF_ENDPOINT an address such as https://huggingface.co?")
 }

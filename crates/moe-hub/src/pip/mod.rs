@@ -1,6 +1,7 @@
 //! Downloads through the user's own pip, so that its index, mirror, proxy and certificate settings hold.
 
 mod archives;
+mod backend;
 mod said;
 #[cfg(test)]
 mod tests;
@@ -16,23 +17,24 @@ use self::said::{Said, lines_of};
 use crate::error::{Result, SourceError};
 use crate::progress::Progress;
 
-/// How pip may be called, best first.
+/// How pip may be called, best first. Isolated (`-I`), Python takes no module from the current folder, whatever lies there.
 const COMMANDS: [&[&str]; 5] = [
-    &["python3", "-m", "pip"],
-    &["python", "-m", "pip"],
+    &["python3", "-I", "-m", "pip"],
+    &["python", "-I", "-m", "pip"],
     &["pip3"],
     &["pip"],
-    &["py", "-m", "pip"],
+    &["py", "-I", "-m", "pip"],
 ];
 const POLL: Duration = Duration::from_millis(200);
 
 /// What to download of a package.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Distribution {
-    /// The wheel for this machine.
+pub enum Distribution<'a> {
+    /// The wheel for this machine. Nothing of it runs.
     Wheel,
-    /// The source distribution.
-    Source,
+    /// The source distribution of this SHA-256 (hexadecimal), which pip checks before it unpacks it. Nothing of it runs: what pip
+    /// wants to know of it, a stand-in for its build system answers.
+    Source(&'a str),
 }
 
 /// The user's pip.
@@ -53,7 +55,7 @@ impl Pip {
         &self,
         package: &str,
         version: &str,
-        distribution: Distribution,
+        distribution: Distribution<'_>,
         folder: &Path,
         progress: &mut dyn FnMut(Progress),
     ) -> Result<PathBuf> {
@@ -63,19 +65,21 @@ impl Pip {
         }
         let command = self.command()?;
         remove_stale(folder);
-        let mut failure = String::new();
-        for arguments in distribution.arguments(package) {
-            // pip writes to its final name in steps, so it gets a folder of its own.
-            let partial = tempfile::Builder::new()
-                .prefix(TEMPORARY_PREFIX)
-                .tempdir_in(folder)
-                .map_err(|error| SourceError::io("create a folder in", folder, &error))?;
-            let requirement = format!("{package}=={version}");
-            match self.run(&command, arguments, &requirement, partial.path(), progress)? {
-                Ok(()) => return adopt(partial.path(), folder, package, version, distribution),
-                Err(words) => failure = words,
-            }
-        }
+        // pip writes to its final name in steps, so it gets a folder of its own.
+        let partial = tempfile::Builder::new()
+            .prefix(TEMPORARY_PREFIX)
+            .tempdir_in(folder)
+            .map_err(|error| SourceError::io("create a folder in", folder, &error))?;
+        let failure = match self.run(
+            &command,
+            (package, version),
+            distribution,
+            partial.path(),
+            progress,
+        )? {
+            Ok(()) => return adopt(partial.path(), folder, package, version, distribution),
+            Err(words) => words,
+        };
         Err(SourceError::new(format!("`{} download {package}=={version}` failed: {failure}", command.join(" "))).with_hint(
             format!(
                 "is there a network? A mirror can be named in PIP_INDEX_URL; or put the archive by hand into {}",
@@ -113,8 +117,8 @@ impl Pip {
     fn run(
         &self,
         command: &[&str],
-        arguments: Vec<String>,
-        requirement: &str,
+        (package, version): (&str, &str),
+        distribution: Distribution<'_>,
         partial: &Path,
         progress: &mut dyn FnMut(Progress),
     ) -> Result<std::result::Result<(), String>> {
@@ -129,11 +133,17 @@ impl Pip {
         ]);
         process
             .args(["--progress-bar", "off"])
-            .args(arguments)
             .arg("-d")
-            .arg(partial)
-            .arg("--")
-            .arg(requirement);
+            .arg(partial);
+        match distribution {
+            Distribution::Wheel => {
+                process.args(["--only-binary", ":all:", "--"]);
+                process.arg(format!("{package}=={version}"));
+            }
+            Distribution::Source(sha256) => {
+                backend::stand_in(&mut process, &unpack, (package, version), sha256)?
+            }
+        }
         // pip downloads into the temporary folder: large, on the cache's disk, and its size tells how far pip is.
         for variable in ["TMPDIR", "TEMP", "TMP"] {
             process.env(variable, &unpack);
@@ -183,30 +193,11 @@ impl Pip {
     }
 }
 
-impl Distribution {
-    /// Arguments for pip, to be tried in this order.
-    fn arguments(self, package: &str) -> Vec<Vec<String>> {
-        let strings = |arguments: &[&str]| {
-            arguments
-                .iter()
-                .map(|argument| argument.to_string())
-                .collect()
-        };
-        match self {
-            Self::Wheel => vec![strings(&["--only-binary", ":all:"])],
-            // pip asks a source distribution for its metadata, for which it needs setuptools: as a wheel from the index
-            // (`:all:` would build setuptools itself from source), else as installed.
-            Self::Source => vec![
-                strings(&["--no-binary", package]),
-                strings(&["--no-binary", ":all:", "--no-build-isolation"]),
-            ],
-        }
-    }
-
+impl Distribution<'_> {
     fn is_archive(self, name: &str) -> bool {
         match self {
             Self::Wheel => name.ends_with(".whl"),
-            Self::Source => name.ends_with(".tar.gz") || name.ends_with(".zip"),
+            Self::Source(_) => name.ends_with(".tar.gz") || name.ends_with(".zip"),
         }
     }
 }

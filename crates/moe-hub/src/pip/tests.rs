@@ -138,3 +138,52 @@ fn an_index_that_does_not_answer_is_told_in_pips_own_words() {
         "nothing is left behind"
     );
 }
+
+/// A source distribution whose `setup.py` leaves a mark where it runs.
+fn tiny_source(mark: &Path) -> Vec<u8> {
+    let encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    let mut tar = tar::Builder::new(encoder);
+    let setup = format!("open({:?}, 'w').write('ran')\n", mark.display().to_string());
+    let about = "Metadata-Version: 1.0\nName: tiny-source\nVersion: 1.0\n";
+    for (path, text) in [
+        ("setup.py", setup.as_str()),
+        ("PKG-INFO", about),
+        ("data.txt", "texts"),
+    ] {
+        let mut header = tar::Header::new_gnu();
+        header.set_size(text.len() as u64);
+        header.set_mode(0o644);
+        header.set_cksum();
+        tar.append_data(
+            &mut header,
+            format!("tiny_source-1.0/{path}"),
+            text.as_bytes(),
+        )
+        .unwrap();
+    }
+    tar.into_inner().unwrap().finish().unwrap()
+}
+
+#[test]
+fn nothing_of_a_source_distribution_runs_and_one_of_another_hash_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let (folder, mark) = (dir.path().join("downloads"), dir.path().join("mark"));
+    let name = "tiny_source-1.0.tar.gz";
+    let archive = tiny_source(&mark);
+    let page = format!("<html><body><a href=\"/files/{name}\">{name}</a></body></html>");
+    let server = Server::with(&[
+        ("/simple/tiny-source/", page.as_bytes()),
+        (&format!("/files/{name}"), &archive),
+    ]);
+    let pip = pip(&server.start());
+    let download = |sha256: &str| {
+        let source = Distribution::Source(sha256);
+        pip.download("tiny-source", "1.0", source, &folder, &mut |_| ())
+    };
+    let error = download(&"0".repeat(64)).unwrap_err().to_string();
+    assert!(error.contains("DO NOT MATCH THE HASHES"), "{error}");
+    assert_eq!(fs::read_dir(&folder).unwrap().count(), 0);
+    let path = download(&hex::encode(Sha256::digest(&archive))).unwrap();
+    assert!(fs::read(path).unwrap() == archive);
+    assert!(!mark.exists(), "setup.py ran");
+}

@@ -1,7 +1,8 @@
 //! Questions to a server whose answers are no files: a header, a short text.
 
+use reqwest::header::HeaderMap;
 use reqwest::redirect::Policy;
-use reqwest::{RequestBuilder, Response};
+use reqwest::{RequestBuilder, Response, StatusCode};
 
 use super::{Fault, Web, refuse, root_cause, unreached};
 use crate::error::{SourceError, Unanswered};
@@ -26,6 +27,29 @@ pub(super) fn within_a_host() -> Policy {
 }
 
 impl Web {
+    /// What a server says of the file at `address`, without the file; none where it has no such file.
+    ///
+    /// # Errors
+    /// When the server is not reached, or does not give it.
+    pub(crate) fn head(
+        &self,
+        address: &str,
+        token: Option<&str>,
+    ) -> Result<Option<HeaderMap>, Unanswered> {
+        let mut request = self.asking.head(address);
+        if let Some(token) = token {
+            request = request.bearer_auth(token);
+        }
+        let response = self.answer(address, request)?;
+        if response.status() == StatusCode::NOT_FOUND {
+            return Ok(None);
+        }
+        if !response.status().is_redirection() {
+            refuse(address, &response).map_err(|fault| unanswered(address, fault))?;
+        }
+        Ok(Some(response.headers().clone()))
+    }
+
     /// What the header `name` says of the file at `address`, without the file.
     ///
     /// # Errors
@@ -36,15 +60,12 @@ impl Web {
         token: Option<&str>,
         name: &str,
     ) -> Result<Option<String>, Unanswered> {
-        let mut request = self.asking.head(address);
-        if let Some(token) = token {
-            request = request.bearer_auth(token);
-        }
-        let response = self.answer(address, request)?;
-        if !response.status().is_redirection() {
-            refuse(address, &response).map_err(|fault| unanswered(address, fault))?;
-        }
-        let value = response.headers().get(name);
+        let head = self.head(address, token)?.ok_or_else(|| {
+            Unanswered::Refused(SourceError::new(format!(
+                "{address} is not there (any more)"
+            )))
+        })?;
+        let value = head.get(name);
         Ok(value.and_then(|value| Some(value.to_str().ok()?.to_owned())))
     }
 

@@ -73,20 +73,22 @@ impl Web {
     /// Fetches `address` to `path`, where the file appears when it is complete. What arrived before a break is kept beside it, as
     /// `path.part`, and only the rest is asked for, as long as the file there is the same (its `ETag`); else it begins anew.
     /// Processes that fetch the same file do not meet: the first one has `path.part`, others write files of their own.
-    /// `token` is sent as the bearer of the request.
+    /// `token` is sent as the bearer of the request, to the host of `address` alone.
     ///
     /// # Errors
-    /// When the address cannot be reached, has no such file or does not give it, or the transfer breaks off three times.
+    /// When the address cannot be reached, has no such file or does not give it, or more than `at_most` bytes of it, or the transfer
+    /// breaks off three times.
     pub fn fetch(
         &self,
         address: &str,
         token: Option<&str>,
         path: &Path,
+        at_most: u64,
         progress: &mut dyn FnMut(Progress),
     ) -> Result<()> {
         make_parent(path)?;
         let mut part = Part::of(path)?;
-        match self.arrive(address, token, &mut part, progress) {
+        match self.arrive((address, token), &mut part, at_most, progress) {
             Ok(()) => part.becomes(path),
             Err(error) => {
                 part.leave();
@@ -98,9 +100,9 @@ impl Web {
     /// Fetches what is not there of a file.
     fn arrive(
         &self,
-        address: &str,
-        token: Option<&str>,
+        (address, token): (&str, Option<&str>),
         part: &mut Part,
+        at_most: u64,
         progress: &mut dyn FnMut(Progress),
     ) -> Result<()> {
         let mut broken = String::new();
@@ -108,7 +110,7 @@ impl Web {
             if attempt > 0 {
                 std::thread::sleep(PAUSE * attempt);
             }
-            let transfer = self.transfer(address, token, part, progress);
+            let transfer = self.transfer((address, token), part, at_most, progress);
             match self.runtime.block_on(transfer) {
                 Ok(()) => return Ok(()),
                 Err(Fault::Final(error)) => return Err(error),
@@ -123,9 +125,9 @@ impl Web {
 
     async fn transfer(
         &self,
-        address: &str,
-        token: Option<&str>,
+        (address, token): (&str, Option<&str>),
         part: &mut Part,
+        at_most: u64,
         progress: &mut dyn FnMut(Progress),
     ) -> std::result::Result<(), Fault> {
         let (mut done, tag) = part.kept().map_err(Fault::Final)?;
@@ -158,7 +160,17 @@ impl Web {
             part.begin(None).map_err(Fault::Final)?;
             return Err(Fault::Passing("the file has changed meanwhile".into()));
         }
-        let total = response.content_length().map(|rest| done + rest);
+        let total = response
+            .content_length()
+            .map(|rest| done.saturating_add(rest));
+        let too_large = |bytes: u64| {
+            SourceError::new(format!(
+                "{address} has {bytes} bytes or more, and at most {at_most} are taken"
+            ))
+        };
+        if let Some(total) = total.filter(|total| *total > at_most) {
+            return Err(Fault::Final(too_large(total)));
+        }
         let what = without_secrets(address);
         let mut tell = |done| {
             progress(Progress {
@@ -173,8 +185,13 @@ impl Web {
             .await
             .map_err(|error| Fault::Passing(root_cause(&error)))?
         {
-            part.write(&bytes).map_err(Fault::Final)?;
             done += bytes.len() as u64;
+            // Not every server says before how much will come.
+            if done > at_most {
+                part.begin(None).map_err(Fault::Final)?;
+                return Err(Fault::Final(too_large(done)));
+            }
+            part.write(&bytes).map_err(Fault::Final)?;
             tell(done);
         }
         part.sync().map_err(Fault::Final)?;

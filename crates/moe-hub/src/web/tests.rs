@@ -15,9 +15,13 @@ fn names(folder: &Path) -> Vec<PathBuf> {
 }
 
 fn fetch(address: &str, path: &Path) -> Result<()> {
-    Web::new()
-        .unwrap()
-        .fetch(&format!("{address}{PLACE}"), None, path, &mut |_| ())
+    Web::new().unwrap().fetch(
+        &format!("{address}{PLACE}"),
+        None,
+        path,
+        u64::MAX,
+        &mut |_| (),
+    )
 }
 
 #[test]
@@ -69,6 +73,26 @@ fn a_missing_file_a_failing_server_and_a_dead_network_say_so() {
     let server = Server::with(&[(PLACE, b"x")]).fails(PLACE, &[Status500, Status500]);
     fetch(&server.start(), &path).unwrap();
     assert_eq!(fs::read(&path).unwrap(), b"x");
+}
+
+#[test]
+fn no_more_is_taken_than_was_asked_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("data.csv");
+    let server = Server::with(&[(PLACE, &[7; 5000])]);
+    let address = format!("{}{PLACE}", server.start());
+    let web = Web::new().unwrap();
+    let error = web.fetch(&address, None, &path, 4999, &mut |_| ());
+    let error = error.unwrap_err().to_string();
+    assert!(error.contains("at most 4999"), "{error}");
+    assert!(names(dir.path()).is_empty());
+    let silent = server.tells_no_size().start();
+    let address = format!("{silent}{PLACE}");
+    let error = web.fetch(&address, None, &path, 4999, &mut |_| ());
+    assert!(error.unwrap_err().to_string().contains("at most 4999"));
+    assert!(names(dir.path()).is_empty());
+    web.fetch(&address, None, &path, 5000, &mut |_| ()).unwrap();
+    assert_eq!(fs::read(&path).unwrap(), [7; 5000]);
 }
 
 #[test]
@@ -162,7 +186,7 @@ fn passwords_and_tokens_in_addresses_are_said_to_nobody() {
     ] {
         let path = dir.path().join("file");
         let mut said = Vec::new();
-        let fetched = web.fetch(&address, Some("hunter2"), &path, &mut |it| {
+        let fetched = web.fetch(&address, Some("hunter2"), &path, u64::MAX, &mut |it| {
             said.push(it.what)
         });
         told += &said.concat();

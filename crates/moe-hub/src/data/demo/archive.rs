@@ -4,13 +4,11 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 
-use flate2::read::GzDecoder;
-use tar::Archive;
-
 use crate::error::{Result, SourceError};
+use crate::tarball;
 
 const INNER: &str = "additional_resources/hutto_ICWSM_2014.tar.gz";
-/// The largest of the files has 1.4 MB; more than this is not what we look for.
+/// The files have 1.4 MB at most; more than this together is not what we look for.
 const MAX_BYTES: u64 = 64 << 20;
 
 /// The contents of `names`, in that order.
@@ -27,25 +25,14 @@ pub(super) fn read_ratings(archive: &Path, names: &[&str]) -> Result<Vec<Vec<u8>
 
 /// The contents of the members of a `.tar.gz` whose paths end in `names`.
 fn members(archive: impl Read, names: &[&str]) -> io::Result<Vec<Vec<u8>>> {
-    let mut found = vec![None; names.len()];
-    for entry in Archive::new(GzDecoder::new(archive)).entries()? {
-        let entry = entry?;
-        let path = entry.path()?.into_owned();
-        if let Some(index) = names.iter().position(|name| path.ends_with(name)) {
-            let mut bytes = Vec::new();
-            entry.take(MAX_BYTES + 1).read_to_end(&mut bytes)?;
-            if bytes.len() as u64 > MAX_BYTES {
-                let path = path.display();
-                return Err(io::Error::other(format!(
-                    "{path} has more than {MAX_BYTES} bytes"
-                )));
-            }
-            found[index] = Some(bytes);
-        }
-    }
-    names
-        .iter()
-        .zip(found)
-        .map(|(name, bytes)| bytes.ok_or_else(|| io::Error::other(format!("it holds no {name}"))))
-        .collect()
+    let is = |path: &str, name: &str| Path::new(path).ends_with(name);
+    let files = tarball::files(archive, MAX_BYTES, |path| {
+        names.iter().any(|name| is(path, name))
+    })?;
+    let member = |name: &&str| {
+        let found = files.iter().find(|(path, _)| is(path, name));
+        let missing = || io::Error::other(format!("it holds no {name}"));
+        found.map(|(_, bytes)| bytes.clone()).ok_or_else(missing)
+    };
+    names.iter().map(member).collect()
 }

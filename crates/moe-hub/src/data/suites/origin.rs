@@ -2,11 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::{self, Read as _};
+use std::io;
 use std::path::{Path, PathBuf};
-
-use flate2::read::GzDecoder;
-use tar::Archive;
 
 use super::branch::{Revision, Sources};
 use super::manifest::{Format, Task};
@@ -14,6 +11,7 @@ use crate::REMEDY;
 use crate::cache::Cache;
 use crate::error::{Result, SourceError};
 use crate::progress::Progress;
+use crate::tarball;
 
 /// A source with more than this in it is not one that a suite is made of.
 const MAX_BYTES: u64 = 512 << 20;
@@ -146,7 +144,7 @@ pub fn fetch(
         // Of a branch that may move, no file is fetched: the next might be another version's.
         let fetched = match unknown {
             Some(why) => Err(why.clone()),
-            None => web.fetch(address, token, &path, progress),
+            None => web.fetch(address, token, &path, MAX_BYTES, progress),
         };
         fetched.map_err(|error| unavailable(task, address, &path, &error, REMEDY))?;
         Ok(path)
@@ -196,35 +194,15 @@ fn unavailable(
 
 /// The members of a `.tar.gz` of a repository that `wanted` names; a `*` stands for any text in the last part of a path.
 fn members(archive: &Path, wanted: &[String]) -> io::Result<Files> {
-    let file = File::open(archive)?;
-    let mut files = Files::new();
-    let mut left = MAX_BYTES;
-    for entry in Archive::new(GzDecoder::new(file)).entries()? {
-        let entry = entry?;
-        if !entry.header().entry_type().is_file() {
-            continue;
-        }
-        // The first part of the path is the repository and the commit.
-        let path = entry.path()?.into_owned();
-        let path = path.iter().skip(1).collect::<PathBuf>();
-        let Some(name) = path.to_str().map(|name| name.replace('\\', "/")) else {
-            continue;
-        };
-        if !wanted.iter().any(|pattern| matches(pattern, &name)) {
-            continue;
-        }
-        let mut bytes = Vec::new();
-        entry.take(left + 1).read_to_end(&mut bytes)?;
-        left = match left.checked_sub(bytes.len() as u64) {
-            Some(left) => left,
-            None => {
-                return Err(io::Error::other(format!(
-                    "it holds more than {MAX_BYTES} bytes"
-                )));
-            }
-        };
-        files.insert(name, bytes);
-    }
+    // The first part of the path is the repository and the commit.
+    let inside = |path: &str| path.split_once('/').map(|(_, path)| path.to_owned());
+    let is_wanted = |path: &str| {
+        inside(path).is_some_and(|path| wanted.iter().any(|pattern| matches(pattern, &path)))
+    };
+    let found = tarball::files(File::open(archive)?, MAX_BYTES, is_wanted)?.into_iter();
+    let files: Files = found
+        .filter_map(|(path, bytes)| Some((inside(&path)?, bytes)))
+        .collect();
     if let Some(missing) = wanted
         .iter()
         .find(|pattern| !files.keys().any(|name| matches(pattern, name)))
