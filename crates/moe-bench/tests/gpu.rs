@@ -81,6 +81,7 @@ fn greedy_text_is_that_of_the_cpu() {
             &Sampling::greedy(),
             &[],
         )
+        .unwrap()
     };
     assert_eq!(text(gpu()), text(cpu()));
 }

@@ -60,7 +60,7 @@ pub fn write_answers(
 ) -> Result<Vec<String>> {
     let model = TaskModel::new(learner.decoder(&base.decoder), learner, choice);
     let greedy = Sampling::greedy();
-    let written = generate(&model, &prompts(examples), room, &greedy, base.ends.all());
+    let written = generate(&model, &prompts(examples), room, &greedy, base.ends.all())?;
     let text = |tokens: Vec<u32>| Ok(base.tokenizer.decode(&tokens, true)?.trim().to_owned());
     written.into_iter().map(text).collect()
 }

@@ -76,7 +76,7 @@ impl Manner {
             sampling,
             base.ends.all(),
             emit,
-        );
+        )?;
         outcome?;
         writeln!(stdout())?;
         Ok(shown)

@@ -26,7 +26,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         None => tokenizer.encode_text(&question, false)?,
     };
     let prompts = [prompt];
-    let answers = generate(&model, &prompts, 64, &Sampling::greedy(), ends.all());
+    let answers = generate(&model, &prompts, 64, &Sampling::greedy(), ends.all())?;
     println!("{}", tokenizer.decode(&answers[0], true)?);
     Ok(())
 }

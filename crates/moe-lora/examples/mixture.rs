@@ -53,7 +53,7 @@ fn rows(device: &Device) -> Tensor<2, Int> {
     Tensor::from_data(TensorData::new(tokens, [VOCAB as usize, SEQ]), device)
 }
 
-fn main() -> Result<(), moe_lora::Error> {
+fn main() -> Result<(), Box<dyn std::error::Error>> {
     let device = Device::flex();
     let base = Decoder::random(&model(), 0, &device);
 
@@ -117,7 +117,7 @@ fn main() -> Result<(), moe_lora::Error> {
         println!("layer {layer}: the shared expert weighs {share:.2} on average");
     }
     let model = Adapted::new(&base, &catalogue, &routing);
-    let written = generate(&model, &[vec![3, 8, 13]], 6, &Sampling::greedy(), &[]);
+    let written = generate(&model, &[vec![3, 8, 13]], 6, &Sampling::greedy(), &[])?;
     println!("3 8 13 goes on {:?}", written[0]);
     Ok(())
 }

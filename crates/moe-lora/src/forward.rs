@@ -366,8 +366,10 @@ mod tests {
                 &greedy,
                 &[],
             )
+            .unwrap()
         };
-        assert_eq!(run(&fresh), generate(&base, &[vec![1, 5]], 6, &greedy, &[]));
+        let alone = generate(&base, &[vec![1, 5]], 6, &greedy, &[]);
+        assert_eq!(run(&fresh), alone.unwrap());
         assert_ne!(run(&fresh), run(&trained));
     }
 

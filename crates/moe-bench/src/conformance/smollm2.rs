@@ -210,7 +210,7 @@ fn greedy(
         want.len(),
         &Sampling::greedy(),
         &[],
-    );
+    )?;
     check.exact("greedy_ids", &got.concat(), &want);
     if let Some(text) = case.json["greedy_text"].as_str() {
         check.exact(

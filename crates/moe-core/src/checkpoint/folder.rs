@@ -5,10 +5,9 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use super::pointer;
+use super::named::Named;
 use super::safetensors::Sharded;
-use super::special::Named;
-use super::{Checkpoint, TokenizerSource, Weights};
+use super::{Checkpoint, TokenizerSource, Weights, pointer};
 use crate::config::{ModelConfig, json};
 use crate::error::{Error, Result};
 
@@ -24,30 +23,41 @@ pub(super) fn open(dir: &Path) -> Result<Checkpoint> {
     let mut config = ModelConfig::from_json(&read_text(&config)?, &config)?;
     let generation = dir.join("generation_config.json");
     if generation.exists() {
-        let vocab_size = config.vocab_size;
-        let more = json::generation_eos(&read_text(&generation)?, &generation, vocab_size)?;
-        for id in more {
-            if !config.eos_token_ids.contains(&id) {
-                config.eos_token_ids.push(id);
-            }
-        }
+        json::generation(&read_text(&generation)?, &generation, &mut config)?;
     }
-    let tokenizer = dir.join("tokenizer.json");
+    let beside = Beside::read(dir)?;
     let mut checkpoint = Checkpoint {
         path: dir.to_path_buf(),
         config,
         weights: Weights::Safetensors(Sharded::open(dir)?),
-        named: Named::read(dir)?,
-        tokenizer: tokenizer
-            .exists()
-            .then_some(TokenizerSource::File(tokenizer)),
-        chat_template: chat_template(dir)?,
+        named: beside.named,
+        tokenizer: beside.tokenizer.map(TokenizerSource::File),
+        chat_template: beside.chat_template,
     };
     // A head that is stored beside the embedding and differs from it is the model's, whatever the flag says.
     if checkpoint.config.tie_word_embeddings && stored_head(&checkpoint)? {
         checkpoint.config.tie_word_embeddings = false;
     }
     Ok(checkpoint)
+}
+
+/// A tokenizer and what is said of it in the files beside it.
+pub(super) struct Beside {
+    pub(super) tokenizer: Option<PathBuf>,
+    pub(super) named: Named,
+    pub(super) chat_template: Option<String>,
+}
+
+impl Beside {
+    /// What `dir` holds of it.
+    pub(super) fn read(dir: &Path) -> Result<Self> {
+        let tokenizer = dir.join("tokenizer.json");
+        Ok(Self {
+            tokenizer: tokenizer.exists().then_some(tokenizer),
+            named: Named::read(dir)?,
+            chat_template: chat_template(dir)?,
+        })
+    }
 }
 
 fn stored_head(checkpoint: &Checkpoint) -> Result<bool> {
@@ -109,12 +119,12 @@ fn chat_template(dir: &Path) -> Result<Option<String>> {
 
 /// A small text file, refused by its size before it is read.
 pub(super) fn read_text(path: &Path) -> Result<String> {
+    pointer::refuse(path)?;
     let len = fs::metadata(path).map_err(Error::io(path))?.len();
     if len > MAX_TEXT {
         let message = format!("{len} bytes; expected a text of at most {MAX_TEXT}");
         return Err(Error::file(path, message));
     }
-    pointer::refuse(path)?;
     let bytes = fs::read(path).map_err(Error::io(path))?;
     String::from_utf8(bytes).map_err(|_| Error::file(path, "expected UTF-8 text"))
 }

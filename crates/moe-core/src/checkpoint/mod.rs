@@ -7,6 +7,7 @@ mod check;
 mod fingerprint;
 mod folder;
 pub mod gguf;
+mod named;
 pub(crate) mod pointer;
 mod positioned;
 pub mod safetensors;
@@ -21,6 +22,7 @@ use self::safetensors::Sharded;
 pub use self::special::AnswerEnds;
 use crate::config::ModelConfig;
 use crate::error::{Error, Result};
+use crate::tokenizer::NamedToken;
 
 /// A base model on disk: headers are read and checked, weights are read on demand.
 ///
@@ -32,7 +34,7 @@ pub struct Checkpoint {
     config: ModelConfig,
     weights: Weights,
     tokenizer: Option<TokenizerSource>,
-    named: special::Named,
+    named: named::Named,
     chat_template: Option<String>,
 }
 
@@ -50,13 +52,15 @@ pub enum TokenizerSource {
     File(PathBuf),
     /// The vocabulary and merges in the metadata of a GGUF file.
     Gguf(GgufTokenizer),
-    /// A `tokenizer.json` beside a GGUF file, whose own vocabulary, where it has one, has to be the same.
-    Beside(PathBuf, Option<GgufTokenizer>),
 }
 
 impl Checkpoint {
     /// Opens a Hugging Face folder (`config.json` with `model.safetensors` or
     /// `model.safetensors.index.json`), a `.gguf` file, or a folder that holds exactly one.
+    ///
+    /// A `tokenizer.json` beside a `.gguf` file is read in place of the vocabulary in it, and so are then the files that say more of
+    /// that tokenizer (`tokenizer_config.json`, `chat_template.jinja`, …); what they leave out is the GGUF file's. Settings and
+    /// weights are always those of the GGUF file.
     ///
     /// # Errors
     /// When a file is missing, damaged or not supported, and when tensors are missing, left over or
@@ -79,12 +83,24 @@ impl Checkpoint {
             return Err(Error::file(path, message));
         }
         let model = GgufModel::open(path)?;
+        let own = model.tokenizer()?.map(TokenizerSource::Gguf);
+        let own_template = model.chat_template()?.map(str::to_owned);
+        let dir = path.parent().unwrap_or(Path::new(""));
+        let (tokenizer, named, chat_template) = match dir.join("tokenizer.json").exists() {
+            true => {
+                let beside = folder::Beside::read(dir)?;
+                let tokenizer = beside.tokenizer.map(TokenizerSource::File);
+                let template = beside.chat_template.or(own_template);
+                (tokenizer.or(own), beside.named, template)
+            }
+            false => (own, named::Named::default(), own_template),
+        };
         Ok(Self {
             path: path.to_path_buf(),
             config: model.config().clone(),
-            tokenizer: gguf_tokenizer(path, &model)?,
-            named: special::Named::default(),
-            chat_template: model.chat_template()?.map(str::to_owned),
+            tokenizer,
+            named,
+            chat_template,
             weights: Weights::Gguf(Box::new(model)),
         })
     }
@@ -146,14 +162,17 @@ impl Checkpoint {
         Err(Error::tensor(&self.path, name, message))
     }
 
-    /// Tokens that the tokenizer has besides those of its own file.
-    pub(crate) fn added_tokens(&self) -> &[crate::tokenizer::AddedToken] {
-        &self.named.added
+    /// Tokens that the files beside the tokenizer name.
+    pub(crate) fn named_tokens(&self) -> &[NamedToken] {
+        self.named.tokens()
     }
 
-    /// Control tokens by their role (`eos_token`), as the files beside the tokenizer name them.
-    pub(crate) fn token_roles(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.named.roles()
+    /// The vocabulary in the weight file, where that has one.
+    pub(crate) fn stored_vocabulary(&self) -> Result<Option<GgufTokenizer>> {
+        match &self.weights {
+            Weights::Gguf(model) => model.tokenizer(),
+            Weights::Safetensors(_) => Ok(None),
+        }
     }
 
     /// Where the tokenizer is. `moe_core::tokenizer` builds it.
@@ -181,17 +200,6 @@ impl Checkpoint {
             Weights::Gguf(model) => model.bytes_on_disk(),
         }
     }
-}
-
-/// The file's own, which a `tokenizer.json` beside it takes the place of where it is of a kind that is not known here, or not there.
-fn gguf_tokenizer(path: &Path, model: &GgufModel) -> Result<Option<TokenizerSource>> {
-    let beside = path.with_file_name("tokenizer.json");
-    let own = model.tokenizer()?;
-    let usable = own.as_ref().is_some_and(|own| own.to_json().is_ok());
-    Ok(match (usable, beside.is_file()) {
-        (false, true) => Some(TokenizerSource::Beside(beside, own)),
-        _ => own.map(TokenizerSource::Gguf),
-    })
 }
 
 /// Whole chunks first, without an early exit, so that the check runs as fast as memory does.

@@ -75,145 +75,6 @@ fn weights_that_fit_their_config_open() {
     assert!(checkpoint.tokenizer_source().is_err());
 }
 
-/// A folder with a tokenizer of three tokens for an embedding of five rows, and these files beside it.
-fn with_tokenizer(files: &[(&str, Value)]) -> Result<crate::tokenizer::Tokenizer> {
-    let (dir, shapes) = folder(true);
-    let added = json!({"id": 2, "content": "<|z|>", "special": false, "single_word": false,
-        "lstrip": false, "rstrip": false, "normalized": false});
-    let tokenizer = json!({"version": "1.0", "added_tokens": [added],
-        "model": {"type": "BPE", "vocab": {"a": 0, "<e>": 1, "<|z|>": 2}, "merges": []}});
-    let tokenizer = [("tokenizer.json", tokenizer)];
-    for (name, text) in tokenizer.iter().chain(files) {
-        fs::write(dir.path().join(name), text.to_string()).unwrap();
-    }
-    open(dir.path(), &shapes)?.tokenizer()
-}
-
-#[test]
-fn a_token_that_any_file_calls_special_is_special() {
-    let plain = with_tokenizer(&[]).unwrap();
-    assert!(plain.special_tokens().is_empty());
-    let z = json!({"content": "<|z|>", "special": true});
-    for (config, special) in [
-        (json!({"added_tokens_decoder": {"2": z}}), "<|z|>"),
-        (json!({"additional_special_tokens": ["<|z|>"]}), "<|z|>"),
-        (json!({"extra_special_tokens": ["<|z|>"]}), "<|z|>"),
-        (
-            json!({"extra_special_tokens": {"end_token": {"content": "<|z|>"}}}),
-            "<|z|>",
-        ),
-        // In the vocabulary, and no added token yet.
-        (json!({"eos_token": "<e>"}), "<e>"),
-    ] {
-        let tokenizer = with_tokenizer(&[("tokenizer_config.json", config.clone())]).unwrap();
-        assert_eq!(tokenizer.special_tokens(), [special], "{config}");
-        let id = tokenizer.token_id(special).unwrap();
-        assert_eq!(
-            (tokenizer.vocab_size(), tokenizer.is_special(id)),
-            (3, true)
-        );
-        assert!(!tokenizer.encode_text(special, false).unwrap().contains(&id));
-    }
-}
-
-#[test]
-fn control_tokens_get_the_rows_that_are_left() {
-    let named = |config: Value| with_tokenizer(&[("tokenizer_config.json", config)]);
-    let two = named(json!({"eos_token": "<|end|>", "pad_token": "<pad>"})).unwrap();
-    assert_eq!(
-        (two.token_id("<|end|>"), two.token_id("<pad>")),
-        (Some(3), Some(4))
-    );
-    // No row is left for the third, which nothing needs.
-    let three = json!({"additional_special_tokens": ["<x>", "<y>"], "pad_token": "<pad>"});
-    assert_eq!(named(three).unwrap().token_id("<pad>"), None);
-    let three = json!({"additional_special_tokens": ["<x>", "<y>"], "eos_token": "<end>"});
-    let message = named(three).unwrap_err().to_string();
-    assert!(
-        message.contains("<end>") && message.contains("not in the vocabulary"),
-        "{message}"
-    );
-}
-
-#[test]
-fn tokens_without_a_row_or_with_another_id_are_refused() {
-    let message = |files: &[(&str, Value)]| with_tokenizer(files).unwrap_err().to_string();
-    let beyond = message(&[(
-        "tokenizer_config.json",
-        json!({"additional_special_tokens": ["<x>", "<y>", "<w>"]}),
-    )]);
-    assert!(
-        beyond.contains("\"<w>\" has the id 5") && beyond.contains("5 rows"),
-        "{beyond}"
-    );
-    let dir = "/"; // The folder's name stands before what is wrong in it.
-    let gap = message(&[("added_tokens.json", json!({"<x>": 4}))]);
-    assert!(
-        gap.contains("<x>") && gap.contains("Some(4)") && gap.contains(dir),
-        "{gap}"
-    );
-    for key in ["eos_token_id", "bos_token_id", "pad_token_id"] {
-        let beyond = message(&[("generation_config.json", json!({ key: 7 }))]);
-        assert!(
-            beyond.contains("generation_config.json") && beyond.contains(key),
-            "{beyond}"
-        );
-    }
-}
-
-#[test]
-fn only_what_is_read_may_not_be_a_pointer() {
-    let pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n";
-    let (dir, shapes) = folder(true);
-    for name in ["pytorch_model.bin", "picture.png", "model.onnx"] {
-        fs::write(dir.path().join(name), pointer).unwrap();
-    }
-    open(dir.path(), &shapes).unwrap();
-    for name in ["model.safetensors", "tokenizer_config.json", "config.json"] {
-        let path = dir.path().join(name);
-        let before = fs::read(&path).ok();
-        fs::write(&path, pointer).unwrap();
-        let message = Checkpoint::open(dir.path()).unwrap_err().to_string();
-        assert!(
-            message.contains(name) && message.contains("git lfs pull"),
-            "{message}"
-        );
-        match before {
-            Some(bytes) => fs::write(&path, bytes).unwrap(),
-            None => fs::remove_file(&path).unwrap(),
-        }
-    }
-}
-
-#[test]
-fn a_head_that_is_stored_and_differs_is_the_models_whatever_the_flag_says() {
-    let (dir, mut shapes) = folder(true);
-    shapes.push(("lm_head.weight".into(), vec![5, 4]));
-    write(&dir.path().join("model.safetensors"), &shapes, "F32", &HALF);
-    assert!(
-        Checkpoint::open(dir.path())
-            .unwrap()
-            .config()
-            .tie_word_embeddings
-    );
-    // The first element of each tensor is its own.
-    let path = dir.path().join("model.safetensors");
-    let mut bytes = fs::read(&path).unwrap();
-    let data = 8 + u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
-    let header: Value = serde_json::from_slice(&bytes[8..data]).unwrap();
-    let head = header["lm_head.weight"]["data_offsets"][0]
-        .as_u64()
-        .unwrap() as usize;
-    bytes[data + head..data + head + 4].copy_from_slice(&2.0f32.to_le_bytes());
-    fs::write(&path, bytes).unwrap();
-    assert!(
-        !Checkpoint::open(dir.path())
-            .unwrap()
-            .config()
-            .tie_word_embeddings
-    );
-}
-
 #[test]
 fn missing_left_over_and_misshaped_tensors_are_listed_with_the_settings() {
     let (dir, mut shapes) = folder(true);
@@ -408,4 +269,188 @@ fn what_is_not_a_checkpoint_says_what_one_would_be() {
     let (dir, _) = folder(true);
     fs::write(dir.path().join("pytorch_model.bin"), "").unwrap();
     assert!(message(dir.path()).contains("save the model as safetensors"));
+}
+
+const POINTER: &str = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n";
+
+#[test]
+fn pointers_of_git_lfs_are_refused_where_they_would_be_read_and_nowhere_else() {
+    let (dir, shapes) = folder(true);
+    for unread in ["pytorch_model.bin", "picture.png", "model.onnx"] {
+        fs::write(dir.path().join(unread), POINTER).unwrap();
+    }
+    let checkpoint = open(dir.path(), &shapes).unwrap();
+    for read in [
+        "config.json",
+        "model.safetensors",
+        "tokenizer_config.json",
+        "generation_config.json",
+    ] {
+        let path = dir.path().join(read);
+        let before = fs::read(&path).ok();
+        fs::write(&path, POINTER).unwrap();
+        let message = Checkpoint::open(dir.path()).unwrap_err().to_string();
+        assert!(
+            message.contains(read) && message.contains("git lfs pull"),
+            "{message}"
+        );
+        match before {
+            Some(bytes) => fs::write(path, bytes).unwrap(),
+            None => fs::remove_file(path).unwrap(),
+        }
+    }
+    // The weights are read without the tokenizer.
+    fs::write(dir.path().join("tokenizer.json"), POINTER).unwrap();
+    drop(checkpoint);
+    let checkpoint = Checkpoint::open(dir.path()).unwrap();
+    let message = checkpoint.tokenizer().unwrap_err().to_string();
+    assert!(
+        message.contains("tokenizer.json") && message.contains("git lfs pull"),
+        "{message}"
+    );
+}
+
+#[test]
+fn a_head_that_is_stored_beside_a_tied_embedding_is_the_models_where_it_differs() {
+    let (dir, mut shapes) = folder(true);
+    shapes.push(("lm_head.weight".into(), vec![5, 4]));
+    // Every tensor begins with one half: the head is the embedding once more.
+    assert!(
+        open(dir.path(), &shapes)
+            .unwrap()
+            .config()
+            .tie_word_embeddings
+    );
+    let path = dir.path().join("model.safetensors");
+    let mut bytes = fs::read(&path).unwrap();
+    let file = SafetensorsFile::open(&path).unwrap();
+    let start = file.tensor("lm_head.weight").unwrap().bytes.start as usize;
+    bytes[start..start + 4].copy_from_slice(&0.25f32.to_le_bytes());
+    fs::write(&path, bytes).unwrap();
+    let checkpoint = Checkpoint::open(dir.path()).unwrap();
+    assert!(!checkpoint.config().tie_word_embeddings);
+    assert_eq!(checkpoint.read_f32("lm_head.weight").unwrap()[0], 0.25);
+}
+
+#[test]
+fn the_ids_of_a_generation_config_are_read_and_checked_against_the_vocabulary() {
+    let (dir, shapes) = folder(true);
+    let path = dir.path().join("generation_config.json");
+    fs::write(
+        &path,
+        r#"{"bos_token_id": 0, "eos_token_id": 3, "pad_token_id": 4}"#,
+    )
+    .unwrap();
+    let checkpoint = open(dir.path(), &shapes).unwrap();
+    let config = checkpoint.config();
+    assert_eq!(
+        (config.bos_token_id, config.pad_token_id),
+        (Some(0), Some(4))
+    );
+    assert_eq!(config.eos_token_ids, [1, 3]);
+    for key in ["bos_token_id", "eos_token_id", "pad_token_id"] {
+        fs::write(&path, json!({key: 5}).to_string()).unwrap();
+        let message = refused(dir.path(), &shapes);
+        assert!(
+            message.contains(&format!("generation_config.json: `{key}`")),
+            "{message}"
+        );
+    }
+}
+
+/// A folder whose tokenizer has `tokens`, the last of them added and not special; the embedding has 5 rows.
+fn with_tokenizer(tokens: &[&str], config: Value) -> (tempfile::TempDir, Checkpoint) {
+    let (dir, shapes) = folder(true);
+    let last = tokens.len() - 1;
+    let vocabulary: serde_json::Map<_, _> = (tokens[..last].iter().enumerate())
+        .map(|(id, token)| ((*token).into(), id.into()))
+        .collect();
+    let json = json!({
+        "version": "1.0",
+        "added_tokens": [{"id": last, "content": tokens[last], "special": false, "single_word": false,
+            "lstrip": false, "rstrip": false, "normalized": false}],
+        "model": {"type": "BPE", "vocab": vocabulary, "merges": []},
+    });
+    fs::write(dir.path().join("tokenizer.json"), json.to_string()).unwrap();
+    fs::write(dir.path().join("tokenizer_config.json"), config.to_string()).unwrap();
+    let checkpoint = open(dir.path(), &shapes).unwrap();
+    (dir, checkpoint)
+}
+
+#[test]
+fn a_control_token_that_the_tokenizer_calls_plain_is_special_and_ends_answers() {
+    let template = "{% for m in messages %}{{ m.content }}<z>{% endfor %}";
+    for config in [
+        json!({"added_tokens_decoder": {"3": {"content": "<z>", "special": true}}}),
+        json!({"additional_special_tokens": ["<z>"]}),
+        json!({"extra_special_tokens": {"end": "<z>"}}),
+        json!({"eos_token": "<z>"}),
+    ] {
+        let mut config = config;
+        config["chat_template"] = template.into();
+        let (_dir, checkpoint) = with_tokenizer(&["<", "z", ">", "<z>"], config);
+        let tokenizer = checkpoint.tokenizer().unwrap();
+        assert!(tokenizer.is_special(3));
+        assert_eq!(tokenizer.encode_text("<z>", false).unwrap(), [0, 1, 2]);
+        let chat = checkpoint.chat(&tokenizer).unwrap().unwrap();
+        assert_eq!(chat.end_of_answer(&tokenizer).unwrap(), Some(3));
+        let ends = checkpoint.answer_ends(&tokenizer, Some(&chat)).unwrap();
+        assert_eq!(ends.all(), [3, 1]);
+    }
+}
+
+#[test]
+fn named_tokens_are_added_while_the_embedding_has_rows_for_them() {
+    let tokens = ["a", "b", "<z>"];
+    let (_dir, checkpoint) =
+        with_tokenizer(&tokens, json!({"pad_token": "<p>", "eos_token": "<e>"}));
+    let tokenizer = checkpoint.tokenizer().unwrap();
+    let ids = ["<e>", "<p>"].map(|token| tokenizer.token_id(token));
+    assert_eq!(ids, [Some(3), Some(4)]);
+    assert_eq!(
+        checkpoint
+            .answer_ends(&tokenizer, None)
+            .unwrap()
+            .first()
+            .unwrap(),
+        3
+    );
+    assert_eq!(
+        checkpoint.special_tokens(&tokenizer).pad.as_deref(),
+        Some("<p>")
+    );
+    // No row is left for the third of these. Nothing needs padding; without its end no text is read.
+    let three = |third: &str| json!({"additional_special_tokens": ["<x>", "<y>"], third: "<t>"});
+    let (_dir, checkpoint) = with_tokenizer(&tokens, three("pad_token"));
+    assert_eq!(checkpoint.tokenizer().unwrap().token_id("<t>"), None);
+    let (_dir, checkpoint) = with_tokenizer(&tokens, three("eos_token"));
+    let message = checkpoint.tokenizer().unwrap_err().to_string();
+    for part in ["tokenizer_config.json: `", "id 5", "5 rows"] {
+        assert!(message.contains(part), "{message}");
+    }
+}
+
+#[test]
+fn tokens_beyond_the_embedding_are_refused_by_their_spelling() {
+    let tokens = ["a", "b", "c", "d", "e", "<z>"];
+    let (_dir, checkpoint) = with_tokenizer(&tokens, json!({}));
+    let message = checkpoint.tokenizer().unwrap_err().to_string();
+    assert!(
+        message.contains("\"<z>\" has the id 5") && message.contains("5 rows"),
+        "{message}"
+    );
+}
+
+#[test]
+fn an_end_of_text_that_is_not_in_the_vocabulary_is_said_to_be_so() {
+    let (dir, checkpoint) = with_tokenizer(&["a", "<z>"], json!({"eos_token": "<e>"}));
+    let other = crate::tokenizer::Tokenizer::from_file(&dir.path().join("tokenizer.json")).unwrap();
+    let message = checkpoint
+        .answer_ends(&other, None)
+        .unwrap_err()
+        .to_string();
+    assert!(
+        message.contains("`eos_token`") && message.contains("not in the vocabulary"),
+        "{message}"
+    );
 }

@@ -50,23 +50,26 @@ pub(super) fn parse(text: &str, origin: &Path) -> Result<ModelConfig> {
     Ok(config)
 }
 
-/// The `eos_token_id` of a `generation_config.json`: chat models often stop at more tokens there. All tokens that it names have to be in
-/// the vocabulary.
-pub(crate) fn generation_eos(text: &str, origin: &Path, vocab_size: usize) -> Result<Vec<u32>> {
+/// The special tokens of a `generation_config.json`, added to those of the settings: chat models often stop at more tokens there. A
+/// begin or padding token is taken where the settings have none.
+pub(crate) fn generation(text: &str, origin: &Path, config: &mut ModelConfig) -> Result<()> {
     let map = object(text, origin)?;
     let keys = Keys::new(&map, origin);
-    let eos = keys.tokens("eos_token_id")?;
-    for (key, ids) in [
-        ("bos_token_id", keys.tokens("bos_token_id")?),
-        ("pad_token_id", Vec::from_iter(keys.token("pad_token_id")?)),
-        ("eos_token_id", eos.clone()),
-    ] {
-        if let Some(id) = ids.into_iter().find(|id| *id as usize >= vocab_size) {
-            let message = format!("token {id} is not below vocab_size = {vocab_size}");
-            return Err(keys.error(key, message));
+    let said = ModelConfig {
+        bos_token_id: keys.token("bos_token_id")?,
+        eos_token_ids: keys.tokens("eos_token_id")?,
+        pad_token_id: keys.token("pad_token_id")?,
+        ..config.clone()
+    };
+    said.check(origin)?;
+    config.bos_token_id = config.bos_token_id.or(said.bos_token_id);
+    config.pad_token_id = config.pad_token_id.or(said.pad_token_id);
+    for id in said.eos_token_ids {
+        if !config.eos_token_ids.contains(&id) {
+            config.eos_token_ids.push(id);
         }
     }
-    Ok(eos)
+    Ok(())
 }
 
 fn architecture(keys: &Keys) -> Result<Architecture> {

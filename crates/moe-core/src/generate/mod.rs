@@ -14,6 +14,7 @@ pub use sampling::{
     Sampling, argmax, min_p, penalise_repetition, softmax, temperature, top_k, top_p,
 };
 
+use crate::error::Result;
 use crate::model::{Decoder, KvCache};
 
 /// A language model that can be fed a few tokens at a time: a [`Decoder`], or one with adapters.
@@ -76,28 +77,36 @@ impl CausalLm for Decoder {
 /// [`Sampling`] does not depend on the others; a sampled continuation depends on the seed and the
 /// prompt's row.
 ///
+/// # Errors
+///
+/// [`Sampling::check`] refuses how tokens are to be chosen.
+///
 /// # Panics
 ///
-/// When a prompt is empty, or [`Sampling::check`] refuses the sampling.
+/// When a prompt is empty.
 pub fn generate(
     model: &impl CausalLm,
     prompts: &[Vec<u32>],
     max_new: usize,
     sampling: &Sampling,
     eos: &[u32],
-) -> Vec<Vec<u32>> {
+) -> Result<Vec<Vec<u32>>> {
     let mut streams: Vec<Vec<u32>> = vec![Vec::new(); prompts.len()];
     generate_with(model, prompts, max_new, sampling, eos, |row, token| {
         streams[row].push(token);
-    });
-    streams
+    })?;
+    Ok(streams)
 }
 
 /// As [`generate`], handing over each token as `(row, token)` as soon as it is chosen.
 ///
+/// # Errors
+///
+/// As [`generate`].
+///
 /// # Panics
 ///
-/// When a prompt is empty, or [`Sampling::check`] refuses the sampling.
+/// When a prompt is empty.
 pub fn generate_with(
     model: &impl CausalLm,
     prompts: &[Vec<u32>],
@@ -105,16 +114,14 @@ pub fn generate_with(
     sampling: &Sampling,
     eos: &[u32],
     mut emit: impl FnMut(usize, u32),
-) {
+) -> Result<()> {
+    sampling.check()?;
     assert!(
         prompts.iter().all(|prompt| !prompt.is_empty()),
         "a prompt needs at least one token"
     );
-    if let Err(error) = sampling.check() {
-        panic!("{error}");
-    }
     if prompts.is_empty() || max_new == 0 {
-        return;
+        return Ok(());
     }
     let device = model.device();
     let mut rngs: Vec<ChaCha8Rng> = (0..prompts.len())
@@ -152,7 +159,7 @@ pub fn generate_with(
             kept.push(place as i64);
         }
         if kept.is_empty() || step == max_new {
-            return;
+            break;
         }
         if kept.len() < batch {
             let places: Vec<usize> = kept.iter().map(|place| *place as usize).collect();
@@ -164,6 +171,7 @@ pub fn generate_with(
         tokens = Tensor::<1, Int>::from_data(next.as_slice(), &device).reshape([batch, 1]);
         real = Tensor::<2, Int>::ones([batch, 1], &device).bool();
     }
+    Ok(())
 }
 
 /// `[n, vocab]` → `n` vectors.

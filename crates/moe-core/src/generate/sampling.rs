@@ -47,30 +47,32 @@ impl Sampling {
     ///
     /// # Errors
     ///
-    /// A temperature that is neither 0 nor in [1e-6, 1e6], a probability outside (0, 1], `top_k` 0, a penalty outside [0.01, 100], or a
-    /// number that is none. (Beyond these bounds logits leave the range of f32.)
+    /// A temperature below 0, a probability outside (0, 1], `top_k` 0, a penalty that is not above 0, or a number that is none, or is
+    /// 0 or infinite in the f32 that logits are computed in.
     pub fn check(&self) -> Result<()> {
         let share = |value: f64| value > 0.0 && value <= 1.0;
         let refuse = |name, value: String, rule| Err(Error::Sampling { name, value, rule });
-        if self.temperature != 0.0 && !(1e-6..=1e6).contains(&self.temperature) {
-            let rule = "0 (always the most likely token), or a number from 1e-6 to 1e6";
-            return refuse("temperature", self.temperature.to_string(), rule);
+        // A number that f32 takes for 0 would turn every logit into one that is none.
+        let above_zero = |value: f64| (value as f32).is_finite() && value as f32 > 0.0;
+        if self.temperature != 0.0 && !above_zero(self.temperature) {
+            let rule = "0 (always the most likely token), or a number above 0 that f32 can hold";
+            return refuse("temperature", format!("{:?}", self.temperature), rule);
         }
         if self.top_k == Some(0) {
             return refuse("top_k", "0".into(), "at least 1");
         }
         for (name, value) in [("top_p", self.top_p), ("min_p", self.min_p)] {
             if let Some(value) = value.filter(|value| !share(*value)) {
-                return refuse(name, value.to_string(), "above 0 and at most 1");
+                return refuse(name, format!("{value:?}"), "above 0 and at most 1");
             }
         }
-        let penalty = self.repetition_penalty;
-        match penalty.filter(|it| !(0.01..=100.0).contains(it)) {
-            Some(value) => refuse(
-                "repetition_penalty",
-                value.to_string(),
-                "a number from 0.01 to 100",
-            ),
+        // Logits are multiplied by it or by what it divides 1 into.
+        let usable = |value: f64| above_zero(value) && above_zero(1.0 / value);
+        match self.repetition_penalty.filter(|it| !usable(*it)) {
+            Some(value) => {
+                let rule = "a number above 0 that f32 can hold";
+                refuse("repetition_penalty", format!("{value:?}"), rule)
+            }
             None => Ok(()),
         }
     }
@@ -121,10 +123,18 @@ pub fn argmax(logits: &[f32]) -> u32 {
     best as u32
 }
 
-/// Divides by `temperature` (> 0).
+/// Divides by `temperature` (> 0). Where a quotient is too large for f32, the largest logit is taken off all first, which changes no
+/// probability.
 pub fn temperature(logits: &mut [f32], temperature: f64) {
+    let temperature = temperature as f32;
+    let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let overflows = |logit: &f32| logit.is_finite() && !(logit / temperature).is_finite();
+    let shift = match logits.iter().any(overflows) {
+        true => largest,
+        false => 0.0,
+    };
     for logit in logits {
-        *logit /= temperature as f32;
+        *logit = (*logit - shift) / temperature;
     }
 }
 
@@ -168,10 +178,12 @@ pub fn penalise_repetition(logits: &mut [f32], history: &[u32], penalty: f64) {
     seen.dedup();
     for token in seen {
         if let Some(logit) = logits.get_mut(token as usize) {
-            *logit *= match *logit < 0.0 {
+            let factor = match *logit < 0.0 {
                 true => penalty as f32,
                 false => 1.0 / penalty as f32,
             };
+            // A product beyond f32 would be the only token, or none.
+            *logit = (*logit * factor).clamp(f32::MIN, f32::MAX);
         }
     }
 }
@@ -250,6 +262,95 @@ mod tests {
     }
 
     #[test]
+    fn what_is_no_choice_in_f32_is_refused_by_its_name() {
+        let greedy = Sampling::greedy;
+        greedy().check().unwrap();
+        for temperature in [f64::NAN, f64::INFINITY, -1.0, -0.5e-50, 1e-50, 1e39] {
+            let message = Sampling {
+                temperature,
+                ..greedy()
+            }
+            .check()
+            .unwrap_err()
+            .to_string();
+            assert!(message.contains("`temperature`"), "{message}");
+        }
+        for penalty in [f64::NAN, f64::INFINITY, 0.0, -1.0, 1e-50, 1e-39, 1e39] {
+            let sampling = Sampling {
+                repetition_penalty: Some(penalty),
+                ..greedy()
+            };
+            let message = sampling.check().unwrap_err().to_string();
+            assert!(message.contains("`repetition_penalty`"), "{message}");
+        }
+        for share in [f64::NAN, 0.0, -0.1, 1.1] {
+            let message = Sampling {
+                top_p: Some(share),
+                ..greedy()
+            }
+            .check()
+            .unwrap_err();
+            assert!(message.to_string().contains("`top_p`"), "{message}");
+            let message = Sampling {
+                min_p: Some(share),
+                ..greedy()
+            }
+            .check()
+            .unwrap_err();
+            assert!(message.to_string().contains("`min_p`"), "{message}");
+        }
+        let message = Sampling {
+            top_k: Some(0),
+            ..greedy()
+        }
+        .check()
+        .unwrap_err();
+        assert!(message.to_string().contains("`top_k`"), "{message}");
+    }
+
+    #[test]
+    fn every_choice_that_passes_the_check_is_among_the_tokens_and_follows_the_logits() {
+        let mut rng = ChaCha8Rng::seed_from_u64(3);
+        for temperature in [0.0, -0.0, 1e-45, 1e-38, 1e-6, 1.0, 1e38] {
+            for penalty in [None, Some(1e-37), Some(1.0), Some(1e37)] {
+                let sampling = Sampling {
+                    temperature,
+                    repetition_penalty: penalty,
+                    min_p: Some(1e-50),
+                    top_p: Some(1.0),
+                    ..Sampling::greedy()
+                };
+                sampling.check().unwrap();
+                let history: &[u32] = if penalty.is_some() {
+                    &[0, 1, 2, 3]
+                } else {
+                    &[]
+                };
+                let mut logits = LOGITS.to_vec();
+                if let Some(penalty) = penalty {
+                    penalise_repetition(&mut logits, history, penalty);
+                }
+                if temperature != 0.0 {
+                    sampling.filter(&mut logits);
+                }
+                let probabilities = softmax(&logits);
+                assert!(
+                    (probabilities.iter().sum::<f32>() - 1.0).abs() < 1e-5,
+                    "{sampling:?}: {probabilities:?}"
+                );
+                let chosen = sampling.choose(LOGITS.to_vec(), history, &mut rng);
+                assert!(probabilities[chosen as usize] > 0.0, "{sampling:?}");
+                if temperature < 1e-5 && penalty.is_none() {
+                    assert_eq!(
+                        chosen, 1,
+                        "next to no temperature is the argmax: {sampling:?}"
+                    );
+                }
+            }
+        }
+    }
+
+    #[test]
     fn zero_temperature_is_the_argmax() {
         let mut rng = ChaCha8Rng::seed_from_u64(1);
         assert_eq!(Sampling::greedy().choose(LOGITS.to_vec(), &[], &mut rng), 1);
@@ -268,71 +369,5 @@ mod tests {
             .count();
         // e³ / (e³ + e^2.5) = 0.6225
         assert!((first as f64 / 4000.0 - 0.6225).abs() < 0.03, "{first}");
-    }
-
-    #[test]
-    fn what_is_no_choice_is_refused_by_name() {
-        type Change = fn(&mut Sampling);
-        let with = |change: Change| {
-            let mut sampling = Sampling::greedy();
-            change(&mut sampling);
-            sampling.check()
-        };
-        let refused: [(&str, Change); 12] = [
-            ("temperature", |it| it.temperature = -1.0),
-            ("temperature", |it| it.temperature = f64::NAN),
-            ("temperature", |it| it.temperature = f64::INFINITY),
-            // 0 as f32.
-            ("temperature", |it| it.temperature = 1e-50),
-            ("top_k", |it| it.top_k = Some(0)),
-            ("top_p", |it| it.top_p = Some(0.0)),
-            ("top_p", |it| it.top_p = Some(1.5)),
-            ("min_p", |it| it.min_p = Some(f64::NAN)),
-            ("repetition_penalty", |it| it.repetition_penalty = Some(0.0)),
-            ("repetition_penalty", |it| {
-                it.repetition_penalty = Some(1e-50)
-            }),
-            ("repetition_penalty", |it| {
-                it.repetition_penalty = Some(1e50)
-            }),
-            ("repetition_penalty", |it| {
-                it.repetition_penalty = Some(f64::NAN)
-            }),
-        ];
-        for (name, change) in refused {
-            let message = with(change).unwrap_err().to_string();
-            assert!(message.contains(name), "{message}");
-        }
-        let accepted: [Change; 4] = [
-            |it| it.temperature = 1e-6,
-            |it| it.top_p = Some(1.0),
-            |it| it.min_p = Some(1e-50),
-            |it| it.repetition_penalty = Some(0.01),
-        ];
-        for change in accepted {
-            assert!(with(change).is_ok());
-        }
-    }
-
-    #[test]
-    fn what_is_accepted_leaves_a_token_to_draw() {
-        for temperature in [1e-6, 1e6] {
-            let sampling = Sampling {
-                temperature,
-                min_p: Some(1e-50),
-                top_p: Some(1e-50),
-                repetition_penalty: Some(100.0),
-                ..Sampling::greedy()
-            };
-            let mut logits = vec![-3e4, 3e4, 0.0];
-            penalise_repetition(&mut logits, &[0], 100.0);
-            sampling.filter(&mut logits);
-            let probabilities = softmax(&logits);
-            assert!(
-                probabilities.iter().all(|it| it.is_finite()),
-                "{probabilities:?}"
-            );
-            assert_eq!(argmax(&probabilities), 1);
-        }
     }
 }

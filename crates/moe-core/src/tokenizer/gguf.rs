@@ -2,6 +2,7 @@ use std::collections::HashMap;
 
 use serde_json::{Map, Value, json};
 
+use super::Tokenizer;
 use crate::checkpoint::gguf::GgufTokenizer;
 use crate::error::{Error, Result};
 
@@ -23,7 +24,7 @@ impl GgufTokenizer {
             other => {
                 return Err(refused(format!(
                     "`tokenizer.ggml.model` is `{other}`; gpt2 and llama are supported. \
-                     Put the model's tokenizer.json beside the file"
+                     Put the model's own tokenizer.json beside the GGUF file: it is read instead"
                 )));
             }
         };
@@ -68,7 +69,8 @@ impl GgufTokenizer {
             other => {
                 return Err(refused(format!(
                     "`tokenizer.ggml.pre` is `{other}`; gpt-2, smollm, llama-bpe, qwen2 and \
-                     default are supported. Put the model's tokenizer.json beside the file"
+                     default are supported. Put the model's own tokenizer.json beside the GGUF \
+                     file: it is read instead"
                 )));
             }
         };
@@ -227,6 +229,23 @@ impl GgufTokenizer {
         }))
     }
 
+    /// The first normal token that `other` spells otherwise. (Control tokens, and rows that are not used, go by several names.)
+    pub(super) fn contradiction(&self, other: &Tokenizer) -> Option<Contradiction> {
+        const NORMAL: i32 = 1;
+        let kind = |id: usize| self.token_types.as_ref().map_or(NORMAL, |kinds| kinds[id]);
+        let mut tokens = self.tokens.iter().enumerate();
+        tokens.find_map(|(id, here)| {
+            let id_there = u32::try_from(id).ok()?;
+            let there = other.token(id_there);
+            let differs = kind(id) == NORMAL && there.as_deref() != Some(here);
+            differs.then(|| Contradiction {
+                id: id_there,
+                here: here.clone(),
+                there,
+            })
+        })
+    }
+
     fn spelling(&self, id: u32) -> Result<&str> {
         match self.tokens.get(id as usize) {
             Some(token) => Ok(token),
@@ -236,6 +255,15 @@ impl GgufTokenizer {
             ))),
         }
     }
+}
+
+/// A token that has two spellings.
+pub(super) struct Contradiction {
+    pub(super) id: u32,
+    /// In the GGUF file.
+    pub(super) here: String,
+    /// In the other tokenizer, where that has one of this id.
+    pub(super) there: Option<String>,
 }
 
 fn split(pattern: &str) -> Value {
@@ -256,7 +284,6 @@ fn refused(message: impl Into<String>) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tokenizer::Tokenizer;
 
     fn empty() -> GgufTokenizer {
         GgufTokenizer {

@@ -1,38 +1,17 @@
 //! Text to token ids and back, from a `tokenizer.json` or from the metadata of a GGUF file.
 
 mod gguf;
+mod named;
 
-use std::collections::HashMap;
 use std::path::Path;
 
-use serde_json::Value;
 use sha2::{Digest, Sha256};
+
+pub(crate) use named::{Matching, NamedToken};
 
 use crate::checkpoint::gguf::GgufTokenizer;
 use crate::checkpoint::{Checkpoint, TokenizerSource, pointer};
 use crate::error::{Error, Result};
-
-/// A token that a tokenizer has besides those of its file.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct AddedToken {
-    /// Its spelling.
-    pub content: String,
-    /// Its id, where it is said.
-    pub id: Option<u32>,
-    /// Whether it is a control token.
-    pub special: bool,
-}
-
-impl AddedToken {
-    /// A control token, wherever it gets its id.
-    pub fn control(content: impl Into<String>) -> Self {
-        Self {
-            content: content.into(),
-            id: None,
-            special: true,
-        }
-    }
-}
 
 /// A tokenizer of the Hugging Face `tokenizers` library.
 ///
@@ -91,50 +70,6 @@ impl Tokenizer {
     /// other.
     pub fn from_gguf(vocabulary: &GgufTokenizer) -> Result<Self> {
         Self::from_json(&serde_json::to_vec(&vocabulary.to_json()?).map_err(failed)?)
-    }
-
-    /// With those of the `added` tokens that it lacks, as transformers adds them. A token that is special to one of the two is special.
-    ///
-    /// # Errors
-    ///
-    /// A token would get another id than it says.
-    fn with(mut self, added: &[AddedToken]) -> Result<Self> {
-        let known: HashMap<String, bool> = (self.inner.get_added_tokens_decoder().into_values())
-            .map(|token| (token.content, token.special))
-            .collect();
-        let lacks = |token: &&AddedToken| match known.get(&token.content) {
-            Some(special) => token.special && !special,
-            None => true,
-        };
-        let lacking: Vec<&AddedToken> = added.iter().filter(lacks).collect();
-        if lacking.is_empty() {
-            return Ok(self);
-        }
-        for token in &lacking {
-            let new = tokenizers::AddedToken::from(token.content.clone(), token.special);
-            self.inner.add_tokens([new]).map_err(failed)?;
-            let got = self.inner.token_to_id(&token.content);
-            if token.id.is_some() && got != token.id {
-                return Err(failed(format!(
-                    "the added token {:?} is to have the id {:?}, and it has or would get {got:?}",
-                    token.content, token.id
-                )));
-            }
-        }
-        // What is there already keeps its attributes when it is added again.
-        let text = self.inner.to_string(false).map_err(failed)?;
-        let mut json: Value = serde_json::from_str(&text).map_err(failed)?;
-        for entry in json["added_tokens"].as_array_mut().into_iter().flatten() {
-            let is = |token: &&AddedToken| entry["content"] == token.content.as_str();
-            if lacking
-                .iter()
-                .copied()
-                .any(|token| token.special && is(&token))
-            {
-                entry["special"] = true.into();
-            }
-        }
-        Self::from_json(json.to_string().as_bytes())
     }
 
     /// The first token whose id is `rows` or more.
@@ -224,62 +159,64 @@ impl Checkpoint {
     /// There is none, or it is of a kind that is not supported.
     pub fn tokenizer(&self) -> Result<Tokenizer> {
         let tokenizer = match self.tokenizer_source()? {
-            TokenizerSource::File(path) => Tokenizer::from_file(&path)?,
+            TokenizerSource::File(path) => {
+                let tokenizer = Tokenizer::from_file(&path)?;
+                self.check_same_model(&path, &tokenizer)?;
+                tokenizer
+            }
             TokenizerSource::Gguf(vocabulary) => Tokenizer::from_gguf(&vocabulary)?,
-            TokenizerSource::Beside(path, own) => beside(&path, own.as_ref())?,
         };
-        let named = |error| Error::file(self.path(), format!("{error}"));
-        let tokenizer = tokenizer.with(self.added_tokens()).map_err(named)?;
-        let tokenizer = self.with_roles(tokenizer).map_err(named)?;
         let rows = self.config().vocab_size;
-        match tokenizer.first_beyond(rows) {
-            None => Ok(tokenizer),
-            Some((id, token)) => Err(Error::file(
-                self.path(),
-                format!(
-                    "the tokenizer's token {token:?} has the id {id}, and the embedding has {rows} rows (vocab_size): the two are not of one model, or tokens were added without resizing it"
-                ),
-            )),
+        if let Some((id, token)) = tokenizer.first_beyond(rows) {
+            let message = format!(
+                "the tokenizer's token {token:?} has the id {id}, and the embedding has {rows} rows (vocab_size): the two are not of one model, or tokens were added without resizing it"
+            );
+            return Err(Error::file(self.path(), message));
         }
-    }
-}
-
-impl Checkpoint {
-    /// With the control tokens that have a role (`eos_token`), for which the vocabulary may have no entry yet. One for which the embedding
-    /// has no row is left out, as nothing needs it, but for what ends a text.
-    fn with_roles(&self, mut tokenizer: Tokenizer) -> Result<Tokenizer> {
-        let rows = self.config().vocab_size;
-        for (role, token) in self.token_roles() {
-            let there = tokenizer.token_id(token).is_some();
+        // Many a model names padding for which its embedding has no row: nothing here needs that, as what is padded is masked.
+        let (needed, spare): (Vec<_>, Vec<_>) = self
+            .named_tokens()
+            .iter()
+            .cloned()
+            .partition(NamedToken::is_needed);
+        let mut tokenizer = tokenizer.with(&needed)?;
+        if let Some((id, token)) = tokenizer.first_beyond(rows) {
+            let message = format!(
+                "tokenizer.json has no token {token:?}; added to it, as transformers does, it has the id {id}, and the embedding has {rows} rows (vocab_size): name a token that is there, or resize the embedding"
+            );
+            let named = needed.iter().find(|named| named.content == token);
+            return Err(match named {
+                Some(named) => named.refuse(message),
+                None => Error::file(self.path(), message),
+            });
+        }
+        for token in spare {
+            let there = tokenizer.token_id(&token.content).is_some();
             if there || tokenizer.vocab_size() < rows {
-                tokenizer = tokenizer.with(&[AddedToken::control(token)])?;
-            } else if role == "eos_token" {
-                return Err(failed(format!(
-                    "the {role} is {token:?}, which is not in the vocabulary, and the embedding has no row for one more token"
-                )));
+                tokenizer = tokenizer.with(&[token])?;
             }
         }
         Ok(tokenizer)
     }
-}
 
-/// A `tokenizer.json` beside a GGUF file with the vocabulary `own`: the tokens have to be the same.
-fn beside(path: &Path, own: Option<&GgufTokenizer>) -> Result<Tokenizer> {
-    let tokenizer = Tokenizer::from_file(path)?;
-    let tokens = own.map_or(&[][..], |own| &own.tokens);
-    for (id, token) in tokens.iter().enumerate() {
-        let other = tokenizer.token(id as u32);
-        if other.as_ref().is_some_and(|other| other != token) {
-            return Err(Error::file(
-                path,
-                format!(
-                    "token {id} is {:?} here and {token:?} in the GGUF file beside it: the two are of other models",
-                    other.unwrap_or_default()
-                ),
-            ));
-        }
+    /// Refuses a `tokenizer.json` beside a GGUF file that spells tokens otherwise than that file.
+    fn check_same_model(&self, path: &Path, tokenizer: &Tokenizer) -> Result<()> {
+        let vocabulary = self.stored_vocabulary()?;
+        let Some(found) = vocabulary.and_then(|it| it.contradiction(tokenizer)) else {
+            return Ok(());
+        };
+        let there = match found.there {
+            Some(token) => format!("is {token:?}"),
+            None => "is not there".into(),
+        };
+        let message = format!(
+            "token {} {there}, and is {:?} in {}: the two are not of one model; put the model's own tokenizer.json there, or take this one away",
+            found.id,
+            found.here,
+            self.path().display()
+        );
+        Err(Error::file(path, message))
     }
-    Ok(tokenizer)
 }
 
 fn failed(error: impl std::fmt::Display) -> Error {

@@ -39,7 +39,7 @@ pub fn compare(
         .into_iter()
         .map(|id| id as u32)
         .collect();
-    let got = generate(decoder, &prompts, steps, &Sampling::greedy(), &[]);
+    let got = generate(decoder, &prompts, steps, &Sampling::greedy(), &[])?;
     check.exact(&format!("{group}.ids"), &got.concat(), &want);
     let name = format!("{group}.step_logits");
     if tensors.has(&name) {

@@ -271,3 +271,101 @@ proptest! {
         }
     }
 }
+
+/// A tokenizer of these tokens, as a `tokenizer.json`.
+fn tokenizer_json(tokens: &[&str]) -> String {
+    let ids = tokens.iter().enumerate();
+    let vocabulary: serde_json::Map<_, _> = ids
+        .map(|(id, token)| ((*token).into(), id.into()))
+        .collect();
+    let model = serde_json::json!({"type": "BPE", "vocab": vocabulary, "merges": []});
+    serde_json::json!({"version": "1.0", "model": model}).to_string()
+}
+
+#[test]
+fn a_tokenizer_beside_the_file_is_read_in_place_of_the_one_in_it() {
+    let (dir, path) = on_disk(&model());
+    let hash = |path: &Path| {
+        Checkpoint::open(path)
+            .unwrap()
+            .tokenizer()
+            .unwrap()
+            .hash()
+            .unwrap()
+    };
+    let own = hash(&path);
+    let config = dir.path().join("tokenizer_config.json");
+    fs::write(&config, r#"{"bos_token": "a", "chat_template": "hi"}"#).unwrap();
+    let checkpoint = Checkpoint::open(&path).unwrap();
+    assert_eq!(
+        checkpoint.chat_template(),
+        Some("{{ messages }}"),
+        "without a tokenizer.json nothing beside is read"
+    );
+    fs::write(
+        dir.path().join("tokenizer.json"),
+        tokenizer_json(&["a", "b", "ab"]),
+    )
+    .unwrap();
+    for path in [path.as_path(), dir.path()] {
+        assert_ne!(hash(path), own, "the fingerprint is of what was read");
+        let checkpoint = Checkpoint::open(path).unwrap();
+        assert_eq!(checkpoint.chat_template(), Some("hi"));
+        let tokenizer = checkpoint.tokenizer().unwrap();
+        assert!(tokenizer.is_special(0));
+        let special = checkpoint.special_tokens(&tokenizer);
+        assert_eq!(
+            (special.bos.as_deref(), special.eos.as_deref()),
+            (Some("a"), Some("ab"))
+        );
+    }
+    fs::remove_file(config).unwrap();
+    let checkpoint = Checkpoint::open(&path).unwrap();
+    assert_eq!(
+        checkpoint.chat_template(),
+        Some("{{ messages }}"),
+        "what is not said there is the file's"
+    );
+}
+
+#[test]
+fn a_tokenizer_beside_the_file_that_is_of_another_model_is_refused() {
+    let (dir, path) = on_disk(&model());
+    for tokens in [&["b", "a", "ab"][..], &["a", "b"]] {
+        fs::write(dir.path().join("tokenizer.json"), tokenizer_json(tokens)).unwrap();
+        let message = Checkpoint::open(&path)
+            .unwrap()
+            .tokenizer()
+            .unwrap_err()
+            .to_string();
+        assert!(
+            message.contains("tokenizer.json")
+                && message.contains("x.gguf")
+                && message.contains("not of one model"),
+            "{message}"
+        );
+    }
+}
+
+#[test]
+fn a_vocabulary_of_a_kind_that_is_not_known_needs_a_tokenizer_beside_it() {
+    let mut bytes = model();
+    let kind = bytes
+        .windows(4)
+        .position(|window| window == b"gpt2")
+        .unwrap();
+    bytes[kind..kind + 4].copy_from_slice(b"bert");
+    let (dir, path) = on_disk(&bytes);
+    let tokenizer = || Checkpoint::open(&path).unwrap().tokenizer();
+    let message = tokenizer().unwrap_err().to_string();
+    assert!(
+        message.contains("tokenizer.json beside the GGUF file"),
+        "{message}"
+    );
+    fs::write(
+        dir.path().join("tokenizer.json"),
+        tokenizer_json(&["a", "b", "ab"]),
+    )
+    .unwrap();
+    assert_eq!(tokenizer().unwrap().token_id("ab"), Some(2));
+}
