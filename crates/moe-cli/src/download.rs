@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 use indicatif::{ProgressBar, ProgressStyle};
 use moe_hub::Progress;
 
+use crate::terminal::{harmless, tell};
+
 const BETWEEN_LINES: Duration = Duration::from_secs(5);
 
 /// A display of downloads on standard error, gone when dropped.
@@ -26,7 +28,7 @@ impl DownloadDisplay {
         match &self.bar {
             Some(bar) => {
                 bar.set_style(style(progress));
-                bar.set_message(progress.what.clone());
+                bar.set_message(harmless(&progress.what).into_owned());
                 bar.set_length(progress.total.unwrap_or(0));
                 bar.set_position(progress.done);
                 bar.tick();
@@ -43,16 +45,16 @@ impl DownloadDisplay {
         if self.shown.as_ref().is_none_or(due) && !progress.what.is_empty() {
             let megabytes = |bytes: u64| bytes as f64 / 1e6;
             match (progress.done, progress.total) {
-                (0, _) => eprintln!("{}", progress.what),
+                (0, _) => tell!("{}", progress.what),
                 (done, Some(total)) => {
-                    eprintln!(
+                    tell!(
                         "{}: {:.0} of {:.0} MB",
                         progress.what,
                         megabytes(done),
                         megabytes(total)
                     );
                 }
-                (done, None) => eprintln!("{}: {:.0} MB", progress.what, megabytes(done)),
+                (done, None) => tell!("{}: {:.0} MB", progress.what, megabytes(done)),
             }
             self.shown = Some((progress.what.clone(), Instant::now()));
         }

@@ -6,6 +6,8 @@ use std::io;
 
 use moe_hub::{Cache, SourceError};
 
+use crate::terminal::tell;
+
 /// An error of the command itself, with the way out.
 #[derive(Debug)]
 pub struct Failure {
@@ -55,7 +57,7 @@ pub fn message(error: &anyhow::Error) -> String {
 pub fn warn_of(cache: &Cache) {
     if let Some(failure) = cache.failure() {
         let hint = failure.hint().unwrap_or_default();
-        eprintln!("warning: {failure}; {hint}");
+        tell!("warning: {failure}; {hint}");
     }
 }
 

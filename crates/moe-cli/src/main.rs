@@ -8,6 +8,7 @@ mod model;
 mod progress;
 mod signals;
 mod suite;
+mod terminal;
 mod watchers;
 mod writing;
 
@@ -18,6 +19,7 @@ use clap::Parser;
 use tracing_subscriber::EnvFilter;
 
 use commands::Cli;
+use terminal::tell;
 
 fn main() -> ExitCode {
     moe_kernels::set_up_process();
@@ -28,7 +30,7 @@ fn main() -> ExitCode {
         Err(error) if failure::is_closed_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             // Nobody may be there to read it.
-            let _ = writeln!(io::stderr(), "{}", failure::message(&error));
+            tell!("{}", failure::message(&error));
             ExitCode::FAILURE
         }
     }

@@ -12,6 +12,7 @@ use moe_core::model::BaseDtype;
 
 use crate::base::ModelBase;
 use crate::failure::Failure;
+use crate::terminal::tell;
 
 /// The base below a model, and how its numbers are held.
 #[derive(Debug, Args)]
@@ -44,7 +45,7 @@ impl BaseArguments {
         let base = self.base.load(&saved, &experiment)?;
         // A run would say it among its events.
         if let Some(news) = base.trunk.as_ref().and_then(TrunkCache::news) {
-            eprintln!("warning: {news}");
+            tell!("warning: {news}");
         }
         Ok((saved, base))
     }

@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 use indicatif::{ProgressBar, ProgressStyle};
 use moe_cl::events::{Event, Recorder};
 
+use crate::terminal::harmless;
+
 const BETWEEN_LINES: Duration = Duration::from_secs(5);
 
 /// A recorder for people, on standard error.
@@ -81,10 +83,10 @@ impl ProgressDisplay {
     fn say(&mut self, line: &str) -> io::Result<()> {
         match &mut self.output {
             Output::Bar(bar) => {
-                bar.println(line);
+                bar.println(harmless(line));
                 Ok(())
             }
-            Output::Lines(output) => writeln!(output, "{line}"),
+            Output::Lines(output) => writeln!(output, "{}", harmless(line)),
         }
     }
 
@@ -112,7 +114,7 @@ impl ProgressDisplay {
         let eta = clock(left);
         if let Output::Bar(bar) = &self.output {
             let (task, rate) = (&self.tasks[self.task], tokens as f64 / seconds);
-            bar.set_message(step_message(task, loss, rate, &eta));
+            bar.set_message(step_message(&harmless(task), loss, rate, &eta));
             bar.set_position(step as u64);
         }
         let (all_tokens, all_seconds, steps) = self.window;

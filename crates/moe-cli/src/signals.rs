@@ -8,6 +8,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
 
+use crate::terminal::tell;
+
 /// Whether a signal has come.
 #[derive(Clone, Debug, Default)]
 pub struct Signals {
@@ -45,7 +47,7 @@ impl Signals {
             "stopped after step {step}: what was learnt so far is on disk\n  hint: go on with `{again}`"
         );
         // Nobody may be there to read it.
-        let _ = writeln!(io::stderr(), "{said}");
+        tell!("{said}");
         match (self.came(), self.number.load(Ordering::Relaxed)) {
             (true, number) => ExitCode::from(128 + u8::try_from(number).unwrap_or(0)),
             (false, _) => ExitCode::SUCCESS,

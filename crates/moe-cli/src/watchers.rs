@@ -9,6 +9,7 @@ use moe_report::{Dashboard, TensorBoard};
 
 use crate::progress::ProgressDisplay;
 use crate::signals::Signals;
+use crate::terminal::tell;
 
 /// TensorBoard and a display for people. One that fails is let go, which is said once, and the run goes on without it.
 pub struct Watchers {
@@ -38,7 +39,7 @@ impl Watchers {
         let message = format!("{name}: {error}; the run goes on without it");
         if name == "the display" {
             // Its standard error may be what is gone.
-            let _ = writeln!(io::stderr(), "warning: {message}");
+            tell!("warning: {message}");
         }
         let warning = Event::Warning { message };
         for (_, watcher) in &mut self.watching {

@@ -7,6 +7,8 @@ use clap::Args;
 use moe_cl::Base;
 use moe_core::generate::{CausalLm, Sampling, generate_with};
 
+use crate::terminal;
+
 /// How boldly, and how much.
 #[derive(Debug, Args)]
 pub struct Manner {
@@ -78,7 +80,7 @@ impl Manner {
             emit,
         )?;
         outcome?;
-        writeln!(stdout())?;
+        writeln!(terminal::out())?;
         Ok(shown)
     }
 }
@@ -88,7 +90,7 @@ fn show(base: &Base, tokens: &[u32], shown: &mut String) -> Result<()> {
     let text = base.tokenizer.decode(tokens, true)?;
     let whole = text.trim_end_matches(char::REPLACEMENT_CHARACTER);
     if let Some(new) = whole.strip_prefix(shown.as_str()) {
-        let mut out = stdout().lock();
+        let mut out = terminal::out();
         out.write_all(new.as_bytes())?;
         out.flush()?;
         *shown = whole.to_string();

@@ -9,12 +9,15 @@ use serde::{Deserialize, Serialize};
 #[serde(deny_unknown_fields, default)]
 pub struct AdaptersConfig {
     /// Inner dimension of every LoRA pair.
+    #[schemars(range(min = 1, max = 65_536))]
     pub rank: usize,
     /// Scale of the update: alpha/rank, with rsLoRA alpha/√rank.
+    #[schemars(range(max = 1e6), extend("exclusiveMinimum" = 0))]
     pub alpha: f64,
     /// Scale by alpha/√rank (Kalajdzievski 2023) instead of alpha/rank.
     pub rslora: bool,
     /// Share of the inputs of every LoRA pair that are set to zero in training, in [0, 1).
+    #[schemars(range(min = 0), extend("exclusiveMaximum" = 1))]
     pub dropout: f64,
     /// First values of A, as PEFT's: B is zero, so that a new expert leaves the model unchanged.
     #[schemars(schema_with = "init_schema")]

@@ -25,6 +25,7 @@ pub struct Experiment {
     /// Name of the run's folder below `runs/`.
     pub name: String,
     /// Seed of every random draw.
+    #[schemars(range(min = 0, max = 9_223_372_036_854_775_807_u64))]
     #[serde(default)]
     pub seed: u64,
     /// Where tensors live: `cpu`, `wgpu`, `vulkan`, `metal` or `cuda:N`, of those that the binary was built with.
@@ -67,6 +68,7 @@ pub struct BaseConfig {
     pub source: String,
     /// Disk space in MB to keep what the frozen layers below the first expert make of every text, where experts sit in the
     /// upper layers only (`adapters.layers = "last:8"`), so that these layers run once per text. 0: they run every time.
+    #[schemars(range(min = 0, max = 1_000_000_000))]
     pub trunk_cache_mb: u64,
     /// Number format of its matrices: "f32", or "bf16" for half the memory and faster products. Adapters are f32 with both.
     #[schemars(schema_with = "dtype_schema")]
@@ -98,14 +100,18 @@ pub struct DataConfig {
     /// The folder that the tasks' files are relative to; itself relative to the current folder.
     pub root: PathBuf,
     /// Longest text in tokens, for instructions with prompt and answer. Longer texts are cut at the end, counted and reported.
+    #[schemars(range(min = 1, max = 1_048_576))]
     pub max_tokens: usize,
     /// Training examples per task: this many after a seeded shuffle. Absent: all.
+    #[schemars(range(min = 1, max = 1_000_000_000))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub train_examples: Option<usize>,
     /// Dev examples per task: the first so many rows. Absent: all.
+    #[schemars(range(min = 1, max = 1_000_000_000))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dev_examples: Option<usize>,
     /// Test examples per task: the first so many rows. Absent: all.
+    #[schemars(range(min = 1, max = 1_000_000_000))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub test_examples: Option<usize>,
 }

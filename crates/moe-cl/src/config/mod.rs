@@ -4,6 +4,7 @@
 //! value stands), `strict` (the tree against the schema), serde (the tree → [`Experiment`]), `sense` (values that make no sense).
 
 mod adapters;
+mod bounds;
 mod document;
 mod error;
 mod experiment;
@@ -20,6 +21,7 @@ pub use crate::methods::{
     OLoraConfig, OLoraTest, RehearsalConfig, SequentialConfig, SharedExpert, Weights,
 };
 pub use adapters::AdaptersConfig;
+pub use bounds::Bounds;
 pub use error::{ConfigError, KeyPlace};
 pub use experiment::{BaseConfig, DataConfig, Experiment, TaskConfig};
 pub use method::MethodConfig;
@@ -294,7 +296,7 @@ gate = "per_task"
             GOOD,
             &["training.learning_rate=nan"],
             "--set training.learning_rate=nan",
-            &["finite"],
+            &["above 0 and at most 1000000, got NaN"],
         );
         refused(
             GOOD,
@@ -342,21 +344,52 @@ gate = "per_task"
             ("router.ridge=0", "at least 1e-6"),
             ("router.ridge=-1", "at least 1e-6"),
             ("router.ridge=nan", "at least 1e-6"),
-            ("router.ridge=inf", "finite"),
+            ("router.ridge=inf", "at most 1e30"),
             ("router.features=0", "at least 1"),
             ("router.features=1000000000000", "at most"),
             ("adapters.rank=0", "at least 1"),
             ("adapters.rank=9000000000000000000", "at most"),
-            ("adapters.alpha=nan", "finite"),
-            ("adapters.alpha=1e300", "finite"),
+            ("adapters.alpha=nan", "above 0"),
+            ("adapters.alpha=1e300", "at most 1000000, got 1"),
+            ("training.epochs=9000000000000000000", "at most"),
+            ("data.max_tokens=9000000000000000000", "at most 1048576"),
+            ("data.train_examples=0", "at least 1"),
+            ("evaluation.tasks=-1", "at least 0"),
+            ("base.trunk_cache_mb=9000000000000000000", "at most"),
+            ("method={name='ewc', decay=1.5}", "`method.decay` must be at least 0 and at most 1"),
+            ("method={name='replay', budget=0}", "`method.budget` must be at least 1"),
             ("training.batch_size=1152921504606846976", "at most"),
             ("training.accumulation=9000000000000000000", "at most"),
-            ("training.learning_rate=1e39", "finite"),
+            ("training.learning_rate=1e39", "at most"),
             ("training.weight_decay=-1", "at least 0"),
             ("evaluation.batch_size=9000000000000000000", "at most"),
         ] {
             refused(GOOD, &[setting], &format!("--set {setting}"), &[rule]);
         }
+    }
+
+    #[test]
+    fn every_number_has_a_range_in_the_schema() {
+        fn endless(path: &str, schema: &serde_json::Value, found: &mut Vec<String>) {
+            let kinds = [&schema["type"]].into_iter().chain(schema["type"].as_array().into_iter().flatten());
+            let is_number = kinds.filter_map(|kind| kind.as_str()).any(|kind| ["integer", "number"].contains(&kind));
+            if is_number && !Bounds::of(schema).are_both() {
+                found.push(path.to_owned());
+            }
+            let nested = match schema {
+                serde_json::Value::Object(map) => map.iter().map(|(key, value)| (key.clone(), value)).collect(),
+                serde_json::Value::Array(list) => {
+                    list.iter().enumerate().map(|(index, value)| (index.to_string(), value)).collect()
+                }
+                _ => Vec::new(),
+            };
+            for (key, value) in nested {
+                endless(&format!("{path}/{key}"), value, found);
+            }
+        }
+        let mut found = Vec::new();
+        endless("", &Experiment::schema(), &mut found);
+        assert_eq!(found, Vec::<String>::new());
     }
 
     #[test]

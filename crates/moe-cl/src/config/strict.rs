@@ -1,4 +1,5 @@
-//! The check of a document against the JSON Schema of experiments: every key known, every type right, nothing missing.
+//! The check of a document against the JSON Schema of experiments: every key known, every type right, every number in its range, nothing
+//! missing.
 
 use std::ops::Range;
 
@@ -7,6 +8,7 @@ use toml::{Spanned, de::DeValue};
 
 use super::{
     ConfigError,
+    bounds::{Bounds, number_of},
     document::Document,
     schema::{Form, forms, list, properties, tag, types},
 };
@@ -68,7 +70,7 @@ impl<'a> Check<'a> {
                 items.unwrap_or(Ok(()))
             }
             DeValue::String(text) => self.choice(path, value.span(), text, &fitting),
-            _ => Ok(()),
+            number => self.range(path, value.span(), number, &fitting),
         }
     }
 
@@ -103,6 +105,28 @@ impl<'a> Check<'a> {
                 .flat_map(|form| choices(form))
                 .collect::<Vec<_>>(),
         )
+    }
+
+    /// Where a number has to be in a range: that it is.
+    fn range(
+        &self,
+        path: &str,
+        range: Range<usize>,
+        value: &DeValue<'_>,
+        forms: &[&Form<'a>],
+    ) -> Result<(), ConfigError> {
+        let Some(number) = number_of(value) else {
+            return Ok(());
+        };
+        let schemas = forms.iter().flat_map(|form| form.iter());
+        let mut bounds = schemas.map(|schema| Bounds::of(schema));
+        match bounds.find(|bounds| !bounds.hold(number)) {
+            None => Ok(()),
+            Some(bounds) => Err(self.document.refuse(
+                &range,
+                format!("`{path}` must be {bounds}, got {number}"),
+            )),
+        }
     }
 
     fn one_of(

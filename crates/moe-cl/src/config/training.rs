@@ -47,25 +47,34 @@ pub struct TrainingConfig {
     /// What the heads read of a text.
     pub pooling: Pooling,
     /// Passes over each task's training examples.
+    #[schemars(range(min = 1, max = 1_000_000))]
     pub epochs: usize,
     /// Texts per forward and backward pass.
+    #[schemars(range(min = 1, max = 65_536))]
     pub batch_size: usize,
     /// Batches of one optimiser step, which is the step of one batch with all of their texts.
+    #[schemars(range(min = 1, max = 65_536))]
     pub accumulation: usize,
     /// Largest learning rate of AdamW.
+    #[schemars(range(max = 1e6), extend("exclusiveMinimum" = 0))]
     pub learning_rate: f64,
     /// Shape of the learning rate over each task's steps, after the warm-up.
     pub schedule: Schedule,
     /// Share of each task's steps, in [0, 1), during which the learning rate grows from 0.
+    #[schemars(range(min = 0), extend("exclusiveMaximum" = 1))]
     pub warmup_ratio: f64,
     /// Largest norm of all gradients together; larger ones are scaled down to it. Absent: no clipping.
+    #[schemars(range(max = 1e30), extend("exclusiveMinimum" = 0))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub clip_norm: Option<f64>,
     /// Decoupled weight decay of AdamW.
+    #[schemars(range(min = 0, max = 1e6))]
     pub weight_decay: f64,
     /// Optimiser steps between two checkpoints.
+    #[schemars(range(min = 1, max = 1_000_000_000))]
     pub checkpoint_every: usize,
     /// Checkpoints after a task that are kept, the newest so many: to those the model can be rolled back.
+    #[schemars(range(min = 1, max = 1_000_000))]
     pub keep: usize,
 }
 
@@ -93,12 +102,15 @@ impl Default for TrainingConfig {
 #[serde(deny_unknown_fields, default)]
 pub struct EvaluationConfig {
     /// Texts per forward pass.
+    #[schemars(range(min = 1, max = 65_536))]
     pub batch_size: usize,
     /// The part of each task's data that is scored.
     pub split: Split,
     /// All tasks are scored after every so many of them, and after the last; in between the one just learnt alone.
+    #[schemars(range(min = 1, max = 1_000_000))]
     pub every: usize,
     /// Most tasks that are scored after a task, besides the one just learnt: those first whose last score is the oldest. Absent: all.
+    #[schemars(range(min = 0, max = 1_000_000))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tasks: Option<usize>,
 }

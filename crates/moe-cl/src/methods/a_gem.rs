@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, io};
 use burn::{module::Module, optim::GradientsParams};
 
 use super::{
-    AfterBackward, Bounded, Card, LearntTask, Method, Options, Piece, RehearsalConfig, Reservoir,
+    AfterBackward, Card, LearntTask, Method, Options, Piece, RehearsalConfig, Reservoir,
     rehearsal::rehearsal_loss,
 };
 use crate::{
@@ -68,10 +68,6 @@ pub fn project(
 impl Options for AGem {
     fn method(&self, _tasks: usize) -> Box<dyn Method> {
         Box::new(self.clone())
-    }
-
-    fn numbers(&self) -> Vec<Bounded> {
-        self.options.numbers()
     }
 }
 

@@ -11,7 +11,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Bounded, Card, Importance, LearntTask, Loss, Method, Options, Piece, Place, Step,
+    Card, Importance, LearntTask, Loss, Method, Options, Piece, Place, Step,
     importance::Anchor, penalty, routed_loss,
 };
 use crate::{
@@ -35,12 +35,15 @@ pub enum EwcMode {
 #[serde(default)]
 pub struct EwcConfig {
     /// Weight λ of `Σ F (θ − θ*)²`, without the ½ of the paper.
+    #[schemars(range(min = 0, max = 1e12))]
     pub lambda: f64,
     /// How the importances of several tasks are kept.
     pub mode: EwcMode,
     /// Factor on the older importance, in [0, 1]; online mode only.
+    #[schemars(range(min = 0, max = 1))]
     pub decay: f64,
     /// Examples of a finished task that its importance is measured on, each a batch of its own.
+    #[schemars(range(min = 1, max = 1_000_000_000))]
     pub fisher_examples: usize,
 }
 
@@ -58,19 +61,6 @@ impl Default for EwcConfig {
 impl Options for EwcConfig {
     fn method(&self, _tasks: usize) -> Box<dyn Method> {
         Box::new(Ewc::new(self.clone()))
-    }
-
-    fn numbers(&self) -> Vec<Bounded> {
-        vec![
-            Bounded::weight("lambda", self.lambda),
-            Bounded {
-                key: "decay",
-                value: self.decay,
-                range: (0.0, 1.0),
-                rule: "must be between 0 and 1",
-            },
-            Bounded::count("fisher_examples", self.fisher_examples),
-        ]
     }
 }
 

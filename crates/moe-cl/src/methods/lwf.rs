@@ -8,7 +8,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Bounded, Card, LearntTask, Loss, Method, NewTask, Options, Step, distillation, loss_of_hidden,
+    Card, LearntTask, Loss, Method, NewTask, Options, Step, distillation, loss_of_hidden,
     one_expert,
 };
 use crate::{
@@ -21,8 +21,10 @@ use crate::{
 #[serde(default)]
 pub struct LwfConfig {
     /// Weight of the distillation loss.
+    #[schemars(range(min = 0, max = 1e12))]
     pub lambda: f64,
     /// Temperature T of `T² KL(softmax(old / T) ‖ softmax(new / T))`.
+    #[schemars(range(max = 1e6), extend("exclusiveMinimum" = 0))]
     pub temperature: f64,
 }
 
@@ -38,18 +40,6 @@ impl Default for LwfConfig {
 impl Options for LwfConfig {
     fn method(&self, _tasks: usize) -> Box<dyn Method> {
         Box::new(Lwf::new(self.clone()))
-    }
-
-    fn numbers(&self) -> Vec<Bounded> {
-        vec![
-            Bounded::weight("lambda", self.lambda),
-            Bounded {
-                key: "temperature",
-                value: self.temperature,
-                range: (f64::MIN_POSITIVE, f64::MAX),
-                rule: "must be above 0 and finite",
-            },
-        ]
     }
 }
 

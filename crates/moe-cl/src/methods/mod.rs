@@ -46,7 +46,7 @@ pub use moe_cl::{
     DISCRIMINATOR_LOSS, DiscriminatorLoss, Experts, Gate, Mode, MoeCl, MoeClConfig, SharedExpert,
 };
 pub use o_lora::{OLora, OLoraConfig, OLoraTest, overlap};
-pub use options::{Bounded, Options, method};
+pub use options::{Options, method};
 pub use own::{Own, OwnForm};
 pub use per_task::PerTask;
 pub use piece::Piece;

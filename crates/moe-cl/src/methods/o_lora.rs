@@ -8,7 +8,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Bounded, Card, Loss, Method, NewTask, Options, Step, loss_of_hidden, with_own_trained,
+    Card, Loss, Method, NewTask, Options, Step, loss_of_hidden, with_own_trained,
 };
 use crate::learner::{Learner, TaskExperts};
 
@@ -28,6 +28,7 @@ pub enum OLoraTest {
 #[serde(default)]
 pub struct OLoraConfig {
     /// Weight λ of the overlap between the new task's A and those of earlier tasks.
+    #[schemars(range(min = 0, max = 1e12))]
     pub lambda: f64,
     /// Which adapters are active.
     pub test: OLoraTest,
@@ -45,10 +46,6 @@ impl Default for OLoraConfig {
 impl Options for OLoraConfig {
     fn method(&self, _tasks: usize) -> Box<dyn Method> {
         Box::new(OLora::new(self.clone()))
-    }
-
-    fn numbers(&self) -> Vec<Bounded> {
-        vec![Bounded::weight("lambda", self.lambda)]
     }
 }
 

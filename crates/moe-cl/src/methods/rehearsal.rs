@@ -8,7 +8,7 @@ use rand::{Rng, RngExt, seq::index};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Bounded, LearntTask, Piece, only_json};
+use super::{LearntTask, Piece, only_json};
 use crate::{
     data::{Collate, Example},
     learner::Learner,
@@ -20,8 +20,10 @@ use crate::{
 #[serde(default)]
 pub struct RehearsalConfig {
     /// Examples kept over all tasks together, a uniform sample of all that were seen.
+    #[schemars(range(min = 1, max = 1_000_000_000))]
     pub budget: usize,
     /// Kept examples that go with each optimiser step.
+    #[schemars(range(min = 1, max = 65_536))]
     pub batch_size: usize,
 }
 
@@ -31,16 +33,6 @@ impl Default for RehearsalConfig {
             budget: 64,
             batch_size: 8,
         }
-    }
-}
-
-impl RehearsalConfig {
-    /// What [`super::Options::numbers`] says of both methods.
-    pub(super) fn numbers(&self) -> Vec<Bounded> {
-        vec![
-            Bounded::count("budget", self.budget),
-            Bounded::count("batch_size", self.batch_size),
-        ]
     }
 }
 

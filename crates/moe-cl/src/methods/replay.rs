@@ -4,7 +4,7 @@
 use std::io;
 
 use super::{
-    Bounded, Card, LearntTask, Loss, Method, Options, Piece, RehearsalConfig, Reservoir, Step,
+    Card, LearntTask, Loss, Method, Options, Piece, RehearsalConfig, Reservoir, Step,
     rehearsal::rehearsal_loss, routed_loss,
 };
 use crate::learner::Learner;
@@ -29,10 +29,6 @@ impl Replay {
 impl Options for Replay {
     fn method(&self, _tasks: usize) -> Box<dyn Method> {
         Box::new(self.clone())
-    }
-
-    fn numbers(&self) -> Vec<Bounded> {
-        self.options.numbers()
     }
 }
 

@@ -13,6 +13,7 @@ use moe_core::generate::Sampling;
 
 use crate::model::{BaseArguments, ModelPath, TaskName, told};
 use crate::writing::Manner;
+use crate::terminal::{self, tell};
 
 /// With whom, and how boldly.
 #[derive(Debug, Args)]
@@ -53,12 +54,12 @@ pub fn run(arguments: &Arguments, device: Option<DeviceChoice>) -> Result<()> {
     }
     let terminal = stdin().is_terminal();
     if terminal {
-        eprintln!("{HELP}");
+        tell!("{HELP}");
     }
     loop {
         if terminal {
-            eprint!("> ");
-            stderr().flush()?;
+            write!(terminal::err(), "> ")?;
+            terminal::err().flush()?;
         }
         let mut line = String::new();
         if stdin().lock().read_line(&mut line)? == 0 {
@@ -67,11 +68,11 @@ pub fn run(arguments: &Arguments, device: Option<DeviceChoice>) -> Result<()> {
         match line.trim() {
             "" => {}
             "/quit" => return Ok(()),
-            "/help" => eprintln!("{HELP}"),
+            "/help" => tell!("{HELP}"),
             line => {
                 // A conversation goes on after a slip of the keyboard; a file of lines does not.
                 match chat.hear(line) {
-                    Err(error) if terminal => eprintln!("{}", crate::failure::message(&error)),
+                    Err(error) if terminal => tell!("{}", crate::failure::message(&error)),
                     outcome => outcome?,
                 }
             }
@@ -137,7 +138,7 @@ impl Chat<'_> {
         let said: Vec<&str> = said.map(|turn| turn.text.as_str()).collect();
         let who = self.task.answering(self.trained, &[said.join("\n")])?[0];
         if self.task.0.is_none() {
-            eprintln!("[{}]", told(self.trained, who));
+            tell!("[{}]", told(self.trained, who));
         }
         let system = self.system.iter().map(|text| Turn::system(text.clone()));
         let turns: Vec<Turn> = system.chain(self.turns.iter().cloned()).collect();

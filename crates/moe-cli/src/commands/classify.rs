@@ -11,6 +11,7 @@ use moe_core::device::DeviceChoice;
 use serde_json::{Map, Value, json};
 
 use crate::model::{BaseArguments, ModelPath, TaskName};
+use crate::terminal;
 
 /// Which texts, and who says what they are.
 #[derive(Debug, Args)]
@@ -35,7 +36,7 @@ pub fn run(arguments: &Arguments, device: Option<DeviceChoice>) -> Result<()> {
     let texts = new_texts(&arguments.file)?;
     let (saved, base) = arguments.base.open(arguments.model.path(), device)?;
     let trained = Trained::on_base(saved, &base)?;
-    let mut out = BufWriter::new(stdout().lock());
+    let mut out = BufWriter::new(terminal::out());
     for texts in texts.chunks(AT_ONCE) {
         let bare: Vec<String> = texts.iter().map(Record::bare_text).collect();
         let who = arguments.task.answering(&trained, &bare)?;

@@ -15,6 +15,7 @@ use super::{preview, print_json};
 use crate::base;
 use crate::download::DownloadDisplay;
 use crate::failure::{Failure, message};
+use crate::terminal::{self, tell};
 
 /// What to do with data files.
 #[derive(Debug, Subcommand)]
@@ -85,15 +86,15 @@ fn fetch(arguments: &Fetch) -> Result<()> {
         match made {
             Ok(made) => {
                 differ += usize::from(made.provenance == Provenance::Differ);
-                writeln!(stdout(), "{}/{made}", manifest.suite)?;
+                writeln!(terminal::out(), "{}/{made}", manifest.suite)?;
             }
             Err(error) => {
-                eprintln!("{}", message(&error.into()));
+                tell!("{}", message(&error.into()));
                 failed.push(task.name.as_str());
             }
         }
     }
-    writeln!(stdout(), "data: {}", root.display())?;
+    writeln!(terminal::out(), "data: {}", root.display())?;
     if !failed.is_empty() {
         bail!(Failure::new(
             format!("{} is without {}", manifest.suite, failed.join(", ")),
@@ -119,7 +120,7 @@ fn check(arguments: &Check) -> Result<()> {
         refused += report.refused.len();
         match json {
             true => reports.push(report),
-            false => write!(stdout(), "{report}")?,
+            false => write!(terminal::out(), "{report}")?,
         }
     }
     if *json {

@@ -20,6 +20,7 @@ use crate::base;
 use crate::download::DownloadDisplay;
 use crate::signals::{Signals, this_command_with};
 use crate::watchers::Watchers;
+use crate::terminal;
 
 const EXPERIMENT: &str = include_str!("../../../../configs/demo.toml");
 
@@ -88,7 +89,7 @@ pub fn run(arguments: &Arguments, device: Option<DeviceChoice>) -> Result<ExitCo
     )?;
     let data = fetch()?;
     writeln!(
-        stdout(),
+        terminal::out(),
         "base: {}\ndata: {}/hutto\n{}",
         experiment.base.source,
         data.root.display(),
@@ -118,8 +119,8 @@ pub fn run(arguments: &Arguments, device: Option<DeviceChoice>) -> Result<ExitCo
         }
     }
     report::write(&runs, &arguments.out.join("report.html"), true)?;
-    writeln!(stdout(), "\n{}", answers(&runs[0], &base)?)?;
-    writeln!(stdout(), "{NEXT}")?;
+    writeln!(terminal::out(), "\n{}", answers(&runs[0], &base)?)?;
+    writeln!(terminal::out(), "{NEXT}")?;
     Ok(ExitCode::SUCCESS)
 }
 

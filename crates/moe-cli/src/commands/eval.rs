@@ -15,6 +15,7 @@ use super::print_json;
 use crate::failure::Failure;
 use crate::model::BaseArguments;
 use crate::progress::ProgressDisplay;
+use crate::terminal;
 
 /// What to score, and on which texts.
 #[derive(Debug, Args)]
@@ -87,7 +88,7 @@ pub fn run(arguments: &Arguments, device: Option<DeviceChoice>) -> Result<()> {
         });
         return print_json(&json!({"tasks": rows.collect::<Vec<_>>(), "inferred": inferred}));
     }
-    let mut out = stdout().lock();
+    let mut out = terminal::out();
     write!(
         out,
         "{}",

@@ -12,6 +12,7 @@ use moe_core::device::DeviceChoice;
 use crate::failure::Failure;
 use crate::model::{BaseArguments, TaskName, told};
 use crate::writing::Manner;
+use crate::terminal::tell;
 
 /// Who writes, about what, and how boldly.
 #[derive(Debug, Args)]
@@ -66,11 +67,11 @@ pub fn run(arguments: &Arguments, device: Option<DeviceChoice>) -> Result<()> {
     let task = arguments.task.clone().unwrap_or(TaskName(None));
     let who = task.answering(&trained, std::slice::from_ref(&arguments.prompt))?[0];
     if task.0.is_none() {
-        eprintln!("task: {}", told(&trained, who));
+        tell!("task: {}", told(&trained, who));
     }
     let heads = trained.objective(who.task) == Objective::Heads;
     if heads {
-        eprintln!(
+        tell!(
             "warning: this task learnt to classify with a head, not to write: what follows is the base's, more or less; `moe-cl classify` asks the head"
         );
     }

@@ -12,6 +12,7 @@ use moe_cl::metrics::TextMetric;
 use moe_hub::BaseSource;
 
 use crate::failure::Failure;
+use crate::terminal;
 
 /// Which data, and where the experiment goes.
 #[derive(Debug, Args)]
@@ -63,7 +64,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     let (file, count) = (out.display(), tasks.len());
     let (preview, tokens) = (tasks[0].train.display(), max_tokens(&tasks));
     writeln!(
-        stdout(),
+        terminal::out(),
         "{file}: {count} tasks, {records} records\nnext:\n  moe-cl data preview {preview} --max-tokens {tokens}\n  moe-cl train --config {file}"
     )?;
     Ok(())

@@ -14,6 +14,7 @@ use serde_json::json;
 
 use super::print_json;
 use crate::base;
+use crate::terminal;
 
 /// Which base, and the training whose memory is estimated.
 #[derive(Debug, Args)]
@@ -55,7 +56,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     if arguments.json {
         return print_json(&summary(&source, &checkpoint, arguments));
     }
-    let mut out = stdout().lock();
+    let mut out = terminal::out();
     let mut line = |name: &str, value: String| writeln!(out, "{name:<22}{value}");
     line("base", source.to_string())?;
     line("path", checkpoint.path().display().to_string())?;

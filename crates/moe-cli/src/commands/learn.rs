@@ -17,6 +17,7 @@ use super::{print_json, report};
 use crate::base::ModelBase;
 use crate::signals::{Signals, this_command_with};
 use crate::watchers::Watchers;
+use crate::terminal::{self, tell};
 
 /// Exit status where a guard refused the task.
 const REFUSED: u8 = 3;
@@ -162,7 +163,7 @@ fn tasks(arguments: &Arguments) -> Result<Vec<TaskConfig>> {
 fn say(name: &str, outcome: &Outcome) -> Result<()> {
     match outcome {
         Outcome::Learnt(_) => {}
-        Outcome::Already => writeln!(stdout(), "{name} is learnt already, from the same data")?,
+        Outcome::Already => writeln!(terminal::out(), "{name} is learnt already, from the same data")?,
         Outcome::Refused(Refusal {
             task,
             lost,
@@ -171,7 +172,7 @@ fn say(name: &str, outcome: &Outcome) -> Result<()> {
             allowed,
         }) => {
             let how = if *inferred { "inferred" } else { "given" };
-            eprintln!(
+            tell!(
                 "refused: {name} would cost {task} {lost:.4} of its dev part ({before:.4} → {after:.4}, the task {how}), and {allowed} is allowed; the model is as it was"
             );
         }

@@ -10,6 +10,8 @@ use serde_json::json;
 
 use super::print_json;
 
+use crate::terminal;
+
 /// How they are shown.
 #[derive(Debug, Args)]
 pub struct Arguments {
@@ -46,7 +48,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         ),
         width(&|(_, card)| card.stores.chars().count(), "stores per task"),
     );
-    let mut out = stdout().lock();
+    let mut out = terminal::out();
     writeln!(
         out,
         "{:name$}  {:what$}  {:needs$}  {:stores$}  source",

@@ -26,6 +26,8 @@ use clap::{Parser, Subcommand};
 use moe_core::device::DeviceChoice;
 use serde::Serialize;
 
+use crate::terminal;
+
 /// Language models that keep learning new tasks without forgetting the old ones.
 #[derive(Debug, Parser)]
 #[command(
@@ -113,7 +115,7 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
 /// Prints a value as JSON, for programs.
 fn print_json(value: &impl Serialize) -> anyhow::Result<()> {
     Ok(writeln!(
-        stdout(),
+        terminal::out(),
         "{}",
         serde_json::to_string_pretty(value)?
     )?)

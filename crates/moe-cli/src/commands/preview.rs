@@ -13,6 +13,7 @@ use moe_core::tokenizer::Tokenizer;
 use moe_hub::BaseSource;
 
 use crate::base;
+use crate::terminal::{harmless, tell};
 
 /// Which file, and as which task.
 #[derive(Debug, Args)]
@@ -66,7 +67,7 @@ pub fn run(arguments: &Preview) -> Result<()> {
         writeln!(out, "{}", shown(example, &tokenizer, out.is_terminal())?)?;
     }
     for warning in encoder.take_warnings() {
-        eprintln!("warning: {warning}");
+        tell!("warning: {warning}");
     }
     Ok(())
 }
@@ -104,11 +105,11 @@ fn shown(example: &Example, tokenizer: &Tokenizer, terminal: bool) -> Result<Str
     let mut text = String::new();
     let mut start = 0;
     for answer in &example.answers {
-        text += &tokenizer.decode(&example.tokens[start..answer.start], false)?;
+        text += &harmless(&tokenizer.decode(&example.tokens[start..answer.start], false)?);
         let learnt = tokenizer.decode(&example.tokens[answer.clone()], false)?;
-        text += &format!("{open}{learnt}{close}");
+        text += &format!("{open}{}{close}", harmless(&learnt));
         start = answer.end;
     }
-    text += &tokenizer.decode(&example.tokens[start..], false)?;
+    text += &harmless(&tokenizer.decode(&example.tokens[start..], false)?);
     Ok(text)
 }

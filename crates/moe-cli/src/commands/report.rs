@@ -11,6 +11,7 @@ use serde_json::json;
 
 use super::print_json;
 use crate::failure::Failure;
+use crate::terminal;
 
 /// Which runs, and where the page goes.
 #[derive(Debug, Args)]
@@ -83,7 +84,7 @@ pub fn write(runs: &[PathBuf], page: &Path, say: bool) -> Result<()> {
         .collect::<std::io::Result<Vec<_>>>()?;
     moe_report::write(&runs, page)?;
     if say {
-        writeln!(stdout(), "{}\n{}", moe_report::table(&runs), page.display())?;
+        writeln!(terminal::out(), "{}\n{}", moe_report::table(&runs), page.display())?;
     }
     Ok(())
 }

@@ -10,6 +10,7 @@ use moe_cl::training::Rollback;
 
 use super::report;
 use crate::failure::Failure;
+use crate::terminal;
 
 /// Which model, and how far back.
 #[derive(Debug, Args)]
@@ -30,7 +31,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     let lost = match back.lost.as_slice() {
         [] => {
             return Ok(writeln!(
-                stdout(),
+                terminal::out(),
                 "{} is the last task already",
                 arguments.to
             )?);
@@ -46,11 +47,11 @@ pub fn run(arguments: &Arguments) -> Result<()> {
             ));
         }
         write!(
-            stderr(),
+            terminal::err(),
             "This loses {loss}. Go back to {}? [y/N] ",
             arguments.to
         )?;
-        stderr().flush()?;
+        terminal::err().flush()?;
         let mut answer = String::new();
         stdin().read_line(&mut answer)?;
         if !matches!(answer.trim(), "y" | "yes") {
@@ -58,7 +59,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         }
     }
     back.apply()?;
-    writeln!(stdout(), "gone back to {}; lost: {loss}", arguments.to)?;
+    writeln!(terminal::out(), "gone back to {}; lost: {loss}", arguments.to)?;
     let out = run_of(&arguments.model)?;
     report::write(std::slice::from_ref(&out), &out.join("report.html"), true)
 }

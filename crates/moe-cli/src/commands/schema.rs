@@ -8,6 +8,8 @@ use anyhow::Result;
 use clap::Args;
 use moe_cl::config::Experiment;
 
+use crate::terminal;
+
 /// In which form.
 #[derive(Debug, Args)]
 pub struct Arguments {
@@ -20,8 +22,8 @@ pub struct Arguments {
 pub fn run(arguments: &Arguments) -> Result<()> {
     let schema = Experiment::schema();
     match arguments.guide {
-        true => write!(stdout(), "{}", guide::keys(&schema))?,
-        false => writeln!(stdout(), "{schema:#}")?,
+        true => write!(terminal::out(), "{}", guide::keys(&schema))?,
+        false => writeln!(terminal::out(), "{schema:#}")?,
     }
     Ok(())
 }

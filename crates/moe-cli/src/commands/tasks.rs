@@ -13,6 +13,8 @@ use serde::Serialize;
 
 use super::print_json;
 
+use crate::terminal;
+
 /// Which model.
 #[derive(Debug, Args)]
 pub struct Arguments {
@@ -61,7 +63,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     let rows = rows(&saved)?;
     match arguments.json {
         true => print_json(&rows),
-        false => Ok(write!(stdout(), "{}", table(&rows))?),
+        false => Ok(write!(terminal::out(), "{}", table(&rows))?),
     }
 }
 

@@ -19,6 +19,7 @@ use crate::failure::message;
 use crate::signals::{Signals, this_command_with};
 use crate::suite;
 use crate::watchers::Watchers;
+use crate::terminal::{self, tell};
 
 /// What to train, and how to watch it.
 #[derive(Debug, Args)]
@@ -64,7 +65,7 @@ pub fn run(arguments: &Arguments, device: Option<DeviceChoice>) -> Result<ExitCo
         .unwrap_or_else(|| PathBuf::from("runs").join(&experiment.name));
     match suite::resolve(&mut experiment) {
         // What a run has learnt lies with it: only what is left to learn needs its files, and says so.
-        Err(error) if arguments.resume && out.is_dir() => eprintln!("warning: {}", message(&error)),
+        Err(error) if arguments.resume && out.is_dir() => tell!("warning: {}", message(&error)),
         resolved => resolved?,
     }
     let base = base::load(
@@ -77,7 +78,7 @@ pub fn run(arguments: &Arguments, device: Option<DeviceChoice>) -> Result<ExitCo
         let plan = plan(&experiment, &base)?;
         match arguments.json {
             true => print_json(&plan)?,
-            false => writeln!(stdout(), "{plan}")?,
+            false => writeln!(terminal::out(), "{plan}")?,
         }
         return Ok(ExitCode::SUCCESS);
     }

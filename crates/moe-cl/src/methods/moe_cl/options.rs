@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::MoeCl;
-use crate::methods::{Bounded, Method, Options};
+use crate::methods::{Method, Options};
 
 /// Whose mathematics MoE-CL follows. The mode is nothing but a set of defaults for the other options.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -73,6 +73,7 @@ pub struct MoeClConfig {
     /// Which experts there are.
     pub experts: Experts,
     /// Weight of the adversarial loss, the paper's α (its equation of the total loss).
+    #[schemars(range(min = 0, max = 1e6))]
     pub adversarial_weight: f64,
     /// How many gates a layer has.
     pub gate: Gate,
@@ -96,6 +97,7 @@ struct MoeClOptions {
     #[serde(default)]
     experts: Experts,
     /// Weight of the adversarial loss; 0: no discriminator. Default: 0.1.
+    #[schemars(range(min = 0, max = 1e6))]
     adversarial_weight: Option<f64>,
     /// How many gates a layer has. Default: shared (paper), per_task (improved).
     gate: Option<Gate>,
@@ -176,12 +178,5 @@ impl From<DiscriminatorLoss> for moe_gan::DiscriminatorLoss {
 impl Options for MoeClConfig {
     fn method(&self, tasks: usize) -> Box<dyn Method> {
         Box::new(MoeCl::new(self.clone(), tasks))
-    }
-
-    fn numbers(&self) -> Vec<Bounded> {
-        vec![Bounded::weight(
-            "adversarial_weight",
-            self.adversarial_weight,
-        )]
     }
 }

@@ -3,6 +3,7 @@
 
 use std::iter;
 
+use moe_cl::config::Bounds;
 use serde_json::Value;
 
 /// A section per table of the file, and per method one of its own.
@@ -134,11 +135,21 @@ impl Guide<'_> {
         let kind = kinds.filter_map(Value::as_str).find(|kind| *kind != "null");
         match kind.unwrap_or_default() {
             "array" => format!("list of {}", self.values(&self.items(shape))),
-            "integer" => "whole number".into(),
+            "integer" => ranged("whole number", shape),
+            "number" => ranged("number", shape),
             "boolean" => "`true`, `false`".into(),
             "string" => "text".into(),
             other => other.into(),
         }
+    }
+}
+
+/// A kind of number with its range.
+fn ranged(kind: &str, shape: &Value) -> String {
+    let range = Bounds::of(shape).to_string();
+    match range.as_str() {
+        "" => kind.into(),
+        range => format!("{kind}, {range}"),
     }
 }
 
