@@ -3,6 +3,7 @@
 mod alone;
 mod counts;
 mod cuda;
+mod deny;
 mod gpu;
 mod guards;
 mod memcheck;

@@ -8,7 +8,7 @@ use clap::ValueEnum;
 
 use crate::counts::Counts;
 use crate::step::Step;
-use crate::{alone, cuda, gpu, guards, memcheck, model, size};
+use crate::{alone, cuda, deny, gpu, guards, memcheck, model, size};
 
 /// Where the fixtures lie: beside the checkout, as people who work on the project have them.
 pub const FIXTURES: &str = "../shared/fixtures";
@@ -52,6 +52,8 @@ pub fn measure(name: &str, arguments: &[String]) -> anyhow::Result<Counts> {
 pub enum Stage {
     /// Formatting, clippy and documentation without a warning; how many crates the command takes
     Lint,
+    /// Licences, sources and advisories of the dependencies, by cargo-deny where that is installed
+    Deny,
     /// Unit, integration and documentation tests
     Unit,
     /// Each library crate without the others' features, its tests and its README's example from outside the workspace
@@ -73,8 +75,9 @@ pub enum Stage {
 }
 
 /// What runs when no stage is named.
-const DEFAULT: [Stage; 8] = [
+const DEFAULT: [Stage; 9] = [
     Stage::Lint,
+    Stage::Deny,
     Stage::Unit,
     Stage::Alone,
     Stage::Guards,
@@ -96,6 +99,7 @@ pub fn run(stages: &[Stage]) -> anyhow::Result<bool> {
         let start = Instant::now();
         let counts = match stage {
             Stage::Lint => lint()?,
+            Stage::Deny => deny::run()?,
             Stage::Unit => unit()?,
             Stage::Alone => alone::run()?,
             Stage::Guards => guards::run(false)?,

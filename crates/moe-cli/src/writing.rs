@@ -1,19 +1,21 @@
 //! An answer on standard output, as it is written.
 
-use std::io::{Write, stdout};
+use std::io::Write;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use clap::Args;
+use clap::builder::RangedU64ValueParser;
 use moe_cl::Base;
 use moe_core::generate::{CausalLm, Sampling, generate_with};
 
-use crate::terminal;
+use crate::failure::Failure;
+use crate::terminal::{self, tell};
 
 /// How boldly, and how much.
 #[derive(Debug, Args)]
 pub struct Manner {
     /// Most tokens to write
-    #[arg(long, value_name = "N", default_value_t = 128)]
+    #[arg(long, value_name = "N", default_value_t = 128, value_parser = RangedU64ValueParser::<usize>::new().range(1..=1 << 20))]
     max_new: usize,
     /// 0 always takes the most likely token; larger is bolder
     #[arg(
@@ -62,6 +64,14 @@ impl Manner {
         prompt: Vec<u32>,
         sampling: &Sampling,
     ) -> Result<String> {
+        let context = base.decoder.config().max_position_embeddings;
+        if prompt.len() >= context {
+            bail!(Failure::new(
+                format!("what was said has {} tokens, and the base reads {context} with what it writes", prompt.len()),
+                "say less (`/reset` begins a conversation anew), or take a base with a longer context (max_position_embeddings)",
+            ));
+        }
+        let room = self.max_new.min(context - prompt.len());
         let mut tokens = Vec::new();
         let mut shown = String::new();
         let mut outcome = Ok(());
@@ -74,13 +84,16 @@ impl Manner {
         generate_with(
             model,
             &[prompt],
-            self.max_new,
+            room,
             sampling,
             base.ends.all(),
             emit,
         )?;
         outcome?;
         writeln!(terminal::out())?;
+        if tokens.len() == room && room < self.max_new {
+            tell!("note: the base's context of {context} tokens is full, and the answer ends there");
+        }
         Ok(shown)
     }
 }

