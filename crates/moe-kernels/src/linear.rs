@@ -180,7 +180,7 @@ mod cpu {
 
 #[cfg(test)]
 mod tests {
-    use burn::tensor::{Device, Tensor};
+    use burn::tensor::{DType, Device, Tensor};
 
     use super::{linear, linears};
 
@@ -198,5 +198,28 @@ mod tests {
     #[should_panic(expected = "a linear layer of another input size")]
     fn every_layer_reads_the_last_axis() {
         linears(zeros([2, 4]), [[4, 3], [4, 2], [3, 4]].map(zeros));
+    }
+
+    #[test]
+    fn no_rows_and_no_inputs_are_alike_in_every_format() {
+        let device = Device::flex().autodiff();
+        for dtype in [DType::F32, DType::BF16] {
+            for turned in [false, true] {
+                let weight = |[d_in, d_out]: [usize; 2]| {
+                    let frozen = match turned {
+                        true => zeros([d_out, d_in]).transpose(),
+                        false => zeros([d_in, d_out]),
+                    };
+                    frozen.cast(dtype)
+                };
+                let x = Tensor::<3>::zeros([2, 0, 4], &device).require_grad();
+                let [a, b, c] = linears(x.clone(), [3, 2, 5].map(|d_out| weight([4, d_out])));
+                assert_eq!([a.dims(), b.dims(), c.dims()], [3, 2, 5].map(|d_out| [2, 0, d_out]));
+                let grads = (a.sum() + b.sum() + c.sum()).backward();
+                assert_eq!(x.grad(&grads).map(|grad| grad.dims()), Some([2, 0, 4]));
+                let nothing = linear(zeros([2, 3, 0]), weight([0, 5]));
+                assert_eq!(nothing.into_data(), zeros([2, 3, 5]).into_data());
+            }
+        }
     }
 }
