@@ -39,7 +39,10 @@ pub fn run() -> anyhow::Result<Counts> {
 
 fn is_there() -> bool {
     let mut command = Command::new("cargo-deny");
-    command.arg("--version").stdout(Stdio::null()).stderr(Stdio::null());
+    command
+        .arg("--version")
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
     command.status().is_ok_and(|status| status.success())
 }
 

@@ -12,7 +12,7 @@ mod terminal;
 mod watchers;
 mod writing;
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, IsTerminal};
 use std::process::ExitCode;
 
 use clap::Parser;

@@ -1,6 +1,6 @@
 //! What ends a command from outside: the first SIGINT or SIGTERM asks a run to stop where it can go on, the second ends the process.
 
-use std::io::{self, Write};
+use std::io;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};

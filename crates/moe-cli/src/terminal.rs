@@ -2,7 +2,7 @@
 //! an escape sequence moves no cursor, changes no title and hides no line.
 
 use std::borrow::Cow;
-use std::io::{self, IsTerminal, Stderr, Stdout, Write};
+use std::io::{self, Stderr, Stdout, Write};
 
 /// Standard output, for what a command answers.
 pub fn out() -> Harmless<Stdout> {
@@ -58,13 +58,6 @@ impl<W: Write> Harmless<W> {
     fn new(inner: W) -> Self {
         let begun = Vec::new();
         Self { inner, begun }
-    }
-}
-
-impl<W: Write + IsTerminal> Harmless<W> {
-    /// Whether somebody looks on.
-    pub fn is_terminal(&self) -> bool {
-        self.inner.is_terminal()
     }
 }
 

@@ -1,6 +1,6 @@
 //! Those who watch a run from the command line: none of them can end it by failing.
 
-use std::io::{self, Write};
+use std::io;
 use std::path::Path;
 
 use anyhow::Result;

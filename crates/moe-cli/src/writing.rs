@@ -67,7 +67,10 @@ impl Manner {
         let context = base.decoder.config().max_position_embeddings;
         if prompt.len() >= context {
             bail!(Failure::new(
-                format!("what was said has {} tokens, and the base reads {context} with what it writes", prompt.len()),
+                format!(
+                    "what was said has {} tokens, and the base reads {context} with what it writes",
+                    prompt.len()
+                ),
                 "say less (`/reset` begins a conversation anew), or take a base with a longer context (max_position_embeddings)",
             ));
         }
@@ -81,18 +84,13 @@ impl Manner {
                 outcome = show(base, &tokens, &mut shown);
             }
         };
-        generate_with(
-            model,
-            &[prompt],
-            room,
-            sampling,
-            base.ends.all(),
-            emit,
-        )?;
+        generate_with(model, &[prompt], room, sampling, base.ends.all(), emit)?;
         outcome?;
         writeln!(terminal::out())?;
         if tokens.len() == room && room < self.max_new {
-            tell!("note: the base's context of {context} tokens is full, and the answer ends there");
+            tell!(
+                "note: the base's context of {context} tokens is full, and the answer ends there"
+            );
         }
         Ok(shown)
     }

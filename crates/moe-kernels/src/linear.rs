@@ -214,7 +214,10 @@ mod tests {
                 };
                 let x = Tensor::<3>::zeros([2, 0, 4], &device).require_grad();
                 let [a, b, c] = linears(x.clone(), [3, 2, 5].map(|d_out| weight([4, d_out])));
-                assert_eq!([a.dims(), b.dims(), c.dims()], [3, 2, 5].map(|d_out| [2, 0, d_out]));
+                assert_eq!(
+                    [a.dims(), b.dims(), c.dims()],
+                    [3, 2, 5].map(|d_out| [2, 0, d_out])
+                );
                 let grads = (a.sum() + b.sum() + c.sum()).backward();
                 assert_eq!(x.grad(&grads).map(|grad| grad.dims()), Some([2, 0, 4]));
                 let nothing = linear(zeros([2, 3, 0]), weight([0, 5]));

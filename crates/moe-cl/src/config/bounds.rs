@@ -77,7 +77,9 @@ pub(super) fn number_of(value: &DeValue<'_>) -> Option<f64> {
         DeValue::Integer(integer) => {
             let digits = integer.as_str();
             let whole = i64::from_str_radix(digits, integer.radix()).ok();
-            whole.map(|whole| whole as f64).or_else(|| digits.parse().ok())
+            whole
+                .map(|whole| whole as f64)
+                .or_else(|| digits.parse().ok())
         }
         DeValue::Float(float) => float.as_str().parse().ok(),
         _ => None,
@@ -93,10 +95,30 @@ mod tests {
     #[test]
     fn a_range_is_said_as_it_is_checked() {
         for (schema, inside, outside, words) in [
-            (json!({"minimum": 1, "maximum": 65536}), [1.0, 65536.0], [0.0, 65537.0], "at least 1 and at most 65536"),
-            (json!({"exclusiveMinimum": 0, "maximum": 1}), [1e-300, 1.0], [0.0, 1.1], "above 0 and at most 1"),
-            (json!({"minimum": 0, "exclusiveMaximum": 1}), [0.0, 0.999], [-1e-9, 1.0], "at least 0 and below 1"),
-            (json!({"minimum": 1e-6, "maximum": 1e30}), [1e-6, 1e30], [0.0, 2e30], "at least 1e-6 and at most 1e30"),
+            (
+                json!({"minimum": 1, "maximum": 65536}),
+                [1.0, 65536.0],
+                [0.0, 65537.0],
+                "at least 1 and at most 65536",
+            ),
+            (
+                json!({"exclusiveMinimum": 0, "maximum": 1}),
+                [1e-300, 1.0],
+                [0.0, 1.1],
+                "above 0 and at most 1",
+            ),
+            (
+                json!({"minimum": 0, "exclusiveMaximum": 1}),
+                [0.0, 0.999],
+                [-1e-9, 1.0],
+                "at least 0 and below 1",
+            ),
+            (
+                json!({"minimum": 1e-6, "maximum": 1e30}),
+                [1e-6, 1e30],
+                [0.0, 2e30],
+                "at least 1e-6 and at most 1e30",
+            ),
         ] {
             let bounds = Bounds::of(&schema);
             assert!(inside.iter().all(|value| bounds.hold(*value)), "{schema}");

@@ -356,8 +356,14 @@ gate = "per_task"
             ("data.train_examples=0", "at least 1"),
             ("evaluation.tasks=-1", "at least 0"),
             ("base.trunk_cache_mb=9000000000000000000", "at most"),
-            ("method={name='ewc', decay=1.5}", "`method.decay` must be at least 0 and at most 1"),
-            ("method={name='replay', budget=0}", "`method.budget` must be at least 1"),
+            (
+                "method={name='ewc', decay=1.5}",
+                "`method.decay` must be at least 0 and at most 1",
+            ),
+            (
+                "method={name='replay', budget=0}",
+                "`method.budget` must be at least 1",
+            ),
             ("training.batch_size=1152921504606846976", "at most"),
             ("training.accumulation=9000000000000000000", "at most"),
             ("training.learning_rate=1e39", "at most"),
@@ -371,16 +377,25 @@ gate = "per_task"
     #[test]
     fn every_number_has_a_range_in_the_schema() {
         fn endless(path: &str, schema: &serde_json::Value, found: &mut Vec<String>) {
-            let kinds = [&schema["type"]].into_iter().chain(schema["type"].as_array().into_iter().flatten());
-            let is_number = kinds.filter_map(|kind| kind.as_str()).any(|kind| ["integer", "number"].contains(&kind));
+            let kinds = [&schema["type"]]
+                .into_iter()
+                .chain(schema["type"].as_array().into_iter().flatten());
+            let is_number = kinds
+                .filter_map(|kind| kind.as_str())
+                .any(|kind| ["integer", "number"].contains(&kind));
             if is_number && !Bounds::of(schema).are_both() {
                 found.push(path.to_owned());
             }
             let nested = match schema {
-                serde_json::Value::Object(map) => map.iter().map(|(key, value)| (key.clone(), value)).collect(),
-                serde_json::Value::Array(list) => {
-                    list.iter().enumerate().map(|(index, value)| (index.to_string(), value)).collect()
-                }
+                serde_json::Value::Object(map) => map
+                    .iter()
+                    .map(|(key, value)| (key.clone(), value))
+                    .collect(),
+                serde_json::Value::Array(list) => list
+                    .iter()
+                    .enumerate()
+                    .map(|(index, value)| (index.to_string(), value))
+                    .collect(),
                 _ => Vec::new(),
             };
             for (key, value) in nested {

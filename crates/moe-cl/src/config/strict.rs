@@ -122,10 +122,9 @@ impl<'a> Check<'a> {
         let mut bounds = schemas.map(|schema| Bounds::of(schema));
         match bounds.find(|bounds| !bounds.hold(number)) {
             None => Ok(()),
-            Some(bounds) => Err(self.document.refuse(
-                &range,
-                format!("`{path}` must be {bounds}, got {number}"),
-            )),
+            Some(bounds) => Err(self
+                .document
+                .refuse(&range, format!("`{path}` must be {bounds}, got {number}"))),
         }
     }
 

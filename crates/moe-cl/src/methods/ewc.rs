@@ -11,8 +11,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Card, Importance, LearntTask, Loss, Method, Options, Piece, Place, Step,
-    importance::Anchor, penalty, routed_loss,
+    Card, Importance, LearntTask, Loss, Method, Options, Piece, Place, Step, importance::Anchor,
+    penalty, routed_loss,
 };
 use crate::{
     data::{Batch, Collate},

@@ -7,9 +7,7 @@ use moe_lora::{Catalogue, ExpertId, Lora, Mix, Projection, Routing, Texts};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{
-    Card, Loss, Method, NewTask, Options, Step, loss_of_hidden, with_own_trained,
-};
+use super::{Card, Loss, Method, NewTask, Options, Step, loss_of_hidden, with_own_trained};
 use crate::learner::{Learner, TaskExperts};
 
 /// Which experts of O-LoRA are active.

@@ -1,6 +1,6 @@
 //! `moe-cl chat`
 
-use std::io::{BufRead, IsTerminal, Write, stderr, stdin};
+use std::io::{BufRead, IsTerminal, Write, stdin};
 
 use anyhow::Result;
 use clap::Args;
@@ -12,8 +12,8 @@ use moe_core::device::DeviceChoice;
 use moe_core::generate::Sampling;
 
 use crate::model::{BaseArguments, ModelPath, TaskName, told};
-use crate::writing::Manner;
 use crate::terminal::{self, tell};
+use crate::writing::Manner;
 
 /// With whom, and how boldly.
 #[derive(Debug, Args)]

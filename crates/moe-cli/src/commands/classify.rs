@@ -1,6 +1,6 @@
 //! `moe-cl classify`
 
-use std::io::{BufWriter, Write, stdout};
+use std::io::{BufWriter, Write};
 use std::path::PathBuf;
 
 use anyhow::Result;

@@ -1,6 +1,6 @@
 //! `moe-cl data`
 
-use std::io::{Write, stdout};
+use std::io::Write;
 use std::path::PathBuf;
 
 use anyhow::{Result, bail};

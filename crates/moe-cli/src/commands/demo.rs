@@ -1,6 +1,6 @@
 //! `moe-cl demo`
 
-use std::io::{Write, stdout};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -19,8 +19,8 @@ use super::report;
 use crate::base;
 use crate::download::DownloadDisplay;
 use crate::signals::{Signals, this_command_with};
-use crate::watchers::Watchers;
 use crate::terminal;
+use crate::watchers::Watchers;
 
 const EXPERIMENT: &str = include_str!("../../../../configs/demo.toml");
 

@@ -1,6 +1,6 @@
 //! `moe-cl eval`
 
-use std::io::{Write, stdout};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};

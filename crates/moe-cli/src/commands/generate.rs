@@ -11,8 +11,8 @@ use moe_core::device::DeviceChoice;
 
 use crate::failure::Failure;
 use crate::model::{BaseArguments, TaskName, told};
-use crate::writing::Manner;
 use crate::terminal::tell;
+use crate::writing::Manner;
 
 /// Who writes, about what, and how boldly.
 #[derive(Debug, Args)]

@@ -1,7 +1,7 @@
 //! `moe-cl inspect`
 
 use std::collections::BTreeMap;
-use std::io::{Write, stdout};
+use std::io::Write;
 
 use anyhow::Result;
 use clap::Args;

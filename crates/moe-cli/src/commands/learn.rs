@@ -1,6 +1,6 @@
 //! `moe-cl learn`
 
-use std::io::{Write, stdout};
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -16,8 +16,8 @@ use serde_json::json;
 use super::{print_json, report};
 use crate::base::ModelBase;
 use crate::signals::{Signals, this_command_with};
-use crate::watchers::Watchers;
 use crate::terminal::{self, tell};
+use crate::watchers::Watchers;
 
 /// Exit status where a guard refused the task.
 const REFUSED: u8 = 3;
@@ -163,7 +163,10 @@ fn tasks(arguments: &Arguments) -> Result<Vec<TaskConfig>> {
 fn say(name: &str, outcome: &Outcome) -> Result<()> {
     match outcome {
         Outcome::Learnt(_) => {}
-        Outcome::Already => writeln!(terminal::out(), "{name} is learnt already, from the same data")?,
+        Outcome::Already => writeln!(
+            terminal::out(),
+            "{name} is learnt already, from the same data"
+        )?,
         Outcome::Refused(Refusal {
             task,
             lost,

@@ -1,6 +1,6 @@
 //! `moe-cl methods`
 
-use std::io::{Write, stdout};
+use std::io::Write;
 
 use anyhow::Result;
 use clap::Args;

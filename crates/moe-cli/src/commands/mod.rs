@@ -19,7 +19,7 @@ mod schema;
 mod tasks;
 mod train;
 
-use std::io::{Write, stdout};
+use std::io::Write;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};

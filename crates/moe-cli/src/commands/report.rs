@@ -1,7 +1,7 @@
 //! `moe-cl report`
 
 use std::fs;
-use std::io::{Write, stdout};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
@@ -84,7 +84,12 @@ pub fn write(runs: &[PathBuf], page: &Path, say: bool) -> Result<()> {
         .collect::<std::io::Result<Vec<_>>>()?;
     moe_report::write(&runs, page)?;
     if say {
-        writeln!(terminal::out(), "{}\n{}", moe_report::table(&runs), page.display())?;
+        writeln!(
+            terminal::out(),
+            "{}\n{}",
+            moe_report::table(&runs),
+            page.display()
+        )?;
     }
     Ok(())
 }

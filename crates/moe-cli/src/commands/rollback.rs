@@ -1,6 +1,6 @@
 //! `moe-cl rollback`
 
-use std::io::{IsTerminal, Write, stderr, stdin, stdout};
+use std::io::{IsTerminal, Write, stdin};
 use std::path::PathBuf;
 
 use anyhow::{Result, bail};
@@ -59,7 +59,11 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         }
     }
     back.apply()?;
-    writeln!(terminal::out(), "gone back to {}; lost: {loss}", arguments.to)?;
+    writeln!(
+        terminal::out(),
+        "gone back to {}; lost: {loss}",
+        arguments.to
+    )?;
     let out = run_of(&arguments.model)?;
     report::write(std::slice::from_ref(&out), &out.join("report.html"), true)
 }

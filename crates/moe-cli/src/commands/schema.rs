@@ -2,7 +2,7 @@
 
 mod guide;
 
-use std::io::{Write, stdout};
+use std::io::Write;
 
 use anyhow::Result;
 use clap::Args;

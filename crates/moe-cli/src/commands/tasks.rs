@@ -1,7 +1,7 @@
 //! `moe-cl tasks`
 
 use std::collections::BTreeSet;
-use std::io::{Write, stdout};
+use std::io::Write;
 use std::path::PathBuf;
 
 use anyhow::Result;

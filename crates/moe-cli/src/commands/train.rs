@@ -1,6 +1,6 @@
 //! `moe-cl train`
 
-use std::io::{Write, stdout};
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -18,8 +18,8 @@ use crate::base;
 use crate::failure::message;
 use crate::signals::{Signals, this_command_with};
 use crate::suite;
-use crate::watchers::Watchers;
 use crate::terminal::{self, tell};
+use crate::watchers::Watchers;
 
 /// What to train, and how to watch it.
 #[derive(Debug, Args)]

@@ -36,7 +36,13 @@ pub(crate) struct Matching {
 impl NamedToken {
     /// Whether texts cannot be read or written without it: not so the tokens for padding, unknown words and tasks of encoders.
     pub(crate) fn is_needed(&self) -> bool {
-        const SPARE: [&str; 5] = ["unk_token", "sep_token", "pad_token", "cls_token", "mask_token"];
+        const SPARE: [&str; 5] = [
+            "unk_token",
+            "sep_token",
+            "pad_token",
+            "cls_token",
+            "mask_token",
+        ];
         !SPARE.contains(&self.key.as_str())
     }
 

@@ -91,7 +91,12 @@ mod tests {
 
     #[test]
     fn threads_go_to_sleep_once_nothing_begins_any_more_each_pool_for_itself() {
-        let pool = || rayon::ThreadPoolBuilder::new().num_threads(3).build().unwrap();
+        let pool = || {
+            rayon::ThreadPoolBuilder::new()
+                .num_threads(3)
+                .build()
+                .unwrap()
+        };
         let (one, other) = (pool(), pool());
         let count = |pool: &rayon::ThreadPool| {
             pool.broadcast(|_| {
@@ -109,7 +114,10 @@ mod tests {
             }
         }
         // Every thread of a pool has learnt of the same one.
-        let places = one.broadcast(|_| MINE.get().map(std::ptr::from_ref));
-        assert!(places[0].is_some() && places.iter().all(|place| *place == places[0]));
+        let pools = one.broadcast(|_| MINE.get());
+        let is_one = |pool: &Option<&Pool>| {
+            pool.is_some_and(|it| pools[0].is_some_and(|one| std::ptr::eq(it, one)))
+        };
+        assert!(pools.iter().all(is_one));
     }
 }
