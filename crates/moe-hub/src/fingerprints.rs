@@ -235,7 +235,7 @@ mod tests {
             assert_eq!(ask(&nowhere, &folder, "x"), ("x".into(), true));
         }
         let failure = cache.failure().unwrap().to_string();
-        assert!(failure.contains("fingerprints.json"), "{failure}");
+        assert!(failure.contains("file/cache"), "{failure}");
         assert_eq!(
             ask(&kept, &dir.path().join("none"), "z"),
             ("z".into(), true)

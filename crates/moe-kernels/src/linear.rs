@@ -142,9 +142,9 @@ mod cpu {
 
     /// `x` times every weight.
     fn products<const N: usize>(x: FlexTensor, weights: &[Weight; N]) -> [FlexTensor; N] {
-        let ([rows, _], shape) = (matrix_dims(&x), x.layout().shape().clone());
+        let (dims, shape) = (matrix_dims(&x), x.layout().shape().clone());
         let x = Values::of(x);
-        let x = Activations::new(&x, rows);
+        let x = Activations::new(&x, dims);
         weights.each_ref().map(|weight| {
             let [_, d_out] = weight.dims();
             with_last_axis(weight.forward(&x), &shape, d_out)
@@ -166,9 +166,9 @@ mod cpu {
         let mut sum: Option<(Vec<f32>, Shape, usize)> = None;
         for (weight, grad) in weights.iter().zip(grads) {
             let Some(grad) = grad else { continue };
-            let ([rows, _], shape) = (matrix_dims(&grad), grad.layout().shape().clone());
+            let (dims, shape) = (matrix_dims(&grad), grad.layout().shape().clone());
             let grad = Values::of(grad);
-            let grad = Activations::new(&grad, rows);
+            let grad = Activations::new(&grad, dims);
             match &mut sum {
                 None => sum = Some((weight.backward(&grad), shape, weight.dims()[0])),
                 Some((sum, ..)) => weight.add_backward(&grad, sum),

@@ -179,7 +179,7 @@ mod cpu {
         let weight = Weight::of(weight);
         let ([n, d_model], [_, vocabulary]) = (matrix_dims(&hidden), weight.dims());
         let hidden = Values::of(hidden);
-        let hidden = Activations::new(&hidden, n);
+        let hidden = Activations::new(&hidden, [n, d_model]);
         let mut rows = vec![Row::START; n];
         let mut gradient = with_gradient.then(|| vec![0.0; n * d_model]);
         for start in (0..vocabulary).step_by(PIECE) {
@@ -200,7 +200,7 @@ mod cpu {
                 gathered.zip(&rows).for_each(|(gathered, row)| {
                     gathered.iter_mut().for_each(|g| *g *= row.scale);
                 });
-                piece.add_backward(&Activations::new(&logits, n), gradient);
+                piece.add_backward(&Activations::new(&logits, [n, width]), gradient);
             }
         }
         if let Some(gradient) = &mut gradient {

@@ -31,6 +31,6 @@ pub(crate) fn tensor<const D: usize>(numbers: Vec<f32>, shape: [usize; D]) -> Fl
 /// The two axes that a matrix has once all but the last axis are taken as rows.
 pub(crate) fn matrix_dims(tensor: &FlexTensor) -> [usize; 2] {
     let dims = tensor.layout().shape().as_slice();
-    let columns = dims.last().copied().unwrap_or(1);
-    [dims.iter().product::<usize>() / columns.max(1), columns]
+    let (columns, rows) = dims.split_last().unwrap_or((&1, &[]));
+    [rows.iter().product(), *columns]
 }

@@ -296,7 +296,7 @@ gate = "per_task"
             GOOD,
             &["training.learning_rate=nan"],
             "--set training.learning_rate=nan",
-            &["above 0 and at most 1000000, got NaN"],
+            &["above 0 and at most 1e30, got NaN"],
         );
         refused(
             GOOD,

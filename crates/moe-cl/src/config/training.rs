@@ -56,7 +56,7 @@ pub struct TrainingConfig {
     #[schemars(range(min = 1, max = 65_536))]
     pub accumulation: usize,
     /// Largest learning rate of AdamW.
-    #[schemars(range(max = 1e6), extend("exclusiveMinimum" = 0))]
+    #[schemars(range(max = 1e30), extend("exclusiveMinimum" = 0))]
     pub learning_rate: f64,
     /// Shape of the learning rate over each task's steps, after the warm-up.
     pub schedule: Schedule,

@@ -19,7 +19,7 @@ use crate::file::{self, make_parent};
 #[derive(Clone, Debug)]
 pub(super) struct Layout(PathBuf);
 
-/// What the Hub calls a content: letters, digits, `-` and `_`. Of 64 hexadecimal digits it is the content's SHA-256.
+/// What the Hub calls a content: letters, digits, `-`, `_` and `.`, no dot first. Of 64 hexadecimal digits it is the content's SHA-256.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Etag(String);
 
@@ -27,8 +27,9 @@ impl Etag {
     /// The name in a header: without quotes, and without the `W/` of answers that are packed on the way.
     pub(super) fn of(header: &str) -> Option<Self> {
         let name = header.trim().trim_start_matches("W/").trim_matches('"');
-        let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
-        let is_name = (1..=128).contains(&name.len()) && name.bytes().all(plain);
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+        let is_name =
+            (1..=128).contains(&name.len()) && !name.starts_with('.') && name.bytes().all(plain);
         is_name.then(|| Self(name.to_owned()))
     }
 
@@ -135,7 +136,8 @@ mod tests {
         let hash = "a1".repeat(32);
         for (header, name) in [
             ("\"abc\"", Some("abc")),
-            ("W/\"abc-1_2\"", Some("abc-1_2")),
+            ("W/\"abc-1_2.x\"", Some("abc-1_2.x")),
+            ("\".hidden\"", None),
             (hash.as_str(), Some(hash.as_str())),
             ("", None),
             ("\"\"", None),

@@ -154,14 +154,26 @@ fn an_index_that_points_outside_the_model_is_refused() {
     );
 }
 
-/// The files of a version of a model, each full of `byte`.
-fn version(byte: &u8) -> [(&'static str, &[u8]); 3] {
-    let bytes = std::slice::from_ref(byte);
-    [
-        ("config.json", bytes),
-        ("tokenizer.json", bytes),
-        ("model.safetensors", bytes),
-    ]
+/// The files of a version of a model, each full of `byte`, of different lengths: the same bytes would be one content.
+fn version(byte: u8) -> [(&'static str, Vec<u8>); 3] {
+    let names = ["config.json", "tokenizer.json", "model.safetensors"];
+    let mut length = 0;
+    names.map(|name| {
+        length += 1;
+        (name, vec![byte; length])
+    })
+}
+
+/// A server with these files.
+fn serving(files: &[(&str, Vec<u8>)]) -> Server {
+    Server::with(&borrowed(files))
+}
+
+fn borrowed<'a>(files: &'a [(&'a str, Vec<u8>)]) -> Vec<(&'a str, &'a [u8])> {
+    let files = files.iter();
+    files
+        .map(|(name, bytes)| (*name, bytes.as_slice()))
+        .collect()
 }
 
 /// What the files of a folder are full of.
@@ -176,34 +188,34 @@ fn bytes(folder: &Path) -> Vec<u8> {
 fn a_branch_that_moves_while_it_is_fetched_gives_one_version() {
     let dir = tempfile::tempdir().unwrap();
     // It moves right after it was asked for first: files of both versions have the same length.
-    let server = Server::with(&version(&b'1')).moves(1, &version(&b'2'));
+    let server = serving(&version(b'1')).moves(1, &borrowed(&version(b'2')));
     let address = server.start();
     let folder = fetch(&address, dir.path(), false).unwrap();
-    assert_eq!(bytes(&folder), b"111");
+    assert_eq!(bytes(&folder), b"111111");
     assert!(folder.ends_with(COMMIT));
     let refs = dir.path().join("hub/models--tiny--model/refs/main");
     assert_eq!(std::fs::read_to_string(&refs).unwrap(), COMMIT);
     // Offline it is what it was, and the next fetch asks again.
     assert_eq!(fetch(&address, dir.path(), true).unwrap(), folder);
     let folder = fetch(&address, dir.path(), false).unwrap();
-    assert_eq!(bytes(&folder), b"222");
+    assert_eq!(bytes(&folder), b"222222");
     assert_eq!(std::fs::read_to_string(&refs).unwrap(), NEXT);
 }
 
 #[test]
 fn a_version_that_came_by_half_does_not_take_the_place_of_a_whole_one() {
     let dir = tempfile::tempdir().unwrap();
-    let old = Server::with(&version(&b'1'));
+    let old = serving(&version(b'1'));
     let folder = fetch(&old.start(), dir.path(), false).unwrap();
-    let new = Server::with(&version(&b'1'))
-        .moves(0, &version(&b'2'))
+    let new = serving(&version(b'1'))
+        .moves(0, &borrowed(&version(b'2')))
         .fails("model.safetensors", &[Fault::CutAfter(0); 3]);
     fetch(&new.start(), dir.path(), false).unwrap_err();
     assert_eq!(
         fetch("http://127.0.0.1:9", dir.path(), true).unwrap(),
         folder
     );
-    assert_eq!(bytes(&folder), b"111");
+    assert_eq!(bytes(&folder), b"111111");
 }
 
 #[test]

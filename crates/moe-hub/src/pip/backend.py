@@ -7,7 +7,7 @@ class Backend:
         return []
 
     def prepare_metadata_for_build_wheel(self, folder, settings=None):
-        name = "PACKAGE-VERSION.dist-info"
+        name = "FOLDER-VERSION.dist-info"
         os.mkdir(os.path.join(folder, name))
         with open(os.path.join(folder, name, "METADATA"), "w") as file:
             file.write("Metadata-Version: 2.1\nName: PACKAGE\nVersion: VERSION\n")

@@ -32,6 +32,8 @@ pub(super) fn stand_in(
     write(
         "modules/setuptools/build_meta.py",
         &include_str!("backend.py")
+            // As wheels spell it in names of files.
+            .replace("FOLDER", &package.replace(['-', '.'], "_"))
             .replace("PACKAGE", package)
             .replace("VERSION", version),
     )?;

@@ -65,8 +65,8 @@ pub(crate) struct Activations<'a> {
 }
 
 impl<'a> Activations<'a> {
-    pub(crate) fn new(numbers: &'a [f32], rows: usize) -> Self {
-        let depth = numbers.len() / rows.max(1);
+    /// `numbers [rows, depth]`. Without rows the depth is still that of the matrices that they meet.
+    pub(crate) fn new(numbers: &'a [f32], [rows, depth]: [usize; 2]) -> Self {
         assert_eq!(numbers.len(), rows * depth, "rows of different lengths");
         Self {
             numbers,
@@ -292,7 +292,7 @@ mod tests {
                 .collect();
             for right in both_ways(&weight, depth, columns) {
                 let want = obvious(&left, rows, right);
-                let mut got = product(&Activations::new(&left, rows), right);
+                let mut got = product(&Activations::new(&left, [rows, depth]), right);
                 let close = |got: &[f32], factor: f32| {
                     assert_eq!(got.len(), want.len());
                     for (got, want) in got.iter().zip(&want) {
@@ -302,7 +302,7 @@ mod tests {
                     }
                 };
                 close(&got, 1.0);
-                add_product(&Activations::new(&left, rows), right, &mut got);
+                add_product(&Activations::new(&left, [rows, depth]), right, &mut got);
                 close(&got, 2.0);
             }
         }
@@ -321,7 +321,7 @@ mod tests {
         let weight = rounded(&numbers(depth * columns, 4));
         for right in both_ways(&weight, depth, columns) {
             let (got, want) = (
-                product(&Activations::new(&left, rows), right),
+                product(&Activations::new(&left, [rows, depth]), right),
                 obvious(&left, rows, right),
             );
             // |x| < 1 and |w| < 1: each term is off by at most 2⁻⁹.
@@ -350,13 +350,13 @@ mod tests {
             .build()
             .unwrap();
         for right in both_ways(&weight, depth, columns) {
-            let all = product(&Activations::new(&left, rows), right);
-            let alone = one.install(|| product(&Activations::new(&left, rows), right));
+            let all = product(&Activations::new(&left, [rows, depth]), right);
+            let alone = one.install(|| product(&Activations::new(&left, [rows, depth]), right));
             assert_eq!(all, alone);
             // In panels to the last bit; the `gemm` crate may sum in another order.
             let off = if has_panels::<T>(least) { 0.0 } else { 1e-3 };
             let last = &left[(rows - least) * depth..];
-            let last = product(&Activations::new(last, least), right);
+            let last = product(&Activations::new(last, [least, depth]), right);
             let all = &all[(rows - least) * columns..];
             assert_eq!(all.len(), last.len());
             for (all, last) in all.iter().zip(&last) {
@@ -375,11 +375,21 @@ mod tests {
 
     #[test]
     fn an_empty_product_is_zero_or_nothing() {
-        assert_eq!(
-            product(&Activations::new(&[], 2), Stored::<bf16>::new(&[], 0, 3)),
-            [0.0; 6]
-        );
-        assert!(product(&Activations::new(&[], 0), Stored::<bf16>::new(&[], 0, 3)).is_empty());
+        fn assert_empty<T: Format>(weight: &[T; 6]) {
+            let no_inputs = Stored::<T>::new(&[], 0, 3);
+            let left = Activations::new(&[], [2, 0]);
+            assert_eq!(product(&left, no_inputs), [0.0; 6]);
+            let mut sum = vec![1.0; 6];
+            add_product(&left, no_inputs, &mut sum);
+            assert_eq!(sum, [1.0; 6]);
+            for right in both_ways(weight, 2, 3) {
+                let no_rows = Activations::new(&[], [0, 2]);
+                assert!(product(&no_rows, right).is_empty());
+                add_product(&no_rows, right, &mut []);
+            }
+        }
+        assert_empty(&[1.0f32; 6]);
+        assert_empty(&[bf16::ONE; 6]);
     }
 
     #[test]
@@ -390,7 +400,7 @@ mod tests {
         for right in both_ways(&weight, depth, columns) {
             let wide = Format::widened(right.data);
             let exact = product::product(Matrix::new(&left, rows, depth), matrix(&wide, right));
-            for (got, want) in product(&Activations::new(&left, rows), right)
+            for (got, want) in product(&Activations::new(&left, [rows, depth]), right)
                 .iter()
                 .zip(&exact)
             {

@@ -18,7 +18,7 @@ pub(super) fn is_supported() -> bool {
 pub(super) fn rounded(x: &[f32], depth: usize, parallel: bool) -> Vec<u32> {
     assert!(is_supported());
     let pairs = depth.div_ceil(2);
-    let rows = x.len() / depth;
+    let rows = x.len() / depth.max(1);
     let mut out = Vec::with_capacity(rows * pairs);
     let room = &mut out.spare_capacity_mut()[..rows * pairs];
     let some_rows = |(x, out): (&[f32], &mut [MaybeUninit<u32>])| {
@@ -28,6 +28,9 @@ pub(super) fn rounded(x: &[f32], depth: usize, parallel: bool) -> Vec<u32> {
         }
     };
     const SOME: usize = 32;
+    if rows == 0 {
+        return out;
+    }
     if parallel {
         x.par_chunks(SOME * depth)
             .zip(room.par_chunks_mut(SOME * pairs))

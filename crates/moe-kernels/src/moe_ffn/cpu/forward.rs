@@ -80,7 +80,8 @@ impl Inputs {
         let (first, tokens) = (batch.start * seq, batch.len() * seq);
         let observed = self.settings.observed.is_some();
         let rows = tokens + if observed { batch.len() } else { 0 };
-        let x = Activations::new(&self.x[first * d_model..(first + tokens) * d_model], tokens);
+        let x = &self.x[first * d_model..(first + tokens) * d_model];
+        let x = Activations::new(x, [tokens, d_model]);
         let base = [0, 1].map(|side: usize| self.base[side].forward(&x));
 
         let rounds = keep && self.base[0].is_bf16();
@@ -154,7 +155,7 @@ impl Inputs {
             (hidden.written(), mixed.written(), kept_codes)
         };
 
-        let mut out = self.base[2].forward(&Activations::new(&hidden, rows));
+        let mut out = self.base[2].forward(&Activations::new(&hidden, [rows, d_ff]));
         add_product(
             Matrix::new(&mixed, rows, codes),
             Matrix::new(&self.b[2], codes, d_model),

@@ -183,7 +183,7 @@ impl Inputs {
             || [0, 1, 2].map(|side| transposed(&self.b[side], codes, outs[side])),
         );
         let turned = Turned { a, b };
-        let hidden = self.base[2].backward(&Activations::new(grad, rows));
+        let hidden = self.base[2].backward(&Activations::new(grad, [rows, d_model]));
         let grad = Matrix::new(grad, rows, d_model);
         let mixed = product(grad, Matrix::new(&turned.b[2], d_model, codes));
         let through = Matrix::new(&kept.mixed, rows, codes).transposed();
@@ -230,7 +230,7 @@ impl Inputs {
         let (sides, mut x) = unsafe { (sides.map(|side| side.written()), x.written()) };
         if below {
             for (side, base) in sides.iter().zip(&self.base) {
-                base.add_backward(&Activations::new(side, tokens), &mut x);
+                base.add_backward(&Activations::new(side, [tokens, d_ff]), &mut x);
             }
         }
         Gradient {
