@@ -63,7 +63,7 @@ impl Setting {
             })
             .collect();
         let text = format!(
-            "name = \"bench\"\nmethod = {{ {method} }}\n[adapters]\nrank = {rank}\nalpha = {alpha}.0\ndropout = {dropout:?}\n\
+            "name = \"bench\"\nmethod = {{ {method} }}\n[adapters]\nrank = {rank}\nalpha = {alpha}.0\ndropout = {dropout:?}\nlayers = \"all\"\n\
              [training]\nobjective = \"heads\"\nbatch_size = {batch}\n{tasks}"
         );
         Experiment::parse(&text, Path::new("benchmark"), &[])
