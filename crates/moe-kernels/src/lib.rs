@@ -39,6 +39,8 @@ pub use adamw::AdamW;
 pub use attention::{AttentionShape, attend, attention, attention_bias, rotate};
 #[cfg(feature = "flex")]
 pub use backend::FusedOps;
+#[cfg(feature = "flex")]
+pub use cpu::level::{LEVEL_VARIABLE, Level};
 pub use linear::{linear, linears};
 pub use moe_ffn::{Dropout, Loras, MoeFfn, Observed, moe_ffn};
 pub use process::set_up_process;

@@ -3,10 +3,12 @@
 
 mod awake;
 pub(crate) mod exp;
+pub(crate) mod level;
 pub(crate) mod panel_product;
 pub(crate) mod pieces;
 pub(crate) mod product;
 pub(crate) mod queue;
+pub(crate) mod simd;
 pub(crate) mod tile;
 pub(crate) mod weight;
 
@@ -34,12 +36,12 @@ macro_rules! vectorised {
                 fn narrow($($argument: $type),*) {
                     body($($argument),*)
                 }
-                match $crate::cpu::tile::Level::of_this_machine() {
+                match $crate::cpu::level::Level::of_this_process() {
                     // SAFETY: the level says that the processor has these instructions.
-                    $crate::cpu::tile::Level::Avx512 => return unsafe { wide($($argument),*) },
+                    $crate::cpu::level::Level::Avx512 => return unsafe { wide($($argument),*) },
                     // SAFETY: as above.
-                    $crate::cpu::tile::Level::Avx2 => return unsafe { narrow($($argument),*) },
-                    $crate::cpu::tile::Level::Any => {}
+                    $crate::cpu::level::Level::Avx2 => return unsafe { narrow($($argument),*) },
+                    $crate::cpu::level::Level::Portable => {}
                 }
             }
             body($($argument),*)

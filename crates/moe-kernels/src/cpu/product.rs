@@ -2,7 +2,7 @@
 
 use gemm::Parallelism;
 
-use super::tile::{COLUMNS, Left, Out, ROWS, Right, Start, tile};
+use super::tile::{COLUMNS, Left, Out, Product, ROWS, Right, Start, tile};
 
 /// Fewer multiplications than this are not worth waking a thread for.
 const PARALLEL: usize = 1 << 16;
@@ -170,20 +170,22 @@ pub(crate) fn small_product(
             unsafe {
                 tile(
                     [(rows - row).min(ROWS), (columns - column).min(COLUMNS)],
-                    depth,
-                    Left {
-                        data: left.at(row, 0),
-                        row: left.row,
-                        step: left.column,
-                    },
-                    Right {
-                        data: right.at(0, column),
-                        step: right.row,
-                    },
-                    start,
-                    Out {
-                        data: to,
-                        row: out_row,
+                    Product {
+                        depth,
+                        left: Left {
+                            data: left.at(row, 0),
+                            row: left.row,
+                            step: left.column,
+                        },
+                        right: Right {
+                            data: right.at(0, column),
+                            step: right.row,
+                        },
+                        start,
+                        out: Out {
+                            data: to,
+                            row: out_row,
+                        },
                     },
                 );
             }

@@ -19,6 +19,8 @@ use std::borrow::Cow;
 use burn::tensor::bf16;
 use rayon::prelude::*;
 
+#[cfg(target_arch = "x86_64")]
+use super::level::Level;
 use super::product::{self, Matrix};
 
 /// A matrix in memory: `data [rows, columns]`, or its transpose.
@@ -121,9 +123,7 @@ pub(crate) trait Format: Copy + Sync {
 impl Format for f32 {
     #[cfg(target_arch = "x86_64")]
     fn has_panels(rows: usize) -> bool {
-        rows >= tile::ROWS
-            && is_x86_feature_detected!("avx512f")
-            && is_x86_feature_detected!("avx512bw")
+        rows >= tile::ROWS && Level::of_this_process() == Level::Avx512
     }
 
     #[cfg(target_arch = "x86_64")]

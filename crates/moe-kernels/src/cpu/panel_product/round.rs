@@ -5,13 +5,13 @@ use std::mem::{MaybeUninit, transmute};
 
 use rayon::prelude::*;
 
+use crate::cpu::level::Level;
+
 use super::tile::{LANES, mask16, mask32};
 
 /// Whether the processor multiplies pairs of bf16 numbers.
 pub(super) fn is_supported() -> bool {
-    is_x86_feature_detected!("avx512bf16")
-        && is_x86_feature_detected!("avx512f")
-        && is_x86_feature_detected!("avx512bw")
+    Level::of_this_process() == Level::Avx512 && is_x86_feature_detected!("avx512bf16")
 }
 
 /// `x [rows, depth]` to the nearest bf16 numbers (ties to even), in pairs `[rows, ⌈depth / 2⌉]`; a missing last one is zero.
