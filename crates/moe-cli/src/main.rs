@@ -25,7 +25,7 @@ fn main() -> ExitCode {
     moe_kernels::set_up_process();
     let cli = Cli::parse();
     log_to_stderr();
-    match commands::run(cli) {
+    match kernels_level().and_then(|()| commands::run(cli)) {
         Ok(status) => status,
         Err(error) if failure::is_closed_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
@@ -34,6 +34,12 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Refuses a level of instructions that the processor has not.
+fn kernels_level() -> anyhow::Result<()> {
+    let asked = moe_kernels::Level::asked_for();
+    asked.map(drop).map_err(anyhow::Error::msg)
 }
 
 /// What libraries log: warnings, unless `RUST_LOG` asks for more.

@@ -104,7 +104,12 @@ mod tests {
         for level in Level::ALL {
             assert_eq!(level.to_string().parse(), Ok(level));
         }
-        assert!("AVX3".parse::<Level>().unwrap_err().contains("portable, avx2"));
+        assert!(
+            "AVX3"
+                .parse::<Level>()
+                .unwrap_err()
+                .contains("portable, avx2")
+        );
         assert!(Level::Portable < Level::Avx2 && Level::Avx2 < Level::Avx512);
         assert!(Level::of_this_process() <= Level::of_this_machine());
     }

@@ -1,9 +1,9 @@
 //! The innermost matrix product: at most [`ROWS`] × [`COLUMNS`] numbers, in tiles whose sums stay in registers.
 
 use super::level::Level;
-use super::simd::{Portable, Simd};
 #[cfg(target_arch = "x86_64")]
 use super::simd::{Avx2, Avx512};
+use super::simd::{Portable, Simd};
 
 /// Rows that are asked for at once: a tile of AVX-512, two of AVX2.
 pub(crate) const ROWS: usize = 12;
@@ -136,7 +136,11 @@ unsafe fn tiles<S: Simd>([rows, columns]: [usize; 2], product: Product) {
         let width = (columns - column).min(wide);
         // One vector a row leaves registers for more rows.
         let narrow = width <= S::LANES;
-        let at_once = if narrow { S::ROWS * S::VECTORS } else { S::ROWS };
+        let at_once = if narrow {
+            S::ROWS * S::VECTORS
+        } else {
+            S::ROWS
+        };
         for row in (0..rows).step_by(at_once) {
             let (height, part) = ((rows - row).min(at_once), product.from(row, column));
             // SAFETY: the caller's promise.
@@ -218,6 +222,76 @@ unsafe fn of_size<S: Simd, const M: usize, const V: usize, const WHOLE: bool>(
                 match WHOLE {
                     true => S::store(to, sum),
                     false => S::store_some(to, masks[v], sum),
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    type Way = unsafe fn([usize; 2], Product);
+
+    /// The tiles of every level that the processor has.
+    fn ways() -> Vec<(Level, Way)> {
+        let mut ways: Vec<(Level, Way)> = vec![(Level::Portable, tiles::<Portable>)];
+        #[cfg(target_arch = "x86_64")]
+        ways.extend([(Level::Avx2, avx2 as Way), (Level::Avx512, avx512)]);
+        ways.retain(|(level, _)| *level <= Level::of_this_machine());
+        ways
+    }
+
+    /// Numbers that any order of sums leaves exact.
+    fn numbers(count: usize, seed: usize) -> Vec<f32> {
+        let number = |place: usize| ((place * 7 + seed * 13) % 17) as f32 - 8.0;
+        (0..count).map(number).collect()
+    }
+
+    #[test]
+    fn a_tile_of_every_size_is_the_obvious_loop_on_every_level_and_touches_nothing_else() {
+        let depth = 5;
+        for (level, way) in ways() {
+            for rows in 1..=ROWS {
+                for columns in 1..=COLUMNS {
+                    let (left, right) = (numbers(rows * depth, 1), numbers(depth * columns, 2));
+                    let start = numbers(rows * columns, 3);
+                    let step = columns + 3;
+                    let mut out = vec![0.5f32; rows * step];
+                    let product = Product {
+                        depth,
+                        left: Left {
+                            data: left.as_ptr(),
+                            row: depth,
+                            step: 1,
+                        },
+                        right: Right {
+                            data: right.as_ptr(),
+                            step: columns,
+                        },
+                        start: Start {
+                            data: start.as_ptr(),
+                            row: columns,
+                        },
+                        out: Out {
+                            data: out.as_mut_ptr(),
+                            row: step,
+                        },
+                    };
+                    // SAFETY: the sizes are those of the slices, and the processor has the level.
+                    unsafe { way([rows, columns], product) };
+                    for (i, row) in out.chunks(step).enumerate() {
+                        for (j, got) in row.iter().enumerate() {
+                            let want = match j < columns {
+                                true => (0..depth)
+                                    .map(|k| left[i * depth + k] * right[k * columns + j])
+                                    .fold(start[i * columns + j], |sum, x| sum + x),
+                                false => 0.5,
+                            };
+                            assert_eq!(*got, want, "{level}: {rows} x {columns} at {i}, {j}");
+                        }
+                    }
                 }
             }
         }
