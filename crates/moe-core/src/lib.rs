@@ -13,6 +13,7 @@ pub mod error;
 pub mod generate;
 pub mod model;
 pub mod parameters;
+pub mod plain_file;
 pub mod tokenizer;
 
 pub use error::{Error, Result};

@@ -48,14 +48,40 @@ fn objects(bytes: Bytes) -> Result<Vec<Parsed>, ParquetError> {
     let file = SerializedFileReader::new(bytes)?;
     let classes = classes(&file);
     let mut rows = Vec::new();
+    let mut bytes = 0;
     for (index, row) in file.get_row_iter(None)?.enumerate() {
         let mut object = object(&row?);
+        bytes += object
+            .iter()
+            .map(|(key, it)| key.len() + size(it))
+            .sum::<usize>();
+        if index >= MAX_ROWS || bytes > MAX_BYTES {
+            return Err(ParquetError::General(format!(
+                "more than {MAX_ROWS} rows or {MAX_BYTES} bytes once it is unpacked"
+            )));
+        }
         let named = classes
             .iter()
             .try_for_each(|(key, names)| name_class(&mut object, key, names));
         rows.push((RowPlace::Row(index + 1), named.map(|()| object)));
     }
     Ok(rows)
+}
+
+/// Most rows of a file: a kilobyte may say that it holds billions.
+const MAX_ROWS: usize = 2 << 20;
+/// Most bytes of all cells of a file, unpacked.
+const MAX_BYTES: usize = 1 << 30;
+
+/// About the bytes that a value takes.
+fn size(value: &Value) -> usize {
+    let inside = match value {
+        Value::String(text) => text.len(),
+        Value::Array(items) => items.iter().map(size).sum(),
+        Value::Object(fields) => fields.iter().map(|(key, it)| key.len() + size(it)).sum(),
+        _ => 0,
+    };
+    size_of::<Value>() + inside
 }
 
 /// Names of the classes by their column, from the features that the `datasets` library writes into its files.

@@ -1,7 +1,13 @@
 //! Records of data files, whatever their format.
 
-use std::{collections::BTreeSet, fs, io::Read, path::Path, sync::Arc};
+use std::{
+    collections::BTreeSet,
+    io::{self, Read},
+    path::Path,
+    sync::Arc,
+};
 
+use moe_core::plain_file;
 use serde_json::{Map, Value};
 
 use super::{
@@ -96,7 +102,7 @@ pub fn rows(path: &Path) -> Result<Vec<Result<Row, DataError>>, DataError> {
 }
 
 fn objects_of(path: &Path) -> Result<Vec<Parsed>, DataError> {
-    let bytes = fs::read(path).map_err(|error| DataError::Unreadable {
+    let bytes = plain_file::read(path, MAX_FILE).map_err(|error| DataError::Unreadable {
         path: path.into(),
         error,
     })?;
@@ -126,8 +132,8 @@ const LOOKED_AT: usize = 100;
 pub fn new_texts(path: &Path) -> Result<Vec<Record>, DataError> {
     let mut bytes = Vec::new();
     let read = match path.as_os_str() == "-" {
-        true => std::io::stdin().read_to_end(&mut bytes).map(|_| ()),
-        false => fs::read(path).map(|file| bytes = file),
+        true => read_all(std::io::stdin().lock(), &mut bytes),
+        false => plain_file::read(path, MAX_FILE).map(|file| bytes = file),
     };
     read.map_err(|error| DataError::Unreadable {
         path: path.into(),
@@ -140,6 +146,21 @@ pub fn new_texts(path: &Path) -> Result<Vec<Record>, DataError> {
     };
     let rows = records(path, objects, Format::read_unanswered)?;
     rows.into_iter().map(|row| Ok(row?.record)).collect()
+}
+
+/// Longest data file, in bytes: it is held in memory.
+const MAX_FILE: u64 = 4 << 30;
+
+/// All of a pipe, which may have no end.
+fn read_all(pipe: impl Read, bytes: &mut Vec<u8>) -> io::Result<()> {
+    let read = pipe.take(MAX_FILE + 1).read_to_end(bytes)? as u64;
+    match read > MAX_FILE {
+        true => Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            format!("standard input has more than {MAX_FILE} bytes"),
+        )),
+        false => Ok(()),
+    }
 }
 
 /// Whether the first character begins an object or an array of objects.
@@ -208,7 +229,7 @@ fn records(
 
 #[cfg(test)]
 mod tests {
-    use std::path::PathBuf;
+    use std::{fs, path::PathBuf};
 
     use super::*;
 

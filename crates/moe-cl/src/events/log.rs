@@ -1,12 +1,14 @@
 //! `events.jsonl`: what happened, one JSON object a line, each with the wall-clock time at which it was written.
 
 use std::{
-    fs::{self, File, OpenOptions},
+    fs::{File, OpenOptions},
     io::{self, Read, Seek, SeekFrom, Write},
     path::Path,
 };
 
 use serde::{Deserialize, Serialize};
+
+use moe_core::plain_file;
 
 use crate::events::{Event, Recorder, now};
 
@@ -90,7 +92,7 @@ impl Recorder for JsonLog {
 /// # Errors
 /// When the file cannot be read, or a line other than the last is not an event (named as `file:line`).
 pub fn read_log(path: &Path) -> io::Result<Vec<Logged>> {
-    let bytes = fs::read(path).map_err(|error| named(path, &error))?;
+    let bytes = plain_file::read(path, MAX_LOG).map_err(|error| named(path, &error))?;
     let mut events = Vec::new();
     for (index, line) in bytes.split_inclusive(|byte| *byte == b'\n').enumerate() {
         let Some(whole) = line.strip_suffix(b"\n") else {
@@ -110,6 +112,9 @@ pub fn read_log(path: &Path) -> io::Result<Vec<Logged>> {
     }
     Ok(events)
 }
+
+/// Longest log, in bytes: it is read as a whole.
+const MAX_LOG: u64 = 1 << 30;
 
 /// How many bytes of a log belong to the past of the checkpoint of `last_step`.
 fn end_of_past(file: &mut File, last_step: usize) -> io::Result<u64> {
@@ -208,6 +213,8 @@ fn named(path: &Path, error: &io::Error) -> io::Error {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     fn step(step: usize) -> Event {

@@ -2,11 +2,10 @@
 
 mod answer;
 mod clock;
+mod limits;
 mod python;
 mod source;
 mod tokens;
-
-use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Serde, Value};
@@ -14,6 +13,8 @@ use minijinja::{Environment, UndefinedBehavior, context};
 use serde::{Deserialize, Serialize};
 
 pub use answer::Conversation;
+
+use limits::Written;
 
 use crate::error::{Error, Result};
 
@@ -66,8 +67,16 @@ impl ChatTemplate {
     ///
     /// # Errors
     ///
-    /// The template does not parse.
+    /// The template does not parse, or is beyond the limits of `docs/SECURITY.md`.
     pub fn new(source: &str, special: &SpecialTokens) -> Result<Self> {
+        let readable = source::readable(source)?;
+        Ok(Self {
+            environment: limits::bounded(move || Self::parsed(readable))?,
+            special: special.clone(),
+        })
+    }
+
+    fn parsed(source: String) -> Result<Environment<'static>> {
         let mut environment = Environment::new();
         let syntax = SyntaxConfig::builder()
             .trim_blocks(true)
@@ -78,13 +87,11 @@ impl ChatTemplate {
         environment.set_undefined_behavior(UndefinedBehavior::Lenient);
         python::install(&mut environment);
         environment.add_function("strftime_now", |format: String| clock::format_now(&format));
+        environment.set_fuel(Some(limits::MAX_FUEL));
         environment
-            .add_template_owned(NAME, source::readable(source))
+            .add_template_owned(NAME, source)
             .map_err(|error| Error::ChatTemplate(format!("{error:#}")))?;
-        Ok(Self {
-            environment,
-            special: special.clone(),
-        })
+        Ok(environment)
     }
 
     /// The text of a conversation; `add_generation_prompt` ends it where the assistant's next turn
@@ -94,7 +101,6 @@ impl ChatTemplate {
     ///
     /// The template refuses the conversation (an unknown role, turns out of order), or takes something of Python that is lacking.
     pub fn render(&self, messages: &[Message], add_generation_prompt: bool) -> Result<String> {
-        let template = (self.environment.get_template(NAME)).expect("added when it was made");
         let SpecialTokens { bos, eos, pad, unk } = &self.special;
         // A token that the tokenizer lacks is not defined there, and tools and documents are `None`, as transformers has it.
         let token = |token: &Option<String>| token.as_deref().map_or(Value::UNDEFINED, Value::from);
@@ -108,12 +114,17 @@ impl ChatTemplate {
             pad_token => token(pad),
             unk_token => token(unk),
         };
-        // Templates are programs of strangers: where the engine itself fails on one, that is an error of the template.
-        let rendered = catch_unwind(AssertUnwindSafe(|| template.render(context)));
-        let failed = |_| Error::ChatTemplate("the engine cannot render it".into());
-        rendered
-            .map_err(failed)?
-            .map_err(|error| Error::ChatTemplate(error.to_string()))
+        let environment = self.environment.clone();
+        let broken = |error: &dyn std::fmt::Display| Error::ChatTemplate(error.to_string());
+        limits::bounded(move || {
+            let template = environment.get_template(NAME);
+            let template = template.map_err(|error| broken(&error))?;
+            let mut written = Written::default();
+            template
+                .render_captured_to(context, &mut written)
+                .map_err(|error| limits::explained(&error))?;
+            String::from_utf8(written.0).map_err(|error| broken(&error))
+        })
     }
 }
 

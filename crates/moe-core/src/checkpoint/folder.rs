@@ -10,6 +10,7 @@ use super::safetensors::Sharded;
 use super::{Checkpoint, TokenizerSource, Weights, pointer};
 use crate::config::{ModelConfig, json};
 use crate::error::{Error, Result};
+use crate::plain_file;
 
 /// Settings are kilobytes, chat templates too; anything larger is not what its name says.
 const MAX_TEXT: u64 = 16 << 20;
@@ -120,11 +121,6 @@ fn chat_template(dir: &Path) -> Result<Option<String>> {
 /// A small text file, refused by its size before it is read.
 pub(super) fn read_text(path: &Path) -> Result<String> {
     pointer::refuse(path)?;
-    let len = fs::metadata(path).map_err(Error::io(path))?.len();
-    if len > MAX_TEXT {
-        let message = format!("{len} bytes; expected a text of at most {MAX_TEXT}");
-        return Err(Error::file(path, message));
-    }
-    let bytes = fs::read(path).map_err(Error::io(path))?;
+    let bytes = plain_file::read(path, MAX_TEXT).map_err(Error::io(path))?;
     String::from_utf8(bytes).map_err(|_| Error::file(path, "expected UTF-8 text"))
 }

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::pointer;
 use crate::error::{Error, Result};
+use crate::plain_file;
 
 /// A file whose length was taken when it was opened.
 #[derive(Debug)]
@@ -18,11 +19,8 @@ pub(super) struct PositionedFile {
 impl PositionedFile {
     pub(super) fn open(path: &Path) -> Result<Self> {
         pointer::refuse(path)?;
-        let file = File::open(path).map_err(Error::io(path))?;
+        let file = plain_file::open(path).map_err(Error::io(path))?;
         let metadata = file.metadata().map_err(Error::io(path))?;
-        if !metadata.is_file() {
-            return Err(Error::file(path, "expected a file, found something else"));
-        }
         Ok(Self {
             path: path.to_path_buf(),
             len: metadata.len(),
@@ -64,7 +62,7 @@ impl PositionedFile {
     #[cfg(not(unix))]
     fn fill(&self, offset: u64, bytes: &mut [u8]) -> io::Result<()> {
         use std::io::{Read, Seek, SeekFrom};
-        let mut file = File::open(&self.path)?;
+        let mut file = plain_file::open(&self.path)?;
         file.seek(SeekFrom::Start(offset))?;
         file.read_exact(bytes)
     }

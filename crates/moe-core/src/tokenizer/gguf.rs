@@ -2,6 +2,7 @@ use std::collections::HashMap;
 
 use serde_json::{Map, Value, json};
 
+use super::limits;
 use super::Tokenizer;
 use crate::checkpoint::gguf::GgufTokenizer;
 use crate::error::{Error, Result};
@@ -18,6 +19,7 @@ impl GgufTokenizer {
         if self.tokens.is_empty() {
             return Err(refused("the file holds no `tokenizer.ggml.tokens`"));
         }
+        self.check_size()?;
         let (parts, bos_by_habit) = match self.model.as_str() {
             "gpt2" => self.byte_level()?,
             "llama" => (self.sentence_piece()?, true),
@@ -134,6 +136,26 @@ impl GgufTokenizer {
         })))
     }
 
+    /// Refuses what no vocabulary of a model has, before anything is built from it.
+    fn check_size(&self) -> Result<()> {
+        let bytes = |texts: &[String]| texts.iter().map(String::len).sum::<usize>();
+        let longest = self.tokens.iter().map(String::len).max().unwrap_or(0);
+        for (what, found, most) in [
+            ("the longest token has bytes", longest, limits::MAX_TOKEN),
+            ("bytes of tokens", bytes(&self.tokens), limits::MAX_TEXT),
+            ("bytes of merges", bytes(&self.merges), limits::MAX_TEXT),
+            ("tokens", self.tokens.len(), limits::MAX_ID as usize + 1),
+            ("merges", self.merges.len(), limits::MAX_MERGES),
+        ] {
+            if found > most {
+                return Err(refused(format!(
+                    "{what}: {found}; expected at most {most}: this is no vocabulary of a model"
+                )));
+            }
+        }
+        Ok(())
+    }
+
     fn vocab(&self) -> Map<String, Value> {
         let ids = self.tokens.iter().enumerate();
         ids.map(|(id, token)| (token.clone(), json!(id))).collect()
@@ -162,7 +184,15 @@ impl GgufTokenizer {
         let ids: HashMap<&str, usize> = (self.tokens.iter().enumerate())
             .map(|(id, token)| (token.as_str(), id))
             .collect();
-        let mut merges = Vec::new();
+        let compared = self.tokens.iter().map(|token| token.len() * token.len());
+        let compared = compared.sum::<usize>();
+        if compared > limits::MAX_SPLITS {
+            return Err(refused(format!(
+                "to split the tokens takes {compared} comparisons; expected at most {}: this is no vocabulary of a model",
+                limits::MAX_SPLITS
+            )));
+        }
+        let (mut merges, mut bytes) = (Vec::new(), 0);
         for (token, score) in self.tokens.iter().zip(scores) {
             let mut ways: Vec<[&str; 2]> = token
                 .char_indices()
@@ -172,6 +202,14 @@ impl GgufTokenizer {
                 .map(|(left, right)| [left, right])
                 .collect();
             ways.sort_by_key(|[left, right]| (ids[left], ids[right]));
+            bytes += ways.len() * token.len();
+            if merges.len() + ways.len() > limits::MAX_MERGES || bytes > limits::MAX_TEXT {
+                return Err(refused(format!(
+                    "the tokens can be put together in more than {} ways, or {} bytes: this is no vocabulary of a model",
+                    limits::MAX_MERGES,
+                    limits::MAX_TEXT
+                )));
+            }
             merges.extend(ways.into_iter().map(|way| (*score, way)));
         }
         merges.sort_by(|(a, _), (b, _)| b.total_cmp(a));
@@ -372,6 +410,31 @@ mod tests {
         let ids = tokenizer.encode("ab é", true).unwrap();
         assert_eq!(ids, [1, 6, 2, 7, 8]);
         assert_eq!(tokenizer.decode(&ids, true).unwrap(), "ab é");
+    }
+
+    #[test]
+    fn a_vocabulary_that_no_model_has_is_refused_before_it_is_built() {
+        let scored = |tokens: Vec<String>| GgufTokenizer {
+            model: "llama".into(),
+            scores: Some(vec![0.0; tokens.len()]),
+            tokens,
+            ..empty()
+        };
+        let long = vec!["a".repeat(limits::MAX_TOKEN + 1)];
+        let lengths = (1..=limits::MAX_TOKEN).rev().map(|it| "a".repeat(it));
+        let each_in_all_ways = (1..2500).map(|it| "a".repeat(it));
+        for (tokens, expected) in [
+            (long, "the longest token has bytes"),
+            (lengths.collect(), "comparisons"),
+            (each_in_all_ways.take(1200).collect(), "ways"),
+        ] {
+            let start = std::time::Instant::now();
+            let message = Tokenizer::from_gguf(&scored(tokens))
+                .unwrap_err()
+                .to_string();
+            assert!(message.contains(expected), "{message}");
+            assert!(start.elapsed().as_secs() < 5);
+        }
     }
 
     #[test]

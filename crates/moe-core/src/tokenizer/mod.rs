@@ -1,6 +1,7 @@
 //! Text to token ids and back, from a `tokenizer.json` or from the metadata of a GGUF file.
 
 mod gguf;
+mod limits;
 mod named;
 
 use std::path::Path;
@@ -12,6 +13,7 @@ pub(crate) use named::{Matching, NamedToken};
 use crate::checkpoint::gguf::GgufTokenizer;
 use crate::checkpoint::{Checkpoint, TokenizerSource, pointer};
 use crate::error::{Error, Result};
+use crate::plain_file;
 
 /// A tokenizer of the Hugging Face `tokenizers` library.
 ///
@@ -32,7 +34,7 @@ impl Tokenizer {
     /// The file cannot be read or does not describe a tokenizer.
     pub fn from_file(path: &Path) -> Result<Self> {
         pointer::refuse(path)?;
-        let bytes = std::fs::read(path).map_err(Error::io(path))?;
+        let bytes = plain_file::read(path, limits::MAX_FILE).map_err(Error::io(path))?;
         Self::from_json(&bytes)
             .map_err(|error| Error::Tokenizer(format!("{}: {error}", path.display())))
     }
@@ -41,11 +43,23 @@ impl Tokenizer {
     ///
     /// # Errors
     ///
-    /// It does not describe a tokenizer.
+    /// It does not describe a tokenizer, or one beyond the limits of `docs/SECURITY.md`.
     pub fn from_json(json: &[u8]) -> Result<Self> {
+        limits::check_json(json)?;
+        let json = json.to_vec();
+        limits::within_time("build the tokenizer", move || Self::built(&json))
+    }
+
+    fn built(json: &[u8]) -> Result<Self> {
         let mut inner = tokenizers::Tokenizer::from_bytes(json).map_err(failed)?;
         inner.with_truncation(None).map_err(failed)?;
         inner.with_padding(None);
+        if let Some((token, id)) = largest(&inner).filter(|(_, id)| *id > limits::MAX_ID) {
+            let most = limits::MAX_ID;
+            return Err(failed(format!(
+                "the token {token:?} has the id {id}; expected at most {most}"
+            )));
+        }
         let added = inner.get_added_tokens_decoder();
         let mut special: Vec<String> = added
             .into_values()
@@ -100,8 +114,7 @@ impl Tokenizer {
     ///
     /// The text holds a character for which the tokenizer has neither token nor fallback.
     pub fn encode(&self, text: &str, add_special: bool) -> Result<Vec<u32>> {
-        let encoding = self.inner.encode_fast(text, add_special).map_err(failed)?;
-        Ok(encoding.get_ids().to_vec())
+        ids(&self.inner, text, add_special)
     }
 
     /// Token ids of a text from outside: as [`Self::encode`], but nothing in it becomes a special
@@ -111,8 +124,7 @@ impl Tokenizer {
     ///
     /// As [`Self::encode`].
     pub fn encode_text(&self, text: &str, add_special: bool) -> Result<Vec<u32>> {
-        let encoding = self.plain.encode_fast(text, add_special).map_err(failed)?;
-        Ok(encoding.get_ids().to_vec())
+        ids(&self.plain, text, add_special)
     }
 
     /// Spellings of the special tokens, longer ones first.
@@ -132,7 +144,9 @@ impl Tokenizer {
     ///
     /// The tokenizer's decoder refuses the sequence.
     pub fn decode(&self, tokens: &[u32], skip_special: bool) -> Result<String> {
-        self.inner.decode(tokens, skip_special).map_err(failed)
+        limits::guarded("decode", || {
+            self.inner.decode(tokens, skip_special).map_err(failed)
+        })
     }
 
     /// Number of tokens, added ones included.
@@ -219,6 +233,18 @@ impl Checkpoint {
     }
 }
 
+fn ids(inner: &tokenizers::Tokenizer, text: &str, add_special: bool) -> Result<Vec<u32>> {
+    limits::guarded("encode a text", || {
+        let encoding = inner.encode_fast(text, add_special).map_err(failed)?;
+        Ok(encoding.get_ids().to_vec())
+    })
+}
+
+fn largest(inner: &tokenizers::Tokenizer) -> Option<(String, u32)> {
+    let vocabulary = inner.get_vocab(true).into_iter();
+    vocabulary.max_by_key(|(_, id)| *id)
+}
+
 fn failed(error: impl std::fmt::Display) -> Error {
     Error::Tokenizer(error.to_string())
 }
@@ -232,6 +258,15 @@ mod tests {
             .unwrap()
             .hash()
             .unwrap()
+    }
+
+    #[test]
+    fn an_id_that_nobody_can_count_to_is_refused() {
+        let json = r#"{"version": "1.0", "model": {"type": "BPE", "vocab": {"a": 4294967295}, "merges": []}}"#;
+        let message = Tokenizer::from_json(json.as_bytes())
+            .unwrap_err()
+            .to_string();
+        assert!(message.contains("4294967295"), "{message}");
     }
 
     #[test]

@@ -7,8 +7,10 @@ use minijinja::value::{Rest, Value, ValueOrKwargs};
 
 use super::arguments::{Arguments, refuse};
 use super::filters::check_order;
+use super::held::{check_text, check_whole};
 use super::text::float;
 use super::types::Type;
+use crate::chat::limits::MAX_WIDTH;
 
 /// `value | tojson(ensure_ascii, indent, separators, sort_keys)`.
 pub(super) fn to_json(value: &Value, given: Rest<ValueOrKwargs>) -> Result<Value, Error> {
@@ -16,13 +18,20 @@ pub(super) fn to_json(value: &Value, given: Rest<ValueOrKwargs>) -> Result<Value
     let arguments = Arguments::read("tojson", &given.into_values(), &names, 0)?;
     let indent = match arguments.get(1) {
         Some(text) if text.as_str().is_some() => arguments.text(1)?.map(str::to_owned),
-        _ => (arguments.whole(1)?).map(|size| " ".repeat(usize::try_from(size).unwrap_or(0))),
+        _ => match arguments.whole(1)?.map(u64::try_from) {
+            None => None,
+            Some(Ok(width)) if width > MAX_WIDTH => {
+                return Err(refuse(format!("tojson: an indent of {width} is too large")));
+            }
+            Some(width) => Some(" ".repeat(usize::try_from(width.unwrap_or(0)).unwrap_or(0))),
+        },
     };
     let comma = if indent.is_some() { "," } else { ", " };
     let [item, key] = match arguments.get(2).filter(|it| !it.is_none()) {
         Some(two) => separators(two)?,
         None => [comma.into(), ": ".into()],
     };
+    check_whole(value)?;
     let mut writer = Writer {
         out: String::new(),
         indent,
@@ -116,6 +125,7 @@ impl Writer {
             }
             self.line();
             write(self, item)?;
+            check_text(self.out.len())?;
         }
         self.depth -= 1;
         if !items.is_empty() {

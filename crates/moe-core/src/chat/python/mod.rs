@@ -19,6 +19,7 @@ mod checks;
 mod containers;
 mod filters;
 mod functions;
+mod held;
 mod json;
 mod slice;
 mod strings;
@@ -29,6 +30,7 @@ use minijinja::value::Value;
 use minijinja::{AutoEscape, Environment, Error, ErrorKind, Output, State, escape_formatter};
 
 use arguments::refuse;
+pub(super) use held::HELD;
 pub(super) use slice::SLICE;
 use types::Type;
 
@@ -37,6 +39,7 @@ pub(super) fn install(environment: &mut Environment<'static>) {
     environment.set_unknown_method_callback(call_method);
     environment.set_formatter(write);
     environment.add_filter("tojson", json::to_json);
+    environment.add_filter(HELD, held::held);
     filters::install(environment);
     checks::install(environment);
     functions::install(environment);
@@ -52,7 +55,11 @@ fn call_method(
         return slice::slice(value, given);
     }
     match Type::of(value) {
-        Type::Text => strings::call(value.as_str().unwrap_or_default(), method, given),
+        Type::Text => {
+            let made = strings::call(value.as_str().unwrap_or_default(), method, given)?;
+            held::check_text(made.as_str().map_or(0, str::len))?;
+            Ok(made)
+        }
         Type::Dict => containers::call_dict(value, method, given),
         Type::List | Type::Tuple | Type::Range => containers::call_list(value, method, given),
         _ => Err(Error::from(ErrorKind::UnknownMethod)),
@@ -64,6 +71,9 @@ fn write(out: &mut Output<'_>, state: &mut State<'_, '_>, value: &Value) -> Resu
     if Type::of(value) == Type::Generator {
         // Python would write its address.
         return Err(refuse("a generator is printed, put list before it"));
+    }
+    if value.as_str().is_none() {
+        held::check_whole(value)?;
     }
     match value.as_str() {
         None if !matches!(state.auto_escape(), AutoEscape::None) => {

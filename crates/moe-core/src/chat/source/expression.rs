@@ -1,5 +1,6 @@
 //! What stands between the braces of a tag, with what Python reads in it in another way.
 
+use crate::chat::limits::MAX_BRACKETS;
 use crate::chat::python::SLICE;
 
 /// A bracket that is open: where it stands in what was written, and the colons in it.
@@ -25,6 +26,8 @@ pub(super) fn rewritten<'a>(source: &'a str, end: &str) -> Option<(String, &'a s
         }
         rest = &rest[c.len_utf8()..];
         match c {
+            // Deeper than the engine goes, so that it refuses what is left as it is.
+            '[' | '(' | '{' if open.len() == MAX_BRACKETS => return None,
             '[' | '(' | '{' => open.push(Open {
                 bracket: c,
                 start: out.len(),

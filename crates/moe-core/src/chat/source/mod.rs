@@ -1,14 +1,28 @@
 //! A template's source as this program's engine reads it.
 
 mod expression;
+mod set;
+
+use super::limits;
+use crate::error::Result;
 
 /// `source` with the line ends of Unix, with the blocks that mark what is learnt (`{% generation %}`, which transformers adds to
 /// Jinja) as blocks that change nothing but white space, and with what Python reads otherwise than the engine rewritten.
-pub(super) fn readable(source: &str) -> String {
+///
+/// # Errors
+/// It is longer, or its tags are more or longer, than those of a template of a model.
+pub(super) fn readable(source: &str) -> Result<String> {
+    limits::check_source(source)?;
     let source = source.replace("\r\n", "\n").replace('\r', "\n");
     let mut out = String::with_capacity(source.len());
     let mut rest = source.as_str();
+    let mut tags = 0;
     while let Some((start, end)) = next_tag(rest) {
+        tags += 1;
+        if tags > limits::MAX_TAGS {
+            let most = limits::MAX_TAGS;
+            return Err(limits::refused(format!("more than {most} tags")));
+        }
         let (before, tag) = rest.split_at(start + 2);
         out += before;
         let read = match end {
@@ -19,10 +33,14 @@ pub(super) fn readable(source: &str) -> String {
         };
         // What has no end is for the engine to refuse.
         let Some((inside, after)) = read else {
+            limits::check_tag(tag)?;
             rest = tag;
             break;
         };
         rest = after;
+        if end != "#}" {
+            limits::check_tag(&inside)?;
+        }
         if end != "%}" {
             out += &inside;
             continue;
@@ -31,7 +49,7 @@ pub(super) fn readable(source: &str) -> String {
         out += &match word {
             "generation" => inside.replace(word, "with"),
             "endgeneration" => inside.replace(word, "endwith"),
-            _ => inside.clone(),
+            _ => set::bounded(&inside).unwrap_or_else(|| inside.clone()),
         };
         if word == "raw" {
             let (raw, after) = rest.split_at(end_of_raw(rest));
@@ -39,7 +57,7 @@ pub(super) fn readable(source: &str) -> String {
             rest = after;
         }
     }
-    out + rest
+    Ok(out + rest)
 }
 
 /// Where the next tag begins, and what ends it.

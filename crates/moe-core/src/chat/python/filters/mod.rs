@@ -33,6 +33,14 @@ pub(super) fn install(environment: &mut Environment<'static>) {
     environment.add_filter("indent", texts::indent);
     environment.add_filter("replace", texts::replace);
     environment.add_filter("join", sequences::join);
+    environment.add_filter(
+        "format",
+        |state: &mut State<'_, '_>, value: &Value, given: Given| {
+            let values: Vec<Value> = Rest(given.0.clone()).into_values();
+            strings::check_widths(value.as_str().unwrap_or_default(), &values)?;
+            filters::format(state, value, given)
+        },
+    );
     environment.add_filter("sort", sequences::sort);
     environment.add_filter("dictsort", sequences::dictsort);
     environment.add_filter("unique", sequences::unique);

@@ -7,6 +7,7 @@ use minijinja::value::{Tuple, Value};
 
 use super::Given;
 use crate::chat::python::arguments::{Arguments, refuse};
+use crate::chat::python::held::check_text;
 use crate::chat::python::text::text;
 use crate::chat::python::types::{Generator, Type};
 
@@ -150,9 +151,15 @@ pub(super) fn join(value: &Value, given: Given) -> Result<String, Error> {
     let arguments = Arguments::read("join", &given, &["d", "attribute"], 0)?;
     let separator = arguments.get(0).map(text).unwrap_or_default();
     let part = |item: Value| match arguments.get(1).filter(|it| !it.is_none()) {
-        None => Ok(text(&item)),
+        None => Ok::<_, Error>(text(&item)),
         Some(attribute) => Ok(text(&at(&item, attribute)?)),
     };
-    let parts = collect(value)?.into_iter().map(part);
+    let mut length = 0;
+    let parts = collect(value)?.into_iter().map(|item| {
+        let part: String = part(item)?;
+        length += separator.len() + part.len();
+        check_text(length)?;
+        Ok(part)
+    });
     Ok(parts.collect::<Result<Vec<_>, Error>>()?.join(&separator))
 }

@@ -5,6 +5,7 @@ use minijinja::value::Value;
 
 use super::{Given, strings};
 use crate::chat::python::arguments::{Arguments, refuse};
+use crate::chat::python::held::check_text;
 use crate::chat::python::text::text;
 
 /// `indent(width, first, blank)`.
@@ -32,6 +33,7 @@ pub(super) fn indent(value: &Value, given: Given) -> Result<String, Error> {
         if place > 0 {
             out.push('\n');
         }
+        check_text(out.len() + width.len())?;
         if indented {
             out += &width;
         }

@@ -12,6 +12,8 @@ use minijinja::value::{Tuple, Value, ValueKind};
 use minijinja::{Error, ErrorKind};
 
 use super::arguments::{Arguments, refuse};
+use super::held;
+use crate::chat::limits::MAX_WIDTH;
 
 /// Lines, without what ends them.
 pub(super) fn lines(text: &str) -> Vec<&str> {
@@ -84,7 +86,9 @@ pub(super) fn call(text: &str, method: &str, given: &[Value]) -> Result<Value, E
         "replace" => {
             let arguments = read(&["/old", "/new", "/count"], 2)?;
             let (old, new) = (arguments.needed_text(0)?, arguments.needed_text(1)?);
-            Value::from(search::replace(text, old, new, arguments.whole(2)?))
+            let count = arguments.whole(2)?;
+            held::check_text(search::replaced_length(text, old, new, count))?;
+            Value::from(search::replace(text, old, new, count))
         }
         "removeprefix" | "removesuffix" => {
             let arguments = read(&["/affix"], 1)?;
@@ -99,7 +103,10 @@ pub(super) fn call(text: &str, method: &str, given: &[Value]) -> Result<Value, E
             let arguments = read(&["/iterable"], 1)?;
             Value::from(join(text, arguments.get(0))?)
         }
-        "format" => Value::from(format(FormatStyle::StrFormat, text, given)?),
+        "format" => {
+            check_widths(text, given)?;
+            Value::from(format(FormatStyle::StrFormat, text, given)?)
+        }
         "center" | "ljust" | "rjust" => {
             let arguments = read(&["/width", "/fillchar"], 1)?;
             let width = arguments.whole(0)?.unwrap_or(0);
@@ -127,6 +134,26 @@ pub(super) fn call(text: &str, method: &str, given: &[Value]) -> Result<Value, E
             }
         }
     })
+}
+
+/// Refuses a format with a width that would cost the memory: one that it says, or one that is `given` for a `*`.
+pub(super) fn check_widths(format: &str, given: &[Value]) -> Result<(), Error> {
+    let wide = |digits: &str| {
+        let digits = digits.trim_start_matches('0');
+        !digits.is_empty() && digits.parse().map_or(true, |width: u64| width > MAX_WIDTH)
+    };
+    let mut said = format.split(|c: char| !c.is_ascii_digit());
+    let starred = format.contains('*')
+        && given.iter().any(|value| {
+            let width = i128::try_from(value.clone()).unwrap_or(0);
+            width.unsigned_abs() > u128::from(MAX_WIDTH)
+        });
+    match starred || said.any(wide) {
+        true => Err(refuse(format!(
+            "a format with a number above {MAX_WIDTH}, which would be a width"
+        ))),
+        false => Ok(()),
+    }
 }
 
 fn strip<'a>(text: &'a str, chars: Option<&str>, method: &str) -> &'a str {
@@ -157,9 +184,11 @@ fn affixes(method: &str, value: Option<&Value>) -> Result<Vec<String>, Error> {
 
 fn join(separator: &str, values: Option<&Value>) -> Result<String, Error> {
     let values = values.cloned().unwrap_or_default();
-    let mut texts = Vec::new();
+    let (mut texts, mut length) = (Vec::new(), 0usize);
     for value in values.try_iter()?.checked() {
         let value = value?;
+        length += separator.len() + value.as_str().map_or(0, str::len);
+        held::check_text(length)?;
         if value.kind() != ValueKind::String {
             return Err(refuse(format!("join takes texts, found {}", value.kind())));
         }

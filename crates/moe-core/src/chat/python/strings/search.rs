@@ -53,3 +53,10 @@ pub(super) fn replace(text: &str, old: &str, new: &str, count: Option<i64>) -> S
         None | Some(Err(_)) => text.replace(old, new),
     }
 }
+
+/// How long [`replace`] makes a text, at most.
+pub(super) fn replaced_length(text: &str, old: &str, new: &str, count: Option<i64>) -> usize {
+    let count = count.and_then(|count| usize::try_from(count).ok());
+    let places = text.matches(old).take(count.unwrap_or(usize::MAX)).count();
+    text.len().saturating_add(places.saturating_mul(new.len()))
+}
