@@ -23,6 +23,7 @@ use terminal::tell;
 
 fn main() -> ExitCode {
     moe_kernels::set_up_process();
+    note_full_files();
     let cli = Cli::parse();
     log_to_stderr();
     match kernels_level().and_then(|()| commands::run(cli)) {
@@ -33,6 +34,16 @@ fn main() -> ExitCode {
             tell!("{}", failure::message(&error));
             ExitCode::FAILURE
         }
+    }
+}
+
+/// A file that reaches the largest size that the system allows (`ulimit -f`) is an error of writing, and no death by a signal.
+fn note_full_files() {
+    #[cfg(unix)]
+    {
+        let noted = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+        // Where the system refuses, it is as it was.
+        let _ = signal_hook::flag::register(signal_hook::consts::SIGXFSZ, noted);
     }
 }
 

@@ -35,6 +35,7 @@ impl BaseArguments {
         device: Option<DeviceChoice>,
     ) -> Result<(Saved, Base)> {
         let saved = checkpoint_of(path)?;
+        tell_of_damage(&saved);
         let mut experiment = saved.state.whole_experiment();
         if let Some(dtype) = self.base_dtype {
             experiment.base.dtype = dtype;
@@ -48,6 +49,13 @@ impl BaseArguments {
             tell!("warning: {news}");
         }
         Ok((saved, base))
+    }
+}
+
+/// Says that a newer checkpoint is damaged, and that the model is what an older one has.
+pub fn tell_of_damage(saved: &Saved) {
+    for damage in &saved.passed_over {
+        tell!("warning: {damage}");
     }
 }
 

@@ -13,11 +13,9 @@ use std::path::{Path, PathBuf};
 /// Any I/O error; the old file is then still in place and the temporary one is removed.
 pub fn write_file(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let parent = parent_of(path)?;
-    let mut file = tempfile::Builder::new()
-        .prefix(&temporary_prefix(path))
-        .tempfile_in(&parent)?;
+    let prefix = temporary_prefix(path);
+    let mut file = shared(&prefix, 0o666).tempfile_in(&parent)?;
     file.write_all(bytes)?;
-    share_readable(file.path())?;
     file.as_file().sync_all()?;
     file.persist(path).map_err(|error| error.error)?;
     sync_dir(&parent)
@@ -33,16 +31,12 @@ pub fn write_file(path: &Path, bytes: &[u8]) -> io::Result<()> {
 /// Any I/O error, or the one `fill` returns; the old folder is then still in place.
 pub fn replace_dir(path: &Path, fill: impl FnOnce(&Path) -> io::Result<()>) -> io::Result<()> {
     let parent = parent_of(path)?;
-    let new = tempfile::Builder::new()
-        .prefix(&temporary_prefix(path))
-        .tempdir_in(&parent)?;
+    let prefix = temporary_prefix(path);
+    let new = shared(&prefix, 0o777).tempdir_in(&parent)?;
     fill(new.path())?;
     sync_tree(new.path())?;
-    share_readable(new.path())?;
     if fs::symlink_metadata(path).is_ok() {
-        let aside = tempfile::Builder::new()
-            .prefix(&temporary_prefix(path))
-            .tempdir_in(&parent)?;
+        let aside = shared(&prefix, 0o777).tempdir_in(&parent)?;
         let old = aside.path().join("old");
         fs::rename(path, &old)?;
         if let Err(error) = fs::rename(new.path(), path) {
@@ -77,17 +71,19 @@ fn parent_of(path: &Path) -> io::Result<PathBuf> {
     }
 }
 
-/// Temporary files are born private (0600, 0700); results are not.
-#[cfg(unix)]
-fn share_readable(path: &Path) -> io::Result<()> {
-    use std::os::unix::fs::PermissionsExt;
-    let mode = if path.is_dir() { 0o755 } else { 0o644 };
-    fs::set_permissions(path, fs::Permissions::from_mode(mode))
-}
-
-#[cfg(not(unix))]
-fn share_readable(_path: &Path) -> io::Result<()> {
-    Ok(())
+/// Temporaries of this prefix with the permissions that the user wants new files and folders to have (umask): they are born private
+/// otherwise.
+fn shared(prefix: &str, mode: u32) -> tempfile::Builder<'_, '_> {
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(prefix);
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        builder.permissions(fs::Permissions::from_mode(mode));
+    }
+    #[cfg(not(unix))]
+    let _ = mode;
+    builder
 }
 
 fn sync_tree(dir: &Path) -> io::Result<()> {

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use moe_cl::directory::{Saved, State, newest};
+use moe_cl::directory::{Saved, State, newest_saved};
 
 /// The checkpoint right after the first `tasks` tasks of the run in `folder`, 0 for the untrained model; none where it is not kept.
 ///
@@ -10,6 +10,6 @@ use moe_cl::directory::{Saved, State, newest};
 /// When it is damaged or of another format.
 pub fn stage(folder: &Path, tasks: usize) -> moe_cl::Result<Option<Saved>> {
     let wanted = |state: &State| state.is_between_tasks() && state.progress.task == tasks;
-    let (saved, _) = newest(folder, wanted, |saved| Ok(saved.clone()))?;
+    let saved = newest_saved(folder, wanted)?;
     Ok(saved)
 }

@@ -12,6 +12,7 @@
 //! everything per task. Readers take no lock and write nothing.
 
 mod checkpoints;
+mod leftovers;
 mod lock;
 mod parts;
 mod saved;
@@ -20,7 +21,7 @@ mod state;
 pub use checkpoints::Checkpoints;
 pub use lock::Lock;
 pub use parts::{Part, Parts};
-pub use saved::{Saved, newest};
+pub use saved::{Saved, newest, newest_saved};
 pub(crate) use state::FORMAT;
 pub use state::{
     BaseRecord, HeadForm, KeptRows, Layout, Learnt, Progress, Stage, State, Stored, StoredFeatures,

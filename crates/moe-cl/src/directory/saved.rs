@@ -24,6 +24,8 @@ pub struct Saved {
     pub state: State,
     /// Where its parts are.
     pub parts: Parts,
+    /// Newer checkpoints of the run that are damaged, and were passed over for this one. Whoever talks to people says so.
+    pub passed_over: Vec<String>,
 }
 
 impl Saved {
@@ -64,6 +66,7 @@ impl Saved {
             path: path.into(),
             state,
             parts,
+            passed_over: Vec::new(),
         })
     }
 
@@ -98,6 +101,18 @@ impl Saved {
 #[derive(Deserialize)]
 struct Format {
     format: u32,
+}
+
+/// The newest checkpoint of the run in `run` that `wanted` takes, with what was passed over for it; none where there is none at all.
+///
+/// # Errors
+/// As [`newest`].
+pub fn newest_saved(run: &Path, wanted: impl Fn(&State) -> bool) -> Result<Option<Saved>> {
+    let (saved, passed_over) = newest(run, wanted, |saved| Ok(saved.clone()))?;
+    Ok(saved.map(|saved| Saved {
+        passed_over,
+        ..saved
+    }))
 }
 
 /// The newest checkpoint of the run in `run` that `wanted` takes and `read` can make something of, with a warning for each damaged

@@ -15,7 +15,9 @@ use super::{
 use crate::{
     base::Base,
     config::{Experiment, TaskConfig},
-    directory::{Checkpoints, Lock, Saved, State, TaskSettings, TaskState, newest, run_of},
+    directory::{
+        Checkpoints, Lock, Saved, State, TaskSettings, TaskState, newest, newest_saved, run_of,
+    },
     error::{Error, Result},
     events::{JsonLog, Recorder},
     methods::method,
@@ -256,7 +258,7 @@ fn last_adopted(
 
 /// Removes what a refused task has left behind.
 fn put_back(out: &Path) -> Result<()> {
-    let (adopted, _) = newest(out, State::is_between_tasks, |saved| Ok(saved.clone()))?;
+    let adopted = newest_saved(out, State::is_between_tasks)?;
     let Some(adopted) = adopted else {
         return Ok(());
     };

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::result::{RunResult, write_result};
 use crate::{
-    directory::{Checkpoints, Lock, Saved, Stage, State, newest, run_of},
+    directory::{Checkpoints, Lock, Saved, Stage, State, newest_saved, run_of},
     error::{Error, Result},
     events::{Event, JsonLog, Recorder},
 };
@@ -27,7 +27,7 @@ impl Rollback {
     /// When the model has not learnt it, or the checkpoint from then is not kept.
     pub fn plan(model: &Path, to: &str) -> Result<Self> {
         let out = run_of(model)?;
-        let (now, _) = newest(&out, |_| true, |saved| Ok(saved.clone()))?;
+        let now = newest_saved(&out, |_| true)?;
         let now = now.ok_or_else(|| Error::RunDirectory {
             path: out.clone(),
             problem: "has no whole checkpoint".into(),
@@ -49,7 +49,7 @@ impl Rollback {
         };
         let right_after =
             |state: &State| state.is_between_tasks() && state.progress.task == place + 1;
-        let (then, _) = newest(&out, right_after, |saved| Ok(saved.clone()))?;
+        let then = newest_saved(&out, right_after)?;
         let Some(saved) = then else {
             return Err(Error::RunDirectory {
                 path: out,

@@ -16,7 +16,7 @@ use crate::{
     base::Base,
     config::{Experiment, Objective, Split},
     data::Example,
-    directory::{Saved, State, newest, run_of},
+    directory::{Saved, State, newest_saved, run_of},
     error::{Error, Result},
     events::Recorder,
     learner::Learner,
@@ -51,7 +51,7 @@ pub fn checkpoint_of(path: &Path) -> Result<Saved> {
     if run != path && path.join("state.json").is_file() {
         return Saved::open(path);
     }
-    let (saved, _) = newest(&run, State::is_between_tasks, |saved| Ok(saved.clone()))?;
+    let saved = newest_saved(&run, State::is_between_tasks)?;
     saved.ok_or_else(|| Error::RunDirectory {
         path: path.into(),
         problem: "has no whole checkpoint yet".into(),

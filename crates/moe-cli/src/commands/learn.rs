@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use clap::{ArgGroup, Args};
 use moe_cl::Error;
 use moe_cl::config::{Experiment, TaskConfig};
-use moe_cl::directory::{newest, run_of};
+use moe_cl::directory::{newest_saved, run_of};
 use moe_cl::training::{LearnOptions, Outcome, Refusal, learn};
 use moe_core::device::DeviceChoice;
 use serde_json::json;
@@ -75,7 +75,7 @@ fn share(text: &str) -> Result<f64, String> {
 /// Learns, writes the model's report anew and prints its table.
 pub fn run(arguments: &Arguments, device: Option<DeviceChoice>) -> Result<ExitCode> {
     let out = run_of(&arguments.model)?;
-    let (saved, _) = newest(&out, |_| true, |saved| Ok(saved.clone()))?;
+    let saved = newest_saved(&out, |_| true)?;
     let saved = saved.with_context(|| format!("{}: no whole checkpoint yet", out.display()))?;
     let mut experiment = saved.state.whole_experiment();
     if let Some(device) = device {

@@ -13,6 +13,7 @@ use serde::Serialize;
 
 use super::print_json;
 
+use crate::model::tell_of_damage;
 use crate::terminal;
 
 /// Which model.
@@ -60,6 +61,7 @@ struct Row {
 /// Prints what the model knows.
 pub fn run(arguments: &Arguments) -> Result<()> {
     let saved = checkpoint_of(&arguments.model)?;
+    tell_of_damage(&saved);
     let rows = rows(&saved)?;
     match arguments.json {
         true => print_json(&rows),

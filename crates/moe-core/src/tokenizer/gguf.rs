@@ -2,8 +2,8 @@ use std::collections::HashMap;
 
 use serde_json::{Map, Value, json};
 
-use super::limits;
 use super::Tokenizer;
+use super::limits;
 use crate::checkpoint::gguf::GgufTokenizer;
 use crate::error::{Error, Result};
 

@@ -1,0 +1,142 @@
+//! What is damaged or in the way is said, and nothing is lost to it.
+
+use std::path::PathBuf;
+
+use super::*;
+
+/// Checkpoint directories, oldest first.
+fn checkpoints(run: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(run.join("checkpoints")).unwrap();
+    let mut paths: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
+    paths.sort();
+    paths
+}
+
+/// Success, standard output and standard error of a command.
+fn said(folder: &Path, arguments: &[&str]) -> (bool, String, String) {
+    let output = Command::new(env!("CARGO_BIN_EXE_moe-cl"))
+        .current_dir(folder)
+        .env("MOE_CL_CACHE", folder.join("cache"))
+        .args(arguments)
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    (
+        output.status.success(),
+        text(output.stdout),
+        text(output.stderr),
+    )
+}
+
+#[test]
+fn every_command_says_which_checkpoint_it_passes_over_and_a_run_keeps_what_it_writes_after() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    write_base(&folder.join("base"));
+    write_experiment(folder);
+    assert!(train(folder, "whole").status().unwrap().success());
+    assert!(train(folder, "run").status().unwrap().success());
+    let run = folder.join("run");
+    let newest = checkpoints(&run).pop().unwrap();
+    let state = newest.join("state.json");
+    let mut bytes = fs::read(&state).unwrap();
+    bytes[40] ^= 1;
+    fs::write(&state, bytes).unwrap();
+
+    fs::write(folder.join("texts.txt"), "red\n").unwrap();
+    let base = ["--base", "base"];
+    for arguments in [
+        vec!["tasks", "run"],
+        [&["eval", "run"], &base[..]].concat(),
+        [
+            &["classify", "run", "texts.txt", "--task", "auto"],
+            &base[..],
+        ]
+        .concat(),
+    ] {
+        let (_, _, error) = said(folder, &arguments);
+        let name = newest.file_name().unwrap().to_str().unwrap();
+        assert!(
+            error.contains("warning: ")
+                && error.contains(name)
+                && error.contains("the one before it is used"),
+            "{arguments:?}: {error}"
+        );
+    }
+
+    // What is learnt again is kept beside the damaged one, and is what it was.
+    assert!(train(folder, "run").status().unwrap().success());
+    let base = Base::load(&folder.join("base"), &Device::flex()).unwrap();
+    assert!(weights(&run, &base) == weights(&folder.join("whole"), &base));
+    let (good, _, error) = said(folder, &["tasks", "run"]);
+    assert!(good && error.is_empty(), "{error}");
+}
+
+#[test]
+fn what_a_killed_process_was_writing_is_gone_after_the_next_start() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    write_base(&folder.join("base"));
+    write_experiment(folder);
+    assert!(train(folder, "run").status().unwrap().success());
+    let left = [
+        "run/checkpoints/.step-00000099.x1",
+        "run/checkpoints/.step-00000098.x2",
+    ];
+    for path in left {
+        fs::create_dir(folder.join(path)).unwrap();
+        fs::write(folder.join(path).join("state.json"), "{").unwrap();
+    }
+    fs::write(folder.join("run/.result.json.x3"), "{").unwrap();
+    assert!(train(folder, "run").status().unwrap().success());
+    assert!(!left.iter().any(|path| folder.join(path).exists()));
+    assert!(!folder.join("run/.result.json.x3").exists());
+}
+
+#[cfg(unix)]
+#[test]
+fn a_limit_on_the_size_of_files_is_an_error_and_not_a_death() {
+    let folder = tempfile::tempdir().unwrap();
+    write_base(&folder.path().join("base"));
+    write_experiment(folder.path());
+    let program = env!("CARGO_BIN_EXE_moe-cl");
+    let script =
+        format!("ulimit -f 8; exec {program} train --config killed.toml --base base --out small");
+    let output = Command::new("sh")
+        .args(["-c", &script])
+        .current_dir(folder.path())
+        .env("MOE_CL_CACHE", folder.path().join("cache"))
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{error}");
+    assert!(error.contains("File too large"), "{error}");
+}
+
+#[test]
+fn escapes_in_names_and_texts_reach_no_terminal() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let evil = "\u{1b}]0;title\u{7}\u{9b}2J";
+    fs::write(folder.join(format!("{evil}.jsonl")), "{\"text\": 1}\n").unwrap();
+    let row = serde_json::json!({"text": evil, "label": evil, evil: 1});
+    fs::write(folder.join("rows.jsonl"), format!("{row}\n{row}\n")).unwrap();
+    for file in [
+        format!("{evil}.jsonl"),
+        "rows.jsonl".into(),
+        format!("no{evil}"),
+    ] {
+        let (_, out, error) = said(folder, &["data", "check", &file]);
+        let obeyed = |c: char| c.is_control() && !"\n\t".contains(c);
+        assert!(
+            !out.chars().chain(error.chars()).any(obeyed),
+            "{out:?} {error:?}"
+        );
+        assert!(
+            out.contains("\\u001b") || error.contains("\\u001b"),
+            "{out:?} {error:?}"
+        );
+    }
+}
