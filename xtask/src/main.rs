@@ -49,6 +49,13 @@ enum Task {
         #[arg(long)]
         record: bool,
     },
+    /// Run the parsers on valid inputs with small changes (a million each, or `--minutes N`); `fuzz --help` lists the parsers' options
+    #[command(disable_help_flag = true)]
+    Fuzz {
+        /// Parsers (all when none is named), `--minutes N`, `--executions N`, `--seed N`, `--replay`
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        rest: Vec<String>,
+    },
     /// Run the benchmarks: model_forward, moe_layer, training_step; or a program that measures: `step` (a training step against its
     /// matrix products), `scale` (the same over tasks, lengths, batches, ranks, layers), `peers` (the same against PyTorch, in turn),
     /// `continual` (methods on streams of tasks), `grow` (learning one more task, the more tasks a model has)
@@ -74,6 +81,7 @@ fn main() -> anyhow::Result<ExitCode> {
             }
             counts.is_good()
         }
+        Task::Fuzz { rest } => test::measure("fuzz", &rest)?.is_good(),
         Task::Guards { record } => guards::run(record)?.is_good(),
         Task::Bench {
             name: Some(name),

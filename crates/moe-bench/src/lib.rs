@@ -2,6 +2,7 @@
 
 pub mod conformance;
 pub mod continual;
+pub mod fuzz;
 pub mod grow;
 pub mod guards;
 pub mod lower_bound;
