@@ -8,7 +8,7 @@ use std::{
 
 use sha2::{Digest, Sha256};
 
-use super::{Part, Parts, Saved, State, TaskState, checkpoints_of, leftovers, state::STATE};
+use super::{Part, Parts, Saved, State, TaskState, checkpoints_of, state::STATE};
 use crate::error::{Error, Result};
 
 /// Name of the file with the manifest's hash.
@@ -29,12 +29,11 @@ pub struct Checkpoints {
 }
 
 impl Checkpoints {
-    /// Those of the run in `run`, which the caller has locked: what a killed process was writing there is removed.
+    /// Those of the run in `run`.
     ///
     /// # Errors
-    /// When the folder cannot be listed or the disk refuses.
+    /// When the folder cannot be listed.
     pub fn open(run: &Path) -> Result<Self> {
-        leftovers::clear(run)?;
         let folder = checkpoints_of(run);
         let mut all = Self {
             parts: Parts::of_run(run),

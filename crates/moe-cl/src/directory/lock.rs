@@ -7,6 +7,7 @@ use std::{
     process,
 };
 
+use super::leftovers;
 use crate::error::{Error, Result};
 
 /// The right to write into a run's directory, given back when dropped.
@@ -19,7 +20,7 @@ pub struct Lock {
 }
 
 impl Lock {
-    /// Takes it for the run in `run`.
+    /// Takes it for the run in `run`, and removes what a killed process was writing there.
     ///
     /// # Errors
     /// When another process has it, which is named, or the file cannot be written.
@@ -44,6 +45,7 @@ impl Lock {
             file.flush()
         };
         write().map_err(refused)?;
+        leftovers::clear(run)?;
         Ok(Self { file })
     }
 }
