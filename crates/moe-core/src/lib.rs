@@ -5,6 +5,7 @@
 //! [`config::ModelConfig`] before a byte of weights is read.
 
 pub mod atomic;
+mod bounded;
 pub mod chat;
 pub mod checkpoint;
 pub mod config;

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use super::walk::moe_cl;
 use super::*;
 
 /// Checkpoint directories, oldest first.
@@ -10,23 +11,6 @@ fn checkpoints(run: &Path) -> Vec<PathBuf> {
     let mut paths: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
     paths.sort();
     paths
-}
-
-/// Success, standard output and standard error of a command.
-fn said(folder: &Path, arguments: &[&str]) -> (bool, String, String) {
-    let output = Command::new(env!("CARGO_BIN_EXE_moe-cl"))
-        .current_dir(folder)
-        .env("MOE_CL_CACHE", folder.join("cache"))
-        .args(arguments)
-        .stdin(Stdio::null())
-        .output()
-        .unwrap();
-    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
-    (
-        output.status.success(),
-        text(output.stdout),
-        text(output.stderr),
-    )
 }
 
 #[test]
@@ -55,7 +39,7 @@ fn every_command_says_which_checkpoint_it_passes_over_and_a_run_keeps_what_it_wr
         ]
         .concat(),
     ] {
-        let (_, _, error) = said(folder, &arguments);
+        let (_, error, _) = moe_cl(folder, &arguments);
         let name = newest.file_name().unwrap().to_str().unwrap();
         assert!(
             error.contains("warning: ")
@@ -69,8 +53,8 @@ fn every_command_says_which_checkpoint_it_passes_over_and_a_run_keeps_what_it_wr
     assert!(train(folder, "run").status().unwrap().success());
     let base = Base::load(&folder.join("base"), &Device::flex()).unwrap();
     assert!(weights(&run, &base) == weights(&folder.join("whole"), &base));
-    let (good, _, error) = said(folder, &["tasks", "run"]);
-    assert!(good && error.is_empty(), "{error}");
+    let (_, error, status) = moe_cl(folder, &["tasks", "run"]);
+    assert!(status == 0 && error.is_empty(), "{error}");
 }
 
 #[test]
@@ -128,7 +112,7 @@ fn escapes_in_names_and_texts_reach_no_terminal() {
         "rows.jsonl".into(),
         format!("no{evil}"),
     ] {
-        let (_, out, error) = said(folder, &["data", "check", &file]);
+        let (out, error, _) = moe_cl(folder, &["data", "check", &file]);
         let obeyed = |c: char| c.is_control() && !"\n\t".contains(c);
         assert!(
             !out.chars().chain(error.chars()).any(obeyed),

@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::*;
 
 /// Standard output, standard error and exit status of a command.
-fn moe_cl(folder: &Path, arguments: &[&str]) -> (String, String, i32) {
+pub(super) fn moe_cl(folder: &Path, arguments: &[&str]) -> (String, String, i32) {
     let output = Command::new(env!("CARGO_BIN_EXE_moe-cl"))
         .current_dir(folder)
         .env("MOE_CL_CACHE", folder.join("cache"))

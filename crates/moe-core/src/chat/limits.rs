@@ -1,12 +1,11 @@
 //! What a template of a stranger may cost. The longest in use have 30,000 characters, and write little more than the messages.
 
 use std::io;
-use std::sync::mpsc::{RecvTimeoutError, channel};
-use std::thread;
 use std::time::Duration;
 
 use minijinja::ErrorKind;
 
+use crate::bounded::{self, Failure};
 use crate::error::{Error, Result};
 
 /// Longest source, in bytes.
@@ -38,24 +37,16 @@ pub(super) const MAX_WIDTH: u64 = 1 << 16;
 
 /// Does `work` with a stranger's template on a stack of a known size, for a time that is limited. Where the engine itself fails, that is
 /// an error of the template. A thread that does not end in time is left to run out of fuel.
-pub(super) fn bounded<T: Send + 'static>(
+pub(super) fn limited<T: Send + 'static>(
     work: impl FnOnce() -> Result<T> + Send + 'static,
 ) -> Result<T> {
-    let (sender, receiver) = channel();
-    let run = move || {
-        // Whoever asked may be gone.
-        let _ = sender.send(work());
-    };
-    let spawned = thread::Builder::new().stack_size(STACK).spawn(run);
-    spawned.map_err(|error| refused(format!("no thread for it: {error}")))?;
-    match receiver.recv_timeout(MAX_TIME) {
-        Ok(done) => done,
-        Err(RecvTimeoutError::Timeout) => Err(refused(format!(
-            "takes more than {} s; does it loop?",
-            MAX_TIME.as_secs()
-        ))),
-        Err(RecvTimeoutError::Disconnected) => Err(refused("the engine cannot render it".into())),
-    }
+    bounded::run(STACK, MAX_TIME, work).unwrap_or_else(|failure| {
+        Err(refused(match failure {
+            Failure::Panic => "the engine cannot render it".into(),
+            Failure::Thread(error) => format!("no thread for it: {error}"),
+            Failure::Time => format!("takes more than {} s; does it loop?", MAX_TIME.as_secs()),
+        }))
+    })
 }
 
 /// Refuses a source that is too long.

@@ -71,7 +71,7 @@ impl ChatTemplate {
     pub fn new(source: &str, special: &SpecialTokens) -> Result<Self> {
         let readable = source::readable(source)?;
         Ok(Self {
-            environment: limits::bounded(move || Self::parsed(readable))?,
+            environment: limits::limited(move || Self::parsed(readable))?,
             special: special.clone(),
         })
     }
@@ -116,7 +116,7 @@ impl ChatTemplate {
         };
         let environment = self.environment.clone();
         let broken = |error: &dyn std::fmt::Display| Error::ChatTemplate(error.to_string());
-        limits::bounded(move || {
+        limits::limited(move || {
             let template = environment.get_template(NAME);
             let template = template.map_err(|error| broken(&error))?;
             let mut written = Written::default();

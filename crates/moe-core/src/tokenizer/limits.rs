@@ -1,10 +1,9 @@
 //! What a tokenizer of a stranger may cost. The largest that are in use (a vocabulary of 262,144, 580,000 merges, 34 MB) stay well below.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::mpsc::{RecvTimeoutError, channel};
-use std::thread;
 use std::time::Duration;
 
+use crate::bounded::{self, Failure};
 use crate::error::{Error, Result};
 
 /// Longest `tokenizer.json`, in bytes.
@@ -49,21 +48,16 @@ pub(super) fn within_time<T: Send + 'static>(
     what: &str,
     work: impl FnOnce() -> Result<T> + Send + 'static,
 ) -> Result<T> {
-    let (sender, receiver) = channel();
-    let run = move || {
-        // Whoever asked may be gone.
-        let _ = sender.send(work());
-    };
-    let spawned = thread::Builder::new().stack_size(STACK).spawn(run);
-    spawned.map_err(|error| refused(format!("no thread to {what}: {error}")))?;
-    match receiver.recv_timeout(MAX_BUILD) {
-        Ok(done) => done,
-        Err(RecvTimeoutError::Timeout) => Err(refused(format!(
-            "the library needs more than {} s to {what}: the file is no tokenizer of a model",
-            MAX_BUILD.as_secs()
-        ))),
-        Err(RecvTimeoutError::Disconnected) => Err(panicked(what)),
-    }
+    bounded::run(STACK, MAX_BUILD, work).unwrap_or_else(|failure| {
+        Err(match failure {
+            Failure::Panic => panicked(what),
+            Failure::Thread(error) => refused(format!("no thread to {what}: {error}")),
+            Failure::Time => refused(format!(
+                "the library needs more than {} s to {what}: the file is no tokenizer of a model",
+                MAX_BUILD.as_secs()
+            )),
+        })
+    })
 }
 
 /// Runs the library's `work`, whose panic is an error here.

@@ -2,6 +2,7 @@
 
 mod gguf;
 mod limits;
+mod merges;
 mod named;
 
 use std::path::Path;

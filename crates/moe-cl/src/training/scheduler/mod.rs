@@ -1,5 +1,6 @@
 //! The loop over the stream: prepare a task, take its steps, let the method remember, score, save.
 
+mod finish;
 mod persist;
 mod restore;
 mod score;
@@ -27,13 +28,12 @@ use super::{
 use crate::{
     base::Base,
     config::Experiment,
-    directory::{Checkpoints, Learnt, Progress, Stage, TaskState},
+    directory::{Checkpoints, Progress, Stage, TaskState},
     error::{Error, Result},
-    events::{Event, Recorder, now},
+    events::{Event, Recorder},
     learner::Learner,
-    methods::{LearntTask, Method, method},
-    recognizer::{Matrix, TaskRecognizer, pooled_features},
-    seeds::{Purpose, Seeds},
+    methods::{Method, method},
+    recognizer::{Matrix, TaskRecognizer},
 };
 
 /// What a task has moved while it was learnt.
@@ -244,50 +244,6 @@ impl<'a> Run<'a> {
             prepared.flat_map(|task| trained_parameters(self.method.as_ref(), &self.learner, task));
         let sizes: BTreeMap<String, u64> = parts.map(|part| (part.name, part.size)).collect();
         sizes.values().sum()
-    }
-
-    /// The method takes what it needs, and everything is scored.
-    fn finish_task(&mut self, index: usize, steps: usize) -> Result<()> {
-        let mut moved = Moved::default();
-        if steps > 0 {
-            moved.task = Some(index);
-            moved.experts.push(self.learner.trained(index).clone());
-            moved.experts.push(self.learner.answering(index).clone());
-        }
-        let learner = self.learner.clone();
-        let settings = &self.tasks[index].settings.training;
-        self.learner = self.method.finish(
-            learner.clone(),
-            LearntTask {
-                base: learner.decoder(&self.base.decoder),
-                task: index,
-                examples: &self.tasks[index].train,
-                batch_size: settings.batch_size,
-                collate: learner.collate(self.base.collate()),
-                rng: Seeds(self.experiment.seed).rng(Purpose::Memory, index, 0),
-            },
-        );
-        self.stored.forget_memory();
-        self.recognizer.learn(&pooled_features(
-            &self.base.decoder,
-            self.base.pad(),
-            self.recognizer.layer(),
-            &self.tasks[index].train_texts,
-        ))?;
-        self.progress.task = index + 1;
-        self.progress.step_in_task = 0;
-        self.states[index].learnt = Some(Learnt {
-            at: now(),
-            steps,
-            step: self.progress.step,
-            score: None,
-        });
-        self.score_all(index + 1, &moved)?;
-        let score = self.tasks[index].total(&self.known[index].texts.given.0);
-        if let Some(learnt) = &mut self.states[index].learnt {
-            learnt.score = score;
-        }
-        Ok(())
     }
 
     /// The outcome so far.

@@ -2,7 +2,8 @@
 
 use burn::backend::flex::FlexTensor;
 
-use super::{Attended, Saved, Sizes, gather};
+use super::rotation::gather;
+use super::{Attended, Saved, Sizes};
 use crate::cpu::exp::exp;
 use crate::cpu::pieces::Buffer;
 use crate::cpu::product::{Matrix, small_product, transposed};
