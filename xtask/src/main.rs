@@ -56,6 +56,13 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         rest: Vec<String>,
     },
+    /// Kill runs, fill their disk, flip their bits, and compare what comes of them; `crash --help` lists the options
+    #[command(disable_help_flag = true)]
+    Crash {
+        /// `--kills N`, `--flips N`, `--rivals N`, `--seed N`
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        rest: Vec<String>,
+    },
     /// Run the benchmarks: model_forward, moe_layer, training_step; or a program that measures: `step` (a training step against its
     /// matrix products), `scale` (the same over tasks, lengths, batches, ranks, layers), `peers` (the same against PyTorch, in turn),
     /// `continual` (methods on streams of tasks), `grow` (learning one more task, the more tasks a model has)
@@ -81,6 +88,7 @@ fn main() -> anyhow::Result<ExitCode> {
             }
             counts.is_good()
         }
+        Task::Crash { rest } => test::measure("crash", &rest)?.is_good(),
         Task::Fuzz { rest } => test::measure("fuzz", &rest)?.is_good(),
         Task::Guards { record } => guards::run(record)?.is_good(),
         Task::Bench {

@@ -64,6 +64,8 @@ pub enum Stage {
     Conformance,
     /// Small cases met by users of other tools, against the program
     Field,
+    /// Runs that are killed, whose disk is full, whose bits are flipped, against runs that are left in peace
+    Crash,
     /// What needs the real base model: its fixtures, its tests, every crate's examples
     Model,
     /// Tests on a (software) Vulkan device
@@ -75,7 +77,7 @@ pub enum Stage {
 }
 
 /// What runs when no stage is named.
-const DEFAULT: [Stage; 9] = [
+const DEFAULT: [Stage; 10] = [
     Stage::Lint,
     Stage::Deny,
     Stage::Unit,
@@ -83,6 +85,7 @@ const DEFAULT: [Stage; 9] = [
     Stage::Guards,
     Stage::Conformance,
     Stage::Field,
+    Stage::Crash,
     Stage::Model,
     Stage::Gpu,
 ];
@@ -105,6 +108,7 @@ pub fn run(stages: &[Stage]) -> anyhow::Result<bool> {
             Stage::Guards => guards::run(false)?,
             Stage::Conformance => conformance_of(Path::new(FIXTURES))?,
             Stage::Field => field()?,
+            Stage::Crash => measure("crash", &CRASH_SHARE.map(str::to_owned))?,
             Stage::Model => model::run()?,
             Stage::Gpu => gpu::run()?,
             Stage::Cuda => cuda::run()?,
@@ -261,6 +265,9 @@ fn field() -> anyhow::Result<Counts> {
     command.arg(FIELD).arg(release_folder().join("moe-cl"));
     Step::program("field cases", command).run()
 }
+
+/// The share of crashes that CI tries.
+const CRASH_SHARE: [&str; 3] = ["--kills=60", "--flips=60", "--rivals=6"];
 
 /// Builds all programs and examples: the whole workspace with its development dependencies, which examples bring in, so that the
 /// builds of the libraries that the tests use serve here too.

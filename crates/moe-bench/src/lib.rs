@@ -2,6 +2,7 @@
 
 pub mod conformance;
 pub mod continual;
+pub mod crash;
 pub mod fuzz;
 pub mod grow;
 pub mod guards;
@@ -9,3 +10,4 @@ pub mod lower_bound;
 pub mod peers;
 pub mod shapes;
 pub mod step;
+pub mod tiny;

@@ -9,6 +9,7 @@ pub mod probes;
 pub mod recognizer;
 
 mod base;
+mod checked;
 mod error;
 mod head;
 mod learner;

@@ -54,6 +54,18 @@ pub fn replace_dir(path: &Path, fill: impl FnOnce(&Path) -> io::Result<()>) -> i
     sync_dir(&parent)
 }
 
+/// Removes the folder `path` in one step: it goes aside first, and is taken apart there.
+///
+/// # Errors
+/// Any I/O error; the folder is then whole in its place, or gone from it and left aside.
+pub fn remove_dir(path: &Path) -> io::Result<()> {
+    let parent = parent_of(path)?;
+    let aside = shared(&temporary_prefix(path), 0o777).tempdir_in(&parent)?;
+    fs::rename(path, aside.path().join("removed"))?;
+    sync_dir(&parent)?;
+    aside.close()
+}
+
 /// `.name.`, so that a left-over is recognised and never read as the real thing.
 fn temporary_prefix(path: &Path) -> String {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
@@ -159,6 +171,16 @@ mod tests {
         .unwrap();
         assert_eq!(names(&path), ["inner"]);
         assert_eq!(names(dir.path()), ["step"]);
+    }
+
+    #[test]
+    fn a_removed_folder_leaves_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("step");
+        replace_dir(&path, |new| fs::write(new.join("a"), "1")).unwrap();
+        remove_dir(&path).unwrap();
+        assert!(names(dir.path()).is_empty());
+        assert!(remove_dir(&path).is_err() && names(dir.path()).is_empty());
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, fs, io, path::Path};
 
 use moe_cl::{
+    directory::newest_saved,
     events::{Event, Logged, read_log},
     metrics::{AccuracyMatrix, Inferred},
 };
@@ -34,6 +35,8 @@ pub struct RunData {
     pub first_layer: usize,
     /// Warnings in the order in which they came, each text once.
     pub warnings: Vec<String>,
+    /// What is damaged and was passed over; it is among the warnings too.
+    pub passed_over: Vec<String>,
     /// Whether the run came to its end.
     pub finished: bool,
     /// Wall-clock seconds, summed over the parts of a run that was stopped and resumed.
@@ -70,22 +73,28 @@ pub struct StepPoint {
 }
 
 impl RunData {
-    /// Reads `events.jsonl` and, where it is there, `config.toml` of a run directory.
+    /// Reads `events.jsonl` of a run directory, and its settings: from the newest checkpoint, which is known to be whole, and before
+    /// there is one from `config.toml`, where that is there.
     ///
     /// # Errors
     /// When a file cannot be read or parsed, or the log does not begin a run.
     pub fn load(directory: &Path) -> io::Result<Self> {
-        let path = directory.join("config.toml");
-        let config = match fs::read_to_string(&path) {
-            Ok(text) => text.parse().map_err(|error| invalid(&path, &error)),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(toml::Table::new()),
-            Err(error) => Err(io::Error::new(
-                error.kind(),
-                format!("{}: {error}", path.display()),
-            )),
-        }?;
+        let saved = newest_saved(directory, |_| true).ok().flatten();
+        let (text, passed_over) = match saved {
+            Some(saved) => (saved.state.whole_experiment().to_toml(), saved.passed_over),
+            None => (written_config(directory)?, Vec::new()),
+        };
+        let config = text
+            .parse()
+            .map_err(|error| invalid(&directory.join("config.toml"), &error))?;
         let path = directory.join("events.jsonl");
-        Self::from_log(&read_log(&path)?, config).ok_or_else(|| {
+        let log = read_log(&path)?;
+        let run = Self::from_log(&log.lines, config).map(|mut run| {
+            run.passed_over = log.passed_over.into_iter().chain(passed_over).collect();
+            run.warnings.extend(run.passed_over.iter().cloned());
+            run
+        });
+        run.ok_or_else(|| {
             invalid(
                 &path,
                 &"no run was started here; give a directory below runs/",
@@ -237,6 +246,16 @@ impl RunData {
     }
 }
 
+/// What `config.toml` says; nothing where it is not there.
+fn written_config(directory: &Path) -> io::Result<String> {
+    let path = directory.join("config.toml");
+    match fs::read_to_string(&path) {
+        Ok(text) => Ok(text),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(String::new()),
+        Err(error) => Err(invalid(&path, &error)),
+    }
+}
+
 fn invalid(path: &Path, error: &dyn std::fmt::Display) -> io::Error {
     io::Error::new(
         io::ErrorKind::InvalidData,
@@ -268,9 +287,9 @@ mod tests {
     fn the_wall_clock_stands_still_between_a_stop_and_the_resumption() {
         let log = [
             at(100.0, started(None)),
-            at(110.0, Event::CheckpointSaved { step: 2 }),
+            at(110.0, Event::CheckpointSaved { step: 2, after: 0 }),
             at(500.0, started(Some(2))),
-            at(503.0, Event::CheckpointSaved { step: 4 }),
+            at(503.0, Event::CheckpointSaved { step: 4, after: 0 }),
         ];
         assert_eq!(
             RunData::from_log(&log, toml::Table::new()).unwrap().seconds,

@@ -139,7 +139,7 @@ mod tests {
         events::{Event, JsonLog},
         metrics::AccuracyMatrix,
         probes::Ability,
-        training::{RunResult, ScoredTexts, TextScores},
+        training::{RunResult, RunTimes, ScoredTexts, TextScores},
     };
 
     use super::{ability::Abilities, *};
@@ -178,9 +178,11 @@ mod tests {
             answers: vec![answers; tasks.len()],
             steps: 1,
             real_tokens: 10,
-            training_seconds: 1.0,
-            seconds: 1.0,
-            peak_memory: None,
+            times: RunTimes {
+                training_seconds: 1.0,
+                seconds: 1.0,
+                peak_memory: None,
+            },
             tasks: tasks.clone(),
         };
         JsonLog::create(&folder.join("events.jsonl"))?.record(&Event::RunStarted {

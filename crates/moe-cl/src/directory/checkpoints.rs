@@ -6,13 +6,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use sha2::{Digest, Sha256};
-
-use super::{Part, Parts, Saved, State, TaskState, checkpoints_of, state::STATE};
+use super::{Part, Parts, Saved, State, TaskState, Times, checkpoints_of, state::STATE};
 use crate::error::{Error, Result};
 
-/// Name of the file with the manifest's hash.
-pub(super) const HASH: &str = "state.sha256";
+/// Name of the file that says what the manifest is, twice, so that a bit of it is no loss.
+pub(super) const SEAL: &str = "state.seal";
 
 /// Checkpoints in the middle of a task that are kept.
 const NEWEST_KEPT: usize = 2;
@@ -24,16 +22,35 @@ pub struct Checkpoints {
     parts: Parts,
     /// How many manifests name each part.
     named: BTreeMap<Part, usize>,
-    /// Per checkpoint: whether it is one between tasks, and the parts that it names.
-    kept: BTreeMap<PathBuf, (bool, Vec<Part>)>,
+    kept: BTreeMap<PathBuf, Kept>,
+}
+
+/// A checkpoint that is kept.
+#[derive(Debug)]
+struct Kept {
+    kind: Kind,
+    /// The parts that it names.
+    parts: Vec<Part>,
+}
+
+/// What a checkpoint is for those who count them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    /// In the middle of a task.
+    Within,
+    /// Between tasks.
+    Between,
+    /// It was passed over for an older one, since something in it is damaged. It takes no whole one's place, and stays until one of its
+    /// name is written, for whoever wants to look.
+    Damaged,
 }
 
 impl Checkpoints {
-    /// Those of the run in `run`.
+    /// Those of the run in `run`, which goes on from the checkpoint `from`: what is newer was passed over, and is damaged somewhere.
     ///
     /// # Errors
     /// When the folder cannot be listed.
-    pub fn open(run: &Path) -> Result<Self> {
+    pub fn open(run: &Path, from: Option<&Path>) -> Result<Self> {
         let folder = checkpoints_of(run);
         let mut all = Self {
             parts: Parts::of_run(run),
@@ -41,10 +58,15 @@ impl Checkpoints {
             kept: BTreeMap::new(),
             folder,
         };
+        let newest = from.and_then(Path::file_name);
         for path in listed(&all.folder)? {
-            // What is damaged names nothing, and stays for whoever wants to look.
+            // One without a readable manifest names nothing.
             if let Ok(saved) = Saved::open(&path) {
-                let _ = all.note(path, &saved.state);
+                let kind = match path.file_name() > newest {
+                    true => Kind::Damaged,
+                    false => Kind::of(&saved.state),
+                };
+                let _ = all.note(path, kind, &saved.state);
             }
         }
         Ok(all)
@@ -60,7 +82,7 @@ impl Checkpoints {
     ///
     /// # Errors
     /// When the disk refuses.
-    pub fn save(&mut self, state: &State, keep: usize) -> Result<PathBuf> {
+    pub fn save(&mut self, state: &State, times: &Times, keep: usize) -> Result<PathBuf> {
         let path = self.folder.join(format!("step-{:08}", state.progress.step));
         let refused = |reason: String| Error::Checkpoint {
             path: path.clone(),
@@ -70,10 +92,11 @@ impl Checkpoints {
         fs::create_dir_all(&self.folder).map_err(|error| refused(error.to_string()))?;
         moe_core::atomic::replace_dir(&path, |aside| {
             fs::write(aside.join(STATE), &bytes)?;
-            fs::write(aside.join(HASH), hash(&bytes))
+            fs::write(aside.join(SEAL), seal(&bytes)?)?;
+            times.write(aside)
         })
         .map_err(|error| refused(error.to_string()))?;
-        for part in self.note(path.clone(), state) {
+        for part in self.note(path.clone(), Kind::of(state), state) {
             self.parts.remove(&part)?;
         }
         self.prune(&path, keep)?;
@@ -110,32 +133,28 @@ impl Checkpoints {
     }
 
     /// Counts the parts of a checkpoint, and returns those that only the one in its place named.
-    fn note(&mut self, path: PathBuf, state: &State) -> Vec<Part> {
+    fn note(&mut self, path: PathBuf, kind: Kind, state: &State) -> Vec<Part> {
         let parts: Vec<Part> = state.parts().cloned().collect();
         for part in &parts {
             *self.named.entry(part.clone()).or_insert(0) += 1;
         }
-        let replaced = self.kept.insert(path, (state.is_between_tasks(), parts));
-        match replaced {
-            Some((_, parts)) => self.forget(&parts),
+        match self.kept.insert(path, Kept { kind, parts }) {
+            Some(replaced) => self.forget(&replaced.parts),
             None => Vec::new(),
         }
     }
 
-    fn prune(&mut self, written: &Path, keep: usize) -> Result<()> {
-        let of_kind = |between: bool| -> Vec<PathBuf> {
-            let all = self.kept.iter().filter(|(_, (is, _))| *is == between);
-            all.map(|(path, _)| path.clone()).collect()
-        };
-        let surplus = |mut paths: Vec<PathBuf>, keep: usize| {
-            paths.truncate(paths.len().saturating_sub(keep.max(1)));
-            paths
-        };
-        let mut remove = surplus(of_kind(false), NEWEST_KEPT);
-        remove.extend(surplus(of_kind(true), keep));
-        for path in remove {
-            if path != written {
-                self.remove(&path)?;
+    /// Removes what is no longer kept now that `written` is there (see [`Self::save`]), which a killed process may not have come to.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub fn prune(&mut self, written: &Path, keep: usize) -> Result<()> {
+        for (kind, keep) in [(Kind::Within, NEWEST_KEPT), (Kind::Between, keep.max(1))] {
+            let of_kind = self.kept.iter().filter(|(_, kept)| kept.kind == kind);
+            let mut surplus: Vec<PathBuf> = of_kind.map(|(path, _)| path.clone()).collect();
+            surplus.truncate(surplus.len().saturating_sub(keep));
+            for path in surplus.iter().filter(|path| *path != written) {
+                self.remove(path)?;
             }
         }
         Ok(())
@@ -143,11 +162,11 @@ impl Checkpoints {
 
     /// Removes a checkpoint, and the parts that no other names.
     fn remove(&mut self, path: &Path) -> Result<()> {
-        fs::remove_dir_all(path).map_err(|error| Error::Checkpoint {
+        moe_core::atomic::remove_dir(path).map_err(|error| Error::Checkpoint {
             path: path.into(),
             reason: error.to_string(),
         })?;
-        let Some((_, parts)) = self.kept.remove(path) else {
+        let Some(Kept { parts, .. }) = self.kept.remove(path) else {
             return Ok(());
         };
         for part in self.forget(&parts) {
@@ -169,6 +188,15 @@ impl Checkpoints {
             }
         }
         unnamed
+    }
+}
+
+impl Kind {
+    fn of(state: &State) -> Self {
+        match state.is_between_tasks() {
+            true => Self::Between,
+            false => Self::Within,
+        }
     }
 }
 
@@ -197,6 +225,8 @@ pub(super) fn listed(directory: &Path) -> Result<Vec<PathBuf>> {
     Ok(paths)
 }
 
-pub(super) fn hash(bytes: &[u8]) -> String {
-    hex::encode(Sha256::digest(bytes))
+/// The seal of a manifest.
+pub(super) fn seal(manifest: &[u8]) -> serde_json::Result<String> {
+    let line = serde_json::to_string(&Part::of(manifest))?;
+    Ok(format!("{line}\n{line}\n"))
 }

@@ -9,7 +9,7 @@ use super::{checkpoints_of, state::STATE};
 use crate::error::{Error, Result};
 
 /// Files of a run's directory that are written aside and renamed.
-const WRITTEN_ASIDE: [&str; 4] = ["config.toml", "result.json", "report.html", "events.jsonl"];
+const WRITTEN_ASIDE: [&str; 4] = ["config.toml", "result.json", "times.json", "report.html"];
 
 /// Removes what was being written into a run's directory when a process was killed. A checkpoint that was being replaced is put back.
 ///

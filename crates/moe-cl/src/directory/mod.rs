@@ -2,21 +2,25 @@
 //!
 //! ```text
 //! config.toml                     settings of the run, spelt out
-//! checkpoints/step-NNNNNNNN/      a manifest of parts (state.json) and its hash
+//! checkpoints/step-NNNNNNNN/      a manifest of parts (state.json), its hash (state.seal), and when it was (times.json)
 //! parts/<sha256>                  experts, gates, heads, what the recognizer and the method remember, texts that are scored
 //! events.jsonl, result.json       what happened
+//! times.jsonl, times.json         when, and how long it took
 //! lock                            who writes
 //! ```
 //!
 //! A part is named by the hash of its content and written once, so that a stream of tasks costs a part per task and not a copy of
-//! everything per task. Readers take no lock and write nothing.
+//! everything per task. Readers take no lock and write nothing. The same run made twice is the same files, but for those of times and
+//! what is drawn from them.
 
 mod checkpoints;
 mod leftovers;
 mod lock;
+mod parity;
 mod parts;
 mod saved;
 mod state;
+mod times;
 
 pub use checkpoints::Checkpoints;
 pub use lock::Lock;
@@ -27,6 +31,7 @@ pub use state::{
     BaseRecord, HeadForm, KeptRows, Layout, Learnt, Progress, Stage, State, Stored, StoredFeatures,
     TaskSettings, TaskState, TrainingData,
 };
+pub use times::Times;
 
 use std::path::{Path, PathBuf};
 

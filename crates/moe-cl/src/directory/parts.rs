@@ -1,4 +1,4 @@
-//! Parts: files named by the hash of their content.
+//! Parts: files named by the hash of their content, in which a flipped bit is mended.
 
 use std::{
     fs, io,
@@ -8,6 +8,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use super::parity::Parity;
 use crate::error::{Error, Result};
 
 /// A stored part: what a manifest says of it.
@@ -18,6 +19,8 @@ pub struct Part {
     sha256: Hash,
     /// Its length.
     pub bytes: u64,
+    /// Tells which bit it is where one is flipped.
+    parity: Parity,
 }
 
 /// 64 hexadecimal digits: nothing else may become a file's name.
@@ -49,7 +52,15 @@ impl Part {
         Self {
             sha256: Hash(hex::encode(Sha256::digest(bytes))),
             bytes: bytes.len() as u64,
+            parity: Parity::of(bytes),
         }
+    }
+
+    /// The content that `bytes` are, or were before one bit was flipped; none where they are anything else.
+    pub(super) fn mend(&self, mut bytes: Vec<u8>) -> Option<Vec<u8>> {
+        let is_whole = |bytes: &[u8]| Self::of(bytes) == *self;
+        let whole = is_whole(&bytes) || self.parity.mend(&mut bytes) && is_whole(&bytes);
+        whole.then_some(bytes)
     }
 
     /// SHA-256 of its content, in hexadecimal.
@@ -62,6 +73,8 @@ impl Part {
 #[derive(Clone, Debug)]
 pub struct Parts {
     folder: PathBuf,
+    /// Whether a bit that is mended is mended on the disk too: readers write nothing.
+    mends: bool,
 }
 
 impl Parts {
@@ -69,6 +82,15 @@ impl Parts {
     pub fn of_run(run: &Path) -> Self {
         Self {
             folder: run.join("parts"),
+            mends: false,
+        }
+    }
+
+    /// The same, for the one process that writes: a bit that is mended is mended on the disk.
+    pub fn mending(self) -> Self {
+        Self {
+            mends: true,
+            ..self
         }
     }
 
@@ -78,10 +100,10 @@ impl Parts {
     /// When the disk refuses.
     pub fn put(&self, bytes: &[u8]) -> Result<Part> {
         let part = Part::of(bytes);
-        if self.get(&part).is_ok() {
+        let path = self.path(&part);
+        if fs::read(&path).is_ok_and(|there| there == bytes) {
             return Ok(part);
         }
-        let path = self.path(&part);
         let write = || {
             fs::create_dir_all(&self.folder)?;
             moe_core::atomic::write_file(&path, bytes)
@@ -96,7 +118,7 @@ impl Parts {
     /// The content of a part.
     ///
     /// # Errors
-    /// When it is not there, or not what was written.
+    /// When it is not there, or more than a bit is not what was written.
     pub fn get(&self, part: &Part) -> Result<Vec<u8>> {
         let path = self.path(part);
         let damaged = |reason: String| Error::Checkpoint {
@@ -105,12 +127,15 @@ impl Parts {
         };
         self.check(part)?;
         let bytes = fs::read(&path).map_err(|error| damaged(error.to_string()))?;
-        match Part::of(&bytes) == *part {
-            true => Ok(bytes),
-            false => Err(damaged(
-                "the content does not match its recorded hash".into(),
-            )),
+        let read = Part::of(&bytes);
+        let mended = part
+            .mend(bytes)
+            .ok_or_else(|| damaged("the content does not match its recorded hash".into()))?;
+        if self.mends && read != *part {
+            moe_core::atomic::write_file(&path, &mended)
+                .map_err(|source| Error::File { path, source })?;
         }
+        Ok(mended)
     }
 
     /// Whether a part of that length is there; its content is checked when it is read.
@@ -182,6 +207,13 @@ mod tests {
         assert_eq!(parts.get(&part).expect("read"), b"weights");
         let path = parts.path(&part);
         fs::write(&path, b"weightS").expect("a flipped bit");
+        // A bit is mended, on the disk where that is wanted.
+        assert_eq!(parts.get(&part).expect("mended"), b"weights");
+        assert_eq!(fs::read(&path).expect("there"), b"weightS");
+        let mending = parts.clone().mending();
+        assert_eq!(mending.get(&part).expect("mended"), b"weights");
+        assert_eq!(fs::read(&path).expect("there"), b"weights");
+        fs::write(&path, b"WeightS").expect("two flipped bits");
         assert!(parts.check(&part).is_ok() && parts.get(&part).is_err());
         // What is damaged is written anew.
         assert_eq!(parts.put(b"weights").expect("written again"), part);

@@ -8,8 +8,8 @@ use std::{
 use serde::{Deserialize, de::DeserializeOwned};
 
 use super::{
-    Part, Parts, Stage, State,
-    checkpoints::{HASH, hash, listed},
+    Part, Parts, Stage, State, Times,
+    checkpoints::{SEAL, listed, seal},
     checkpoints_of,
     state::{FORMAT, STATE},
 };
@@ -22,9 +22,12 @@ pub struct Saved {
     pub path: PathBuf,
     /// What it says.
     pub state: State,
+    /// When that was, and how long it took.
+    pub times: Times,
     /// Where its parts are.
     pub parts: Parts,
-    /// Newer checkpoints of the run that are damaged, and were passed over for this one. Whoever talks to people says so.
+    /// Newer checkpoints of the run that are damaged, and were passed over for this one, and what else is. Whoever talks to people
+    /// says so.
     pub passed_over: Vec<String>,
 }
 
@@ -41,7 +44,13 @@ impl Saved {
         let read = |name: &str| {
             fs::read(path.join(name)).map_err(|error| damaged(format!("{name}: {error}")))
         };
-        let bytes = read(STATE)?;
+        let (read_bytes, sealed) = (read(STATE)?, read(SEAL)?);
+        let whole = sealed
+            .split(|byte| *byte == b'\n')
+            .filter_map(|line| serde_json::from_slice::<Part>(line).ok())
+            .find_map(|part| part.mend(read_bytes.clone()));
+        let bytes =
+            whole.ok_or_else(|| damaged(format!("{STATE} does not match its recorded hash")))?;
         if let Ok(Format { format }) = serde_json::from_slice(&bytes)
             && format != FORMAT
         {
@@ -51,11 +60,17 @@ impl Saved {
                 reads: FORMAT,
             });
         }
-        if read(HASH)? != hash(&bytes).as_bytes() {
-            return Err(damaged(format!("{STATE} does not match its recorded hash")));
-        }
         let state: State =
             serde_json::from_slice(&bytes).map_err(|error| damaged(format!("{STATE}: {error}")))?;
+        let (times, passed_over) = match Times::read(path) {
+            Ok(times) => (times, Vec::new()),
+            Err(error) => {
+                let place = path.display();
+                let warning =
+                    format!("{place}: {error}; it is not known any more when tasks were learnt");
+                (Times::default(), vec![warning])
+            }
+        };
         // Below a run's directory, whatever that is called today.
         let whole = path.canonicalize();
         let whole = whole.map_err(|error| damaged(error.to_string()))?;
@@ -65,8 +80,31 @@ impl Saved {
         Ok(Self {
             path: path.into(),
             state,
+            times,
             parts,
-            passed_over: Vec::new(),
+            passed_over,
+        })
+    }
+
+    /// Writes what is mended of it, for the one process that writes: the manifest now, parts when they are read.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub fn mending(self) -> Result<Self> {
+        let bytes =
+            serde_json::to_vec(&self.state).map_err(|error| self.damaged(error.to_string()))?;
+        let seal = seal(&bytes).map_err(|error| self.damaged(error.to_string()))?;
+        for (name, bytes) in [(STATE, bytes), (SEAL, seal.into_bytes())] {
+            let path = self.path.join(name);
+            if fs::read(&path).is_ok_and(|there| there == bytes) {
+                continue;
+            }
+            moe_core::atomic::write_file(&path, &bytes)
+                .map_err(|source| Error::File { path, source })?;
+        }
+        Ok(Self {
+            parts: self.parts.mending(),
+            ..self
         })
     }
 
@@ -109,9 +147,9 @@ struct Format {
 /// As [`newest`].
 pub fn newest_saved(run: &Path, wanted: impl Fn(&State) -> bool) -> Result<Option<Saved>> {
     let (saved, passed_over) = newest(run, wanted, |saved| Ok(saved.clone()))?;
-    Ok(saved.map(|saved| Saved {
-        passed_over,
-        ..saved
+    Ok(saved.map(|mut saved| {
+        saved.passed_over.splice(0..0, passed_over);
+        saved
     }))
 }
 

@@ -18,9 +18,9 @@ use crate::{
 /// Name of the manifest's file.
 pub(super) const STATE: &str = "state.json";
 
-/// The form that this program writes and reads. Before 5 nothing was kept
-/// of what a task's records are.
-pub(crate) const FORMAT: u32 = 5;
+/// The form that this program writes and reads. Up to 5 times stood among
+/// what is the same from one run to the next.
+pub(crate) const FORMAT: u32 = 6;
 
 /// Everything that a checkpoint says.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -66,8 +66,6 @@ pub struct Progress {
     pub step: usize,
     /// Real tokens trained on.
     pub real_tokens: u64,
-    /// Seconds spent in optimiser steps.
-    pub training_seconds: f64,
 }
 
 /// One task: what it asks, what it was learnt from, who answers for it.
@@ -179,8 +177,6 @@ pub struct StoredFeatures {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Learnt {
-    /// When it was done, seconds since 1970-01-01 UTC.
-    pub at: f64,
     /// Optimiser steps that it took.
     pub steps: usize,
     /// Optimiser steps of the whole run up to its end.

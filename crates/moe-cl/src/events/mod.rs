@@ -1,5 +1,6 @@
 //! What happens during a run, in the order in which it happens: the one stream that logs, progress bars, dashboards and reports read.
 
+mod backwards;
 mod log;
 
 use std::{
@@ -7,7 +8,7 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-pub use log::{JsonLog, Logged, read_log};
+pub use log::{JsonLog, Log, Logged, read_log};
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::metrics::{Inferred, Summary};
@@ -70,6 +71,7 @@ pub enum Event {
         /// Tokens that are not padding.
         real_tokens: usize,
         /// Seconds that the step took.
+        #[serde(default)]
         seconds: f64,
     },
     /// An evaluation begins.
@@ -92,6 +94,7 @@ pub enum Event {
         /// Accuracy per task of the stream, in [0, 1]; none where it was not measured.
         scores: Vec<Option<f64>>,
         /// Texts per second.
+        #[serde(default)]
         examples_per_second: f64,
     },
     /// The same row with the task of every text inferred by the router.
@@ -118,6 +121,9 @@ pub enum Event {
     CheckpointSaved {
         /// Optimiser steps done.
         step: usize,
+        /// Number of tasks learnt so far.
+        #[serde(default)]
+        after: usize,
     },
     /// Something that the user should know and that does not stop the run (texts cut, labels without examples, …).
     Warning {
@@ -129,6 +135,7 @@ pub enum Event {
         /// Summary of the accuracy matrix.
         summary: Summary,
         /// Wall-clock seconds of this process's part of the run.
+        #[serde(default)]
         seconds: f64,
         /// Largest resident memory of the process in bytes, where the platform tells.
         peak_memory: Option<u64>,

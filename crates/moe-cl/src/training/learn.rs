@@ -5,10 +5,10 @@ use std::path::Path;
 use super::{
     guard::{DevScores, Refusal},
     read::{arrived, kept_task},
-    result::RunResult,
+    result::{RunResult, read_result},
     run::{check_data, check_dtype},
     scheduler::Run,
-    session::{ReadBack, Session, Started, conclude, read_back},
+    session::{EVENTS, ReadBack, Session, Started, conclude, conclude_stored, read_back},
     settings::{not_of_a_task, task_differences},
     stream::Task,
 };
@@ -72,6 +72,7 @@ pub fn learn(
         path: out.clone(),
         problem: "has no whole checkpoint yet: `moe-cl train` begins it".into(),
     })?;
+    warnings.extend(found.saved.passed_over.iter().cloned());
     let state = found.saved.state.clone();
     let mut experiment = state.experiment.clone();
     check_dtype(&experiment, base)?;
@@ -89,9 +90,14 @@ pub fn learn(
         .position(|it| it.config.name == config.name)
         && known < state.progress.task
     {
-        return already(&state, known, config, base);
+        let outcome = already(&state, known, config, base)?;
+        // Killed between its last checkpoint and its end.
+        if state.progress.task == state.tasks.len() && read_result(out, &found.saved)?.is_none() {
+            conclude_stored(out, &found.saved)?;
+        }
+        return Ok(outcome);
     }
-    check_turn(&state, config)?;
+    check_turn(&state, config, &warnings)?;
     let index = state.progress.task;
     let begun = state.tasks.get(index);
     if let Some(reason) = method(&experiment.method, index).sealed() {
@@ -213,8 +219,8 @@ fn already(state: &State, known: usize, config: &TaskConfig, base: &Base) -> Res
     }
 }
 
-/// Refuses a task while another is being learnt.
-fn check_turn(state: &State, config: &TaskConfig) -> Result<()> {
+/// Refuses a task while another is being learnt, and says what was passed over if that is why.
+fn check_turn(state: &State, config: &TaskConfig, warnings: &[String]) -> Result<()> {
     let waiting = &state.tasks[state.progress.task..];
     let problem = match waiting {
         [] => return Ok(()),
@@ -228,9 +234,10 @@ fn check_turn(state: &State, config: &TaskConfig) -> Result<()> {
             first.config.name
         ),
     };
+    let problems = std::iter::once(problem).chain(warnings.iter().cloned());
     Err(Error::CannotLearn {
         task: config.name.clone(),
-        problem,
+        problem: problems.collect::<Vec<_>>().join("; "),
     })
 }
 
@@ -262,11 +269,11 @@ fn put_back(out: &Path) -> Result<()> {
     let Some(adopted) = adopted else {
         return Ok(());
     };
-    let mut checkpoints = Checkpoints::open(out)?;
+    let mut checkpoints = Checkpoints::open(out, Some(&adopted.path))?;
     checkpoints.remove_after(&adopted.path)?;
     checkpoints.sweep(std::iter::empty())?;
-    let path = out.join("events.jsonl");
-    JsonLog::resume(&path, adopted.state.progress.step)
+    let path = out.join(EVENTS);
+    JsonLog::resume(&path, &adopted.state.progress)
         .map(|_| ())
         .map_err(|source| Error::File { path, source })
 }

@@ -29,7 +29,7 @@ pub use memory::{PeakMemory, peak_memory};
 pub use new_texts::{Answering, Said};
 pub use plan::{Plan, TaskPlan, plan};
 pub use prepare::{TaskForm, fresh_optimizer, prepare, untrained};
-pub use result::RunResult;
+pub use result::{RunResult, RunTimes};
 pub use rollback::Rollback;
 pub use run::{RunOptions, train};
 pub use schedule::Schedule;

@@ -6,8 +6,9 @@ use serde::{Deserialize, Serialize};
 
 use super::{infer::Known, scored::ScoredTexts};
 use crate::{
+    checked,
     config::Experiment,
-    directory::{Progress, Saved, Stage},
+    directory::{Progress, Saved, Stage, Times},
     error::{Error, Result},
     methods::method,
     metrics::{AccuracyMatrix, Inferred, Summary, TextMetric},
@@ -15,6 +16,9 @@ use crate::{
 
 /// Name of its file.
 const RESULT: &str = "result.json";
+
+/// Name of the file that says what it took.
+const TIMES: &str = "times.json";
 
 /// Outcome of a run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -42,22 +46,30 @@ pub struct RunResult {
     pub steps: usize,
     /// Tokens trained on that are not padding.
     pub real_tokens: u64,
+    /// Bytes that the method keeps of the finished tasks besides the learner, as they are written in the last checkpoint.
+    #[serde(default)]
+    pub method_memory: u64,
+    /// How long it took; in a file of its own.
+    #[serde(skip)]
+    pub times: RunTimes,
+}
+
+/// What a run took, in `times.json`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct RunTimes {
     /// Seconds in optimiser steps, over all parts of a resumed run.
     pub training_seconds: f64,
     /// Wall-clock seconds of the process that finished the run.
     pub seconds: f64,
     /// Largest resident memory of that process in bytes while the run went on, where the platform tells.
     pub peak_memory: Option<u64>,
-    /// Bytes that the method keeps of the finished tasks besides the learner, as they are written in the last checkpoint.
-    #[serde(default)]
-    pub method_memory: u64,
 }
 
 impl RunResult {
     /// What the scores so far, `stages`, tell of a run, whose process has just begun.
     pub(super) fn so_far(
         experiment: &Experiment,
-        progress: &Progress,
+        (progress, times): (&Progress, &Times),
         (tasks, metrics): (Vec<String>, Vec<Option<TextMetric>>),
         stages: Vec<Stage>,
         answers: Vec<ScoredTexts>,
@@ -84,10 +96,11 @@ impl RunResult {
             answers,
             steps: progress.step,
             real_tokens: progress.real_tokens,
-            training_seconds: progress.training_seconds,
-            seconds: 0.0,
-            peak_memory: None,
             method_memory,
+            times: RunTimes {
+                training_seconds: times.training_seconds,
+                ..RunTimes::default()
+            },
         }
     }
 
@@ -109,7 +122,7 @@ impl RunResult {
         let memory = state.layout.memory.iter().map(|it| it.part.bytes);
         Ok(Self::so_far(
             &state.experiment,
-            &state.progress,
+            (&state.progress, &saved.times),
             names.unzip(),
             saved.stages()?,
             answers.collect::<Result<_>>()?,
@@ -123,21 +136,28 @@ impl RunResult {
 /// # Errors
 /// When the disk refuses.
 pub(super) fn write_result(out: &Path, result: &RunResult) -> Result<()> {
-    let path = out.join(RESULT);
-    let text = serde_json::to_vec_pretty(result).map_err(io::Error::from);
-    text.and_then(|text| moe_core::atomic::write_file(&path, &text))
-        .map_err(|source| Error::File { path, source })
+    let write = |name: &str, bytes: serde_json::Result<Vec<u8>>| {
+        let path = out.join(name);
+        bytes
+            .map_err(io::Error::from)
+            .and_then(|bytes| moe_core::atomic::write_file(&path, &bytes))
+            .map_err(|source| Error::File { path, source })
+    };
+    write(TIMES, checked::to_line(&result.times, b""))?;
+    write(RESULT, serde_json::to_vec_pretty(result))
 }
 
-/// The result of the run in `out`; none where there is none, or one that cannot be read, which is then written anew.
+/// The result of the run in `out`, where it is there and what its last checkpoint tells.
 ///
 /// # Errors
-/// When the file is there and cannot be opened.
-pub(super) fn read_result(out: &Path) -> Result<Option<RunResult>> {
-    let path = out.join(RESULT);
-    match fs::read(&path) {
-        Ok(bytes) => Ok(serde_json::from_slice(&bytes).ok()),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(source) => Err(Error::File { path, source }),
-    }
+/// When a part of the checkpoint is damaged.
+pub(super) fn read_result(out: &Path, saved: &Saved) -> Result<Option<RunResult>> {
+    let told = RunResult::of_checkpoint(saved)?;
+    let read = || -> io::Result<Option<RunResult>> {
+        let is_told = fs::read(out.join(RESULT))? == serde_json::to_vec_pretty(&told)?;
+        let times = checked::from_line(&fs::read(out.join(TIMES))?, b"")?;
+        Ok(is_told.then_some(RunResult { times, ..told }))
+    };
+    // What cannot be read is written anew.
+    Ok(read().unwrap_or(None))
 }

@@ -2,11 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use super::result::{RunResult, write_result};
+use super::session::conclude_stored;
 use crate::{
     directory::{Checkpoints, Lock, Saved, Stage, State, newest_saved, run_of},
     error::{Error, Result},
-    events::{Event, JsonLog, Recorder},
 };
 
 /// A way back, before it is taken.
@@ -75,7 +74,7 @@ impl Rollback {
     pub fn apply(self) -> Result<()> {
         let Self { out, saved, .. } = self;
         let _lock = Lock::take(&out)?;
-        let mut checkpoints = Checkpoints::open(&out)?;
+        let mut checkpoints = Checkpoints::open(&out, Some(&saved.path))?;
         checkpoints.remove_after(&saved.path)?;
         // Tasks that were planned then are no longer.
         let mut state = saved.state.clone();
@@ -86,27 +85,7 @@ impl Rollback {
             let bytes = serde_json::to_vec(&stage).map_err(std::io::Error::from)?;
             *part = saved.parts.put(&bytes)?;
         }
-        checkpoints.save(&state, state.experiment.training.keep)?;
-        checkpoints.sweep(std::iter::empty())?;
-        let saved = Saved { state, ..saved };
-        let result = RunResult::of_checkpoint(&saved)?;
-        write_result(&out, &result)?;
-        let path = out.join("events.jsonl");
-        let log = JsonLog::resume(&path, result.steps);
-        let mut log = log.map_err(|source| Error::File { path, source })?;
-        log.record(&Event::RunStarted {
-            name: result.name.clone(),
-            method: result.method.clone(),
-            seed: result.seed,
-            tasks: result.tasks.clone(),
-            total_steps: result.steps,
-            resumed_at: Some(result.steps),
-        })?;
-        log.record(&Event::RunFinished {
-            summary: result.summary,
-            seconds: 0.0,
-            peak_memory: None,
-        })?;
-        Ok(())
+        checkpoints.save(&state, &saved.times, state.experiment.training.keep)?;
+        conclude_stored(&out, &Saved { state, ..saved })
     }
 }

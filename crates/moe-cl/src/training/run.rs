@@ -1,6 +1,9 @@
 //! A run from the first task to the last, or on from where it was stopped.
 
-use std::path::{Path, PathBuf};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use super::{
     read::{arrived, kept_task},
@@ -79,12 +82,14 @@ pub fn train(
             "has checkpoints but no config.toml, so that nobody can tell whether they are of this experiment: put the file back, or name another directory with --out",
         ));
     }
+    warnings.extend(found.saved.passed_over.iter().cloned());
     let state = &found.saved.state;
     check_settings(out, state, experiment)?;
+    write_config(out, experiment)?;
     let tasks = load_tasks(experiment, base, &found.saved, &mut warnings)?;
     let first_new = state.tasks.len();
     let is_finished = state.progress.task == tasks.len();
-    if is_finished && let Some(result) = read_result(out)? {
+    if is_finished && let Some(result) = read_result(out, &found.saved)? {
         return Ok(result);
     }
     let session = Session::new(experiment, base, out);
@@ -251,9 +256,13 @@ pub(super) fn check_data(state: &TaskState, task: &Task) -> Result<()> {
     })
 }
 
+/// Where the file does not say that already.
 fn write_config(out: &Path, experiment: &Experiment) -> Result<()> {
-    let path = out.join(CONFIG);
-    moe_core::atomic::write_file(&path, experiment.to_toml().as_bytes())
+    let (path, text) = (out.join(CONFIG), experiment.to_toml());
+    if fs::read(&path).is_ok_and(|there| there == text.as_bytes()) {
+        return Ok(());
+    }
+    moe_core::atomic::write_file(&path, text.as_bytes())
         .map_err(|source| Error::File { path, source })
 }
 

@@ -18,6 +18,9 @@ use crate::{
     methods::Piece,
 };
 
+/// Name of the log's file.
+pub(super) const EVENTS: &str = "events.jsonl";
+
 /// A checkpoint with all that is in it.
 pub(super) struct ReadBack {
     /// What it says.
@@ -30,7 +33,7 @@ pub(super) struct ReadBack {
     pub optimizer: Option<Vec<u8>>,
 }
 
-/// Reads a checkpoint back whole.
+/// Reads a checkpoint back whole, to go on from, and mends what can be mended of it.
 ///
 /// # Errors
 /// When it is of another base, or a part is damaged.
@@ -38,6 +41,7 @@ pub(super) fn read_back(saved: &Saved, base: &Base, allow_other_base: bool) -> R
     if !allow_other_base {
         base.check(&saved.state.base.identity)?;
     }
+    let saved = &saved.clone().mending()?;
     let optimizer = saved.state.layout.optimizer.as_ref();
     Ok(ReadBack {
         model: model_of(saved, base, needed(saved))?,
@@ -76,15 +80,20 @@ impl<'a> Session<'a> {
         recorder: &mut dyn Recorder,
         work: impl FnOnce(&mut Run<'_>) -> Result<T>,
     ) -> Result<T> {
-        let path = self.out.join("events.jsonl");
-        let resumed_at = from.as_ref().map(|from| from.saved.state.progress.step);
-        let log = match resumed_at {
-            Some(step) => JsonLog::resume(&path, step),
+        let path = self.out.join(EVENTS);
+        let last = from.as_ref().map(|from| &from.saved.state.progress);
+        let resumed_at = last.map(|last| last.step);
+        let log = match last {
+            Some(last) => JsonLog::resume(&path, last),
             None => JsonLog::create(&path),
         };
         let mut log = log.map_err(|source| Error::File { path, source })?;
         let mut all: Vec<&mut dyn Recorder> = vec![&mut log, recorder];
-        let checkpoints = Checkpoints::open(self.out)?;
+        let newest = from.as_ref().map(|from| from.saved.path.as_path());
+        let mut checkpoints = Checkpoints::open(self.out, newest)?;
+        if let Some(newest) = newest {
+            checkpoints.prune(newest, self.experiment.training.keep)?;
+        }
         checkpoints.sweep(tasks.iter().map(|(_, state)| state))?;
         let mut run = Run::new(self.experiment, self.base, tasks, checkpoints, &mut all)?;
         if let Some(from) = from {
@@ -134,16 +143,44 @@ impl Started {
 /// # Errors
 /// When it cannot be written.
 pub(super) fn conclude(run: &mut Run<'_>, out: &Path, started: Started) -> Result<RunResult> {
-    let result = RunResult {
-        peak_memory: started.memory.bytes(),
-        ..run.result(started.at.elapsed().as_secs_f64())
-    };
+    let mut result = run.result();
+    result.times.seconds = started.at.elapsed().as_secs_f64();
+    result.times.peak_memory = started.memory.bytes();
     run.warn_of_losses(&result.matrix)?;
     run.record(Event::RunFinished {
         summary: result.summary.clone(),
-        seconds: result.seconds,
-        peak_memory: result.peak_memory,
+        seconds: result.times.seconds,
+        peak_memory: result.times.peak_memory,
     })?;
     write_result(out, &result)?;
     Ok(result)
+}
+
+/// Writes the result that a checkpoint tells, and that the run is complete with it.
+///
+/// # Errors
+/// When a part is damaged, or the disk refuses.
+pub(super) fn conclude_stored(out: &Path, saved: &Saved) -> Result<()> {
+    let result = RunResult::of_checkpoint(saved)?;
+    let mut checkpoints = Checkpoints::open(out, Some(&saved.path))?;
+    checkpoints.prune(&saved.path, saved.state.experiment.training.keep)?;
+    checkpoints.sweep(std::iter::empty())?;
+    write_result(out, &result)?;
+    let path = out.join(EVENTS);
+    let log = JsonLog::resume(&path, &saved.state.progress);
+    let mut log = log.map_err(|source| Error::File { path, source })?;
+    log.record(&Event::RunStarted {
+        name: result.name,
+        method: result.method,
+        seed: result.seed,
+        tasks: result.tasks,
+        total_steps: result.steps,
+        resumed_at: Some(result.steps),
+    })?;
+    log.record(&Event::RunFinished {
+        summary: result.summary,
+        seconds: 0.0,
+        peak_memory: None,
+    })?;
+    Ok(())
 }

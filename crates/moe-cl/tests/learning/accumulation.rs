@@ -187,7 +187,9 @@ fn accumulated_runs_draw_the_texts_of_the_large_batch() {
         ];
         let out = folder.path().join(format!("{size}"));
         run(&experiment(folder.path(), &settings), &base, &out, None).expect("a run");
-        let log = moe_cl::events::read_log(&out.join("events.jsonl")).expect("a log");
+        let log = moe_cl::events::read_log(&out.join("events.jsonl"))
+            .expect("a log")
+            .lines;
         let steps = log.into_iter().filter_map(|line| match line.event {
             Event::Step {
                 loss, real_tokens, ..

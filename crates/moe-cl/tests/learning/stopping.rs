@@ -60,7 +60,9 @@ fn a_run_that_is_asked_to_stop_loses_no_step() {
         assert_eq!(resumed.matrix, result.matrix, "{method}");
         assert_eq!(layout(&out), layout(&whole), "{method}");
         let rows = |out: &Path| {
-            let log = moe_cl::events::read_log(&out.join("events.jsonl")).expect("a log");
+            let log = moe_cl::events::read_log(&out.join("events.jsonl"))
+                .expect("a log")
+                .lines;
             let steps = log.iter().filter_map(|line| match line.event {
                 Event::Step { step, .. } => Some(step),
                 _ => None,

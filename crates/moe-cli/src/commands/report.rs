@@ -82,6 +82,9 @@ pub fn write(runs: &[PathBuf], page: &Path, say: bool) -> Result<()> {
         .iter()
         .map(|run| RunData::load(run))
         .collect::<std::io::Result<Vec<_>>>()?;
+    for damage in runs.iter().flat_map(|run| &run.passed_over) {
+        crate::terminal::tell!("warning: {damage}");
+    }
     moe_report::write(&runs, page)?;
     if say {
         writeln!(

@@ -114,7 +114,7 @@ fn rows(saved: &Saved) -> Result<Vec<Row>> {
             scalings: infos.iter().map(|it| it.lora.scaling()).collect(),
             bytes: parts.iter().map(|part| part.bytes).sum(),
             at: learnt
-                .and_then(|it| time(it.at))
+                .and_then(|_| time(*saved.times.learnt.get(&task.config.name)?))
                 .map(|at| at.format("%Y-%m-%d %H:%M:%S").to_string()),
             steps: learnt.map(|it| it.steps),
             file: task.training.file.clone(),

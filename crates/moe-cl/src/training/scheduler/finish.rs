@@ -42,11 +42,12 @@ impl Run<'_> {
         self.progress.task = index + 1;
         self.progress.step_in_task = 0;
         self.states[index].learnt = Some(Learnt {
-            at: now(),
             steps,
             step: self.progress.step,
             score: None,
         });
+        let name = self.tasks[index].name.clone();
+        self.times.learnt.insert(name, now());
         self.score_all(index + 1, &moved)?;
         let score = self.tasks[index].total(&self.known[index].texts.given.0);
         if let Some(learnt) = &mut self.states[index].learnt {

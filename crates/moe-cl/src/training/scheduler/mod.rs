@@ -28,7 +28,7 @@ use super::{
 use crate::{
     base::Base,
     config::Experiment,
-    directory::{Checkpoints, Progress, Stage, TaskState},
+    directory::{Checkpoints, Progress, Stage, TaskState, Times},
     error::{Error, Result},
     events::{Event, Recorder},
     learner::Learner,
@@ -61,6 +61,7 @@ pub(in crate::training) struct Run<'a> {
     /// What the recognizer reads of the texts that are scored, per task, once it was needed.
     features: Vec<Matrix>,
     progress: Progress,
+    times: Times,
     /// Scores so far, the untrained model's first.
     stages: Vec<Stage>,
     /// What is known of each task's texts.
@@ -90,6 +91,7 @@ impl<'a> Run<'a> {
             recognizer: TaskRecognizer::new(&experiment.router, base.decoder.config())?,
             features: Vec::new(),
             progress: Progress::default(),
+            times: Times::default(),
             stages: Vec::new(),
             known: vec![Known::default(); tasks.len()],
             still: Vec::new(),
@@ -247,17 +249,16 @@ impl<'a> Run<'a> {
     }
 
     /// The outcome so far.
-    pub(in crate::training) fn result(&self, seconds: f64) -> RunResult {
+    pub(in crate::training) fn result(&self) -> RunResult {
         let learnt = 0..self.progress.task;
         let metrics = self.tasks.iter().map(|task| task.data.metric);
-        let so_far = RunResult::so_far(
+        RunResult::so_far(
             &self.experiment,
-            &self.progress,
+            (&self.progress, &self.times),
             (self.task_names(), metrics.collect()),
             self.stages.clone(),
             learnt.map(|task| self.known[task].texts.clone()).collect(),
             self.stored.memory_bytes(),
-        );
-        RunResult { seconds, ..so_far }
+        )
     }
 }

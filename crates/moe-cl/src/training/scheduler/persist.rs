@@ -12,6 +12,7 @@ use crate::{
     events::Event,
     methods::OwnForm,
     recognizer::to_f32_bytes,
+    training::optimizer::state_bytes,
 };
 
 impl Run<'_> {
@@ -20,6 +21,7 @@ impl Run<'_> {
         self.write()?;
         self.record(Event::CheckpointSaved {
             step: self.progress.step,
+            after: self.progress.task,
         })
     }
 
@@ -46,7 +48,7 @@ impl Run<'_> {
             stages: self.store_stages()?,
         };
         let keep = self.experiment.training.keep;
-        self.checkpoints.save(&state, keep).map(|_| ())
+        self.checkpoints.save(&state, &self.times, keep).map(|_| ())
     }
 
     fn store_layout(&mut self) -> Result<Layout> {
@@ -135,7 +137,7 @@ impl Run<'_> {
         if self.progress.step_in_task == 0 {
             return Ok(None);
         }
-        let bytes = self.optimizer.into_bytes();
+        let bytes = state_bytes(&self.optimizer);
         let bytes = bytes.map_err(|error| Error::Checkpoint {
             path: "optimizer".into(),
             reason: error.to_string(),

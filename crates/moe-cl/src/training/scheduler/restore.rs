@@ -33,6 +33,7 @@ impl Run<'_> {
             self.optimizer = read.map_err(|error| saved.damaged(format!("optimizer: {error}")))?;
         }
         self.progress = state.progress.clone();
+        self.times = saved.times.clone();
         self.stages = saved.stages()?;
         let stages = self.stages.iter().cloned();
         self.stored.stages = stages.zip(state.stages.iter().cloned()).collect();

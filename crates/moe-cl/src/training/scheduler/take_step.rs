@@ -65,7 +65,7 @@ impl Run<'_> {
         self.progress.step = step;
         self.progress.step_in_task += 1;
         self.progress.real_tokens += figures.real_tokens as u64;
-        self.progress.training_seconds += seconds;
+        self.times.training_seconds += seconds;
         self.record(Event::Step {
             task: self.progress.task,
             step,
