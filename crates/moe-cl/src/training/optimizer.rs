@@ -1,11 +1,14 @@
 //! AdamW with PyTorch's constants, and what is done with gradients before it.
 
-use std::collections::HashSet;
+use std::{
+    collections::{HashMap, HashSet},
+    panic::{AssertUnwindSafe, catch_unwind},
+};
 
 use burn::{
     module::{Module, ModuleVisitor, Param, ParamId},
     optim::{GradientsParams, ModuleOptimizer},
-    tensor::{Bytes, Tensor},
+    tensor::{Bytes, DType, Tensor},
 };
 use burn_pack::{Reader, Writer};
 use moe_kernels::AdamW;
@@ -37,6 +40,60 @@ pub fn state_bytes(optimizer: &ModuleOptimizer) -> Result<Bytes, burn_pack::Erro
         writer.with_metadata(name, text)
     });
     writer.into_bytes()
+}
+
+/// The optimiser whose state [`state_bytes`] gave, for the parameters of `module`.
+///
+/// # Errors
+/// When it is no such state, or one of other parameters.
+pub fn with_state<M: Module>(
+    fresh: ModuleOptimizer,
+    module: &M,
+    bytes: Vec<u8>,
+) -> Result<ModuleOptimizer, String> {
+    let bytes = Bytes::from_bytes_vec(bytes);
+    let mut shapes = Shapes::default();
+    module.visit(&mut shapes);
+    // Burn takes it for granted that a record is its own.
+    let read = || {
+        shapes.check(Reader::from_bytes(bytes.clone()).map_err(|error| error.to_string())?)?;
+        let read = fresh.from_bytes(bytes);
+        read.map_err(|error| error.to_string())
+    };
+    catch_unwind(AssertUnwindSafe(read)).unwrap_or_else(|_| Err("no optimizer's state".into()))
+}
+
+/// The shape of each parameter.
+#[derive(Default)]
+struct Shapes(HashMap<u64, Vec<usize>>);
+
+impl ModuleVisitor for Shapes {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        self.0.insert(param.id.val(), param.shape().to_vec());
+    }
+}
+
+impl Shapes {
+    /// Refuses a record of anything else.
+    fn check(&self, record: Reader) -> Result<(), String> {
+        for (name, value) in record.scalars() {
+            let Some(id) = name.strip_suffix(".__rank") else {
+                continue;
+            };
+            let shape = id.parse().ok().and_then(|id| self.0.get(&id));
+            let rank = usize::try_from(*value).ok();
+            if shape.map(Vec::len) != rank || rank.is_none() {
+                return Err(format!("{name} is of no parameter that is there"));
+            }
+        }
+        for tensor in record.into_tensors().map_err(|error| error.to_string())? {
+            let shape = tensor.param_id.and_then(|id| self.0.get(&id));
+            if shape != Some(&tensor.shape.to_vec()) || tensor.dtype != DType::F32 {
+                return Err(format!("{} is of no parameter that is there", tensor.name));
+            }
+        }
+        Ok(())
+    }
 }
 
 /// √Σ‖g‖² over every gradient of `module` that is there.
@@ -242,13 +299,16 @@ mod tests {
 
     #[test]
     fn the_same_state_is_the_same_bytes_and_is_read_back() {
-        let stepped = || {
+        let pair = || {
             let device = Device::flex().autodiff();
             let pair = Pair {
                 first: Param::from_data([1.0, 2.0], &device),
                 second: Param::from_data([3.0], &device),
             };
-            let pair = moe_core::parameters::identify(pair, "pair");
+            moe_core::parameters::identify(pair, "pair")
+        };
+        let stepped = || {
+            let pair = pair();
             let plain = Device::flex();
             let mut gradients = GradientsParams::new();
             gradients.register(pair.first.id, Tensor::<1>::from_data([3.0, 0.0], &plain));
@@ -261,8 +321,12 @@ mod tests {
         let first = bytes();
         // Several, since an order may be right by chance.
         assert!((0..8).all(|_| *bytes() == *first));
-        let fresh = adamw((0.9, 0.999), 1e-8, 0.1);
-        let read = fresh.from_bytes(first.clone()).expect("read");
+        let fresh = || adamw((0.9, 0.999), 1e-8, 0.1);
+        let read = with_state(fresh(), &pair(), first.to_vec()).expect("read");
         assert!(*state_bytes(&read).expect("written") == *first);
+        // Of other parameters, or none of these bytes.
+        assert!(with_state(fresh(), &self::pair().0, first.to_vec()).is_err());
+        let cut = first[..first.len() / 2].to_vec();
+        assert!(with_state(fresh(), &pair(), cut).is_err());
     }
 }

@@ -1,13 +1,11 @@
 //! A run put back to where a checkpoint stood.
 
-use burn::tensor::Bytes;
-
 use super::Run;
 use crate::{
     directory::Saved,
     error::Result,
     recognizer::from_f32_bytes,
-    training::{infer::Known, prepare::fresh_optimizer, session::ReadBack},
+    training::{infer::Known, optimizer::with_state, prepare::fresh_optimizer, session::ReadBack},
 };
 
 impl Run<'_> {
@@ -27,9 +25,7 @@ impl Run<'_> {
         let training = current.map_or(&self.experiment.training, |task| &task.settings.training);
         self.optimizer = fresh_optimizer(training);
         if let Some(bytes) = from.optimizer {
-            let bytes = Bytes::from_bytes_vec(bytes);
-            let fresh = fresh_optimizer(training);
-            let read = fresh.from_bytes(bytes);
+            let read = with_state(fresh_optimizer(training), &self.learner, bytes);
             self.optimizer = read.map_err(|error| saved.damaged(format!("optimizer: {error}")))?;
         }
         self.progress = state.progress.clone();
