@@ -85,13 +85,19 @@ pub fn train(
     warnings.extend(found.saved.passed_over.iter().cloned());
     let state = &found.saved.state;
     check_settings(out, state, experiment)?;
-    write_config(out, experiment)?;
     let tasks = load_tasks(experiment, base, &found.saved, &mut warnings)?;
     let first_new = state.tasks.len();
     let is_finished = state.progress.task == tasks.len();
     if is_finished && let Some(result) = read_result(out, &found.saved)? {
+        let whole = state.whole_experiment().tasks.into_iter();
+        let as_finished = Experiment {
+            tasks: whole.take(experiment.tasks.len()).collect(),
+            ..state.experiment.clone()
+        };
+        write_config(out, &as_finished)?;
         return Ok(result);
     }
+    write_config(out, experiment)?;
     let session = Session::new(experiment, base, out);
     session.run(tasks, Some(found), warnings, recorder, |run| {
         run.measure_arrived(first_new)?;

@@ -25,7 +25,9 @@ fn every_command_says_which_checkpoint_it_passes_over_and_a_run_keeps_what_it_wr
     let newest = checkpoints(&run).pop().unwrap();
     let state = newest.join("state.json");
     let mut bytes = fs::read(&state).unwrap();
+    // One bit would be mended.
     bytes[40] ^= 1;
+    bytes[60] ^= 1;
     fs::write(&state, bytes).unwrap();
 
     fs::write(folder.join("texts.txt"), "red\n").unwrap();
@@ -123,4 +125,42 @@ fn escapes_in_names_and_texts_reach_no_terminal() {
             "{out:?} {error:?}"
         );
     }
+}
+
+#[test]
+fn a_flipped_bit_is_mended_by_whoever_writes_and_read_by_whoever_reads() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    write_base(&folder.join("base"));
+    write_experiment(folder);
+    assert!(train(folder, "run").status().unwrap().success());
+    let run = folder.join("run");
+    let newest = checkpoints(&run).pop().unwrap();
+    let part = fs::read_dir(run.join("parts")).unwrap().next().unwrap();
+    let damaged = [
+        newest.join("state.json"),
+        newest.join("state.seal"),
+        run.join("config.toml"),
+        run.join("result.json"),
+        part.unwrap().path(),
+    ];
+    let whole = damaged.each_ref().map(|path| fs::read(path).unwrap());
+    for (path, bytes) in damaged.iter().zip(&whole) {
+        let mut bytes = bytes.clone();
+        bytes[40] ^= 4;
+        fs::write(path, bytes).unwrap();
+    }
+    let (_, error, status) = moe_cl(folder, &["eval", "run", "--base", "base"]);
+    assert!(status == 0 && error.is_empty(), "{error}");
+    assert!(train(folder, "run").status().unwrap().success());
+    for (path, bytes) in damaged.iter().zip(&whole).take(4) {
+        assert!(fs::read(path).unwrap() == *bytes, "{}", path.display());
+    }
+    // Damage to the log is said.
+    let events = run.join("events.jsonl");
+    let mut bytes = fs::read(&events).unwrap();
+    bytes[40] ^= 4;
+    fs::write(&events, bytes).unwrap();
+    let (_, error, status) = moe_cl(folder, &["report", "run"]);
+    assert!(status == 0 && error.contains("events.jsonl:1"), "{error}");
 }
