@@ -18,6 +18,7 @@ use crate::{
     data::Example,
     directory::TaskSettings,
     error::{Error, Result},
+    learner::Learner,
     methods::method,
     task_model::TaskChoice,
 };
@@ -74,7 +75,7 @@ pub fn plan(experiment: &Experiment, base: &Base) -> Result<Plan> {
     let mut plans = Vec::new();
     let mut seconds_per_token = 0.0;
     for (index, task) in tasks.iter().enumerate() {
-        let before = learner.num_params();
+        let before = Counted::of(&learner);
         let learnt = method.stage(index, tasks.len());
         while learner.tasks.len() < learnt.end.max(index + 1) {
             let next = learner.tasks.len();
@@ -88,7 +89,7 @@ pub fn plan(experiment: &Experiment, base: &Base) -> Result<Plan> {
             examples: task.train.len(),
             steps: steps.len(),
             trainable: parts.iter().map(|part| part.size).sum(),
-            added: (learner.num_params() - before) as u64,
+            added: before.added_since(&learner),
         });
         if index == 0 {
             let first = &steps[0];
@@ -143,12 +144,46 @@ pub fn plan(experiment: &Experiment, base: &Base) -> Result<Plan> {
     })
 }
 
+/// What a learner consists of, so that what is added to it is counted without counting all of it again.
+struct Counted {
+    experts: usize,
+    gates: usize,
+    heads: usize,
+    /// Parameters of the method's own.
+    own: usize,
+}
+
+impl Counted {
+    fn of(learner: &Learner) -> Self {
+        Self {
+            experts: learner.catalogue.experts().len(),
+            gates: learner.catalogue.gates().len(),
+            heads: learner.heads.len(),
+            own: learner.own.num_params(),
+        }
+    }
+
+    /// Parameters that the learner has and did not have then.
+    fn added_since(&self, learner: &Learner) -> u64 {
+        let catalogue = &learner.catalogue;
+        let experts = catalogue.experts()[self.experts..].iter();
+        let gates = catalogue.gates()[self.gates..].iter();
+        let heads = learner.heads[self.heads..].iter();
+        let added = experts.map(Module::num_params).sum::<usize>()
+            + gates.map(Module::num_params).sum::<usize>()
+            + heads.map(Module::num_params).sum::<usize>()
+            + learner.own.num_params()
+            - self.own;
+        added as u64
+    }
+}
+
 /// Seconds per real token of a prediction.
 fn time_evaluation(
     experiment: &Experiment,
     base: &Base,
     task: &Task,
-    learner: &crate::learner::Learner,
+    learner: &Learner,
     method: &dyn crate::methods::Method,
 ) -> Result<f64> {
     let examples: Vec<&Example> = task
