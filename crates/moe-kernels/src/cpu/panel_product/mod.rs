@@ -1,10 +1,11 @@
 //! Products of activations with a large matrix, f32 or bf16.
 //!
-//! Where the processor has AVX-512 the matrix is laid out in panels that the tiles read one after the other; elsewhere, and for a
-//! few rows of f32, the product is that of the `gemm` crate. With AVX-512 BF16, which multiplies pairs of bf16 numbers, activations
+//! A few rows read a matrix as it lies, once (`few_rows`). For more, where the processor has AVX-512, the matrix is laid out in panels
+//! that the tiles read one after the other; elsewhere the product is that of the `gemm` crate. With AVX-512 BF16, which multiplies pairs of bf16 numbers, activations
 //! that meet a bf16 matrix are rounded to bf16 too, and summed in 32 bits; without it the matrix is widened.
-//! Every entry is one sum in the order of the shared axis, whatever the number of threads.
+//! Every entry is summed in an order of its own, whatever the number of threads.
 
+mod few_rows;
 #[cfg(target_arch = "x86_64")]
 mod panel;
 #[cfg(target_arch = "x86_64")]
@@ -22,6 +23,7 @@ use rayon::prelude::*;
 #[cfg(target_arch = "x86_64")]
 use super::level::Level;
 use super::product::{self, Matrix};
+use few_rows::Number;
 
 /// A matrix in memory: `data [rows, columns]`, or its transpose.
 #[derive(Clone, Copy)]
@@ -85,7 +87,7 @@ impl<'a> Activations<'a> {
 }
 
 /// A number format of the right factor.
-pub(crate) trait Format: Copy + Sync {
+pub(crate) trait Format: Number {
     /// Whether panels pay for a left factor of `rows` rows on this processor.
     #[cfg(target_arch = "x86_64")]
     fn has_panels(rows: usize) -> bool;
@@ -196,6 +198,9 @@ impl Format for bf16 {
 
 /// `left · right [rows, columns]`, on all threads.
 pub(crate) fn product<T: Format>(left: &Activations<'_>, right: Stored<'_, T>) -> Vec<f32> {
+    if left.rows <= few_rows::MOST && right.turned {
+        return few_rows::product(left, right);
+    }
     #[cfg(target_arch = "x86_64")]
     if T::has_panels(left.rows) {
         return tasks::product(left, right);
