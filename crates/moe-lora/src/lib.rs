@@ -24,6 +24,7 @@ mod lora;
 mod merge;
 mod mix;
 mod per_text;
+pub mod router;
 mod routing;
 mod stacked;
 mod texts;
