@@ -140,7 +140,7 @@ impl BiasBalanced {
             z: 0.0,
         };
         let shares = scores.clone() / (scores.clone().sum_dim(1) + 1e-20);
-        let losses = losses.losses(logits, &shares, &choices.counts(top_k, tokens), tokens);
+        let losses = losses.losses(logits, &shares, &choices.shares(top_k, tokens), tokens);
         choices.dispatch(&slots, weights * scale, Some(scores), losses)
     }
 

@@ -1,6 +1,6 @@
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
-use super::{Dispatch, Entry, RouterLoss, Tokens};
+use super::{Dispatch, Entry, RouterLoss, Tokens, loss};
 
 /// What every token chose, before any capacity: `[tokens, top_k]`, best first.
 #[derive(Clone, Debug)]
@@ -57,11 +57,19 @@ impl Choices {
         }
     }
 
-    /// `[groups, experts]`, how many of the first `ranks` choices fell on each expert.
-    pub fn counts(&self, ranks: usize, tokens: &Tokens) -> Vec<u32> {
+    /// `[groups, experts]`, the share of each expert in the first `ranks` choices of the group's tokens.
+    pub fn shares(&self, ranks: usize, tokens: &Tokens) -> Vec<f64> {
+        let counts = self.counts(tokens, |choice| {
+            self.stands[choice] && choice % self.top_k < ranks
+        });
+        loss::shares(&counts, self.num_experts)
+    }
+
+    /// `[groups, experts]`, how many of the choices that are to `count` fell on each expert.
+    pub fn counts(&self, tokens: &Tokens, count: impl Fn(usize) -> bool) -> Vec<u32> {
         let mut counts = vec![0; tokens.groups() * self.num_experts];
         for (choice, &expert) in self.experts.iter().enumerate() {
-            if self.stands[choice] && choice % self.top_k < ranks {
+            if count(choice) {
                 let group = choice / self.top_k / tokens.per_group();
                 counts[group * self.num_experts + expert as usize] += 1;
             }

@@ -1,6 +1,6 @@
 use serde::{Deserialize, Serialize};
 
-use super::{Capacity, GShardConfig, SecondExpert};
+use super::{Capacity, GShardConfig};
 
 /// Which layers of a model are sparse in GLaM's layout (arXiv 2112.06905, §4): every other one, each with [`Self::router`]'s
 /// top-2 router. The paper has 64 experts a layer, each a gated feed-forward network as the dense layers have.
@@ -20,9 +20,6 @@ impl Default for Glam {
 
 impl Glam {
     /// Whether layer `layer` (0 is the lowest) is sparse.
-    ///
-    /// # Panics
-    /// When `every` is 0.
     pub fn is_sparse(self, layer: usize) -> bool {
         (layer + 1).is_multiple_of(self.every.max(1))
     }
@@ -38,8 +35,7 @@ impl Glam {
     pub fn router() -> GShardConfig {
         GShardConfig {
             capacity: Capacity::factor(1.25),
-            second: SecondExpert::Chance,
-            balance: 1e-2,
+            ..GShardConfig::default()
         }
     }
 }

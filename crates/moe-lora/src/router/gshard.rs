@@ -6,8 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::choices::{Choices, values};
 use super::draws::{self, Draw};
 use super::loss::Coefficients;
-use super::softmax_top_k::over_kept;
-use super::{Capacity, Dispatch, Phase, Priority, RouterInit, RouterLinear, Tokens};
+use super::{Capacity, Dispatch, Phase, Priority, RouterInit, RouterLinear, Tokens, TopKWeights};
 
 /// Which expert a token goes to besides its best.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,6 +30,8 @@ pub struct GShardConfig {
     pub capacity: Capacity,
     /// The second expert.
     pub second: SecondExpert,
+    /// What the weights are: `g / (g₁ + g₂)` in the paper, over what found a place in DeepSpeed and fairscale.
+    pub weights: TopKWeights,
     /// Coefficient of the balance loss, over the first choices.
     pub balance: f64,
 }
@@ -41,6 +42,7 @@ impl Default for GShardConfig {
         Self {
             capacity: Capacity::factor(1.0),
             second: SecondExpert::Chance,
+            weights: TopKWeights::Chosen,
             balance: 1e-2,
         }
     }
@@ -48,7 +50,7 @@ impl Default for GShardConfig {
 
 /// Two experts per token, in groups, the second one by chance (GShard, arXiv 2006.16668, algorithm 1; GLaM, arXiv 2112.06905, §4).
 ///
-/// `p = softmax(x W)`; first choices fill first; the weights are the probabilities over the sum of those that found a place.
+/// `p = softmax(x W)`; first choices fill first; the weights are the two probabilities over their sum.
 #[derive(Module, Debug)]
 pub struct GShard {
     /// Its settings.
@@ -118,8 +120,8 @@ impl GShard {
             assert_eq!(noise.len(), scores.len(), "a number per token and expert");
             sample_second(&mut choices, &scores, noise);
         }
-        let chosen = choices.of_table(probs.clone()); // [tokens, 2]
-        let first = choices.counts(1, tokens);
+        let chosen = self.config.weights.of(&choices, &logits, &probs); // [tokens, 2]
+        let first = choices.shares(1, tokens);
         let weights = values(&chosen);
         if let SecondDraw::Chance(chance) = second {
             assert_eq!(chance.len(), tokens.count(), "a number per token");
@@ -136,7 +138,8 @@ impl GShard {
             z: 0.0,
         };
         let losses = losses.losses(logits, &probs, &first, tokens);
-        choices.dispatch(&slots, over_kept(chosen, &slots), Some(probs), losses)
+        let weights = self.config.weights.after(chosen, &slots);
+        choices.dispatch(&slots, weights, Some(probs), losses)
     }
 }
 

@@ -47,19 +47,19 @@ pub(crate) struct Coefficients {
 }
 
 impl Coefficients {
-    /// The losses of `logits` and `probs [tokens, experts]`; `chosen [groups, experts]` as in [`balance_loss`].
+    /// The losses of `logits` and `probs [tokens, experts]`; `shares [groups, experts]` are the `f_e` of [`balance_loss`].
     pub fn losses(
         self,
         logits: Tensor<2>,
         probs: &Tensor<2>,
-        chosen: &[u32],
+        shares: &[f64],
         tokens: &Tokens,
     ) -> Vec<RouterLoss> {
         let mut losses = Vec::new();
         if self.balance != 0.0 {
             losses.push(RouterLoss {
                 kind: LossKind::Balance,
-                value: balance_loss(probs.clone(), chosen, tokens),
+                value: balance_of(probs.clone(), shares, tokens),
                 coefficient: self.balance,
             });
         }
@@ -83,31 +83,50 @@ impl Coefficients {
 /// # Panics
 /// When the shapes do not belong together.
 pub fn balance_loss(probs: Tensor<2>, chosen: &[u32], tokens: &Tokens) -> Tensor<1> {
+    let [_, experts] = probs.dims();
+    balance_of(probs, &shares(chosen, experts), tokens)
+}
+
+/// `chosen [groups, experts]` over the sums of the groups.
+pub(crate) fn shares(chosen: &[u32], experts: usize) -> Vec<f64> {
+    let groups = chosen.chunks(experts);
+    groups
+        .flat_map(|chosen| {
+            let all = chosen.iter().sum::<u32>().max(1);
+            chosen
+                .iter()
+                .map(move |&one| f64::from(one) / f64::from(all))
+        })
+        .collect()
+}
+
+/// As [`balance_loss`], of given `shares [groups, experts]`.
+fn balance_of(probs: Tensor<2>, shares: &[f64], tokens: &Tokens) -> Tensor<1> {
     let [count, experts] = probs.dims();
     let groups = tokens.groups();
     assert_eq!(count, tokens.count(), "one row of probabilities per token");
     assert_eq!(
-        chosen.len(),
+        shares.len(),
         groups * experts,
-        "`chosen` is per group and expert"
+        "a share per group and expert"
     );
     let real = tokens.real_per_group();
     let live = real.iter().filter(|&&real| real > 0).count();
-    let shares = chosen
+    let factors = shares
         .chunks(experts)
         .zip(&real)
-        .flat_map(|(chosen, &real)| {
-            let choices: u32 = chosen.iter().sum();
-            let over = (f64::from(choices) * real as f64 * live as f64).max(1.0);
-            let share = move |&chosen: &u32| (f64::from(chosen) * experts as f64 / over) as f32;
-            chosen.iter().map(share)
+        .flat_map(|(shares, &real)| {
+            let over = (real * live).max(1) as f64; // a group of padding has no probabilities either
+            shares
+                .iter()
+                .map(move |&share| (share * experts as f64 / over) as f32)
         });
-    let shares = TensorData::new(shares.collect::<Vec<f32>>(), [groups, 1, experts]);
-    let shares = Tensor::<3>::from_data(shares, &probs.device());
+    let factors = TensorData::new(factors.collect::<Vec<f32>>(), [groups, 1, experts]);
+    let factors = Tensor::<3>::from_data(factors, &probs.device());
     let sums = masked(probs, tokens)
         .reshape([groups, tokens.per_group(), experts])
         .sum_dim(1); // [groups, 1, experts]
-    (sums * shares).sum()
+    (sums * factors).sum()
 }
 
 /// `mean_t (log Σ_e exp logits_te)²` over the real tokens, `[1]` (ST-MoE, eq. 5). `logits [tokens, experts]`.

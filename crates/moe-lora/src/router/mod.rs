@@ -14,6 +14,8 @@ mod expert_choice;
 mod glam;
 mod gshard;
 pub mod jacobs;
+#[cfg(test)]
+mod laws;
 mod linear;
 mod loss;
 pub mod noisy_top_k;
@@ -45,7 +47,7 @@ pub use queue::Priority;
 pub use random_routed::{DomainTable, RandomRouted};
 pub use recorded::Recorded;
 pub use softmax_top_k::{SoftmaxTopK, SoftmaxTopKConfig, TopKWeights};
-pub use st_moe::{StMoe, StMoeConfig};
+pub use st_moe::{FirstChoices, StMoe, StMoeConfig};
 pub use switch::{Switch, SwitchConfig};
 pub use tokens::Tokens;
 pub use uniform::Uniform;

@@ -3,7 +3,7 @@ use burn::tensor::activation::softmax;
 use burn::tensor::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 
-use super::choices::{Choices, values};
+use super::choices::{Choices, constant, values};
 use super::loss::Coefficients;
 use super::{Capacity, Dispatch, Phase, Priority, RouterInit, RouterLinear, Tokens};
 
@@ -105,29 +105,38 @@ impl SoftmaxTopK {
         let [_, experts] = logits.dims();
         let probs = softmax(logits.clone(), 1);
         let choices = Choices::largest(&values(&logits), experts, top_k, tokens);
-        let chosen = match weights {
-            TopKWeights::Raw | TopKWeights::Kept => choices.of_table(probs.clone()),
-            TopKWeights::Chosen => softmax(choices.of_table(logits.clone()), 1),
-        };
+        let chosen = weights.of(&choices, &logits, &probs);
         let places = capacity.places(tokens.per_group(), top_k, experts);
         let slots = choices.queue(priority, places, &values(&chosen), lots, tokens);
-        let weights = match weights {
-            TopKWeights::Kept => over_kept(chosen, &slots),
-            TopKWeights::Raw | TopKWeights::Chosen => chosen,
-        };
+        let weights = weights.after(chosen, &slots);
         let losses = Coefficients { balance, z };
-        let losses = losses.losses(logits, &probs, &choices.counts(top_k, tokens), tokens);
+        let losses = losses.losses(logits, &probs, &choices.shares(top_k, tokens), tokens);
         choices.dispatch(&slots, weights, Some(probs), losses)
     }
 }
 
-/// `gates [tokens, top_k]` over the sum of those in a slot.
-pub(crate) fn over_kept(gates: Tensor<2>, slots: &[Option<u32>]) -> Tensor<2> {
-    let kept: Vec<f32> = slots
-        .iter()
-        .map(|slot| f32::from(u8::from(slot.is_some())))
-        .collect();
-    let kept = gates.clone() * super::choices::constant(&kept, &gates);
-    let sum = kept.clone().sum_dim(1).clamp_min(f32::EPSILON); // [tokens, 1]
-    kept / sum
+impl TopKWeights {
+    /// Weights before anything is dropped, `[tokens, top_k]`; `logits` and `probs [tokens, experts]`.
+    pub(crate) fn of(self, choices: &Choices, logits: &Tensor<2>, probs: &Tensor<2>) -> Tensor<2> {
+        match self {
+            Self::Raw | Self::Kept => choices.of_table(probs.clone()),
+            Self::Chosen => softmax(choices.of_table(logits.clone()), 1),
+        }
+    }
+
+    /// `weights [tokens, top_k]` once it is known who has a slot.
+    pub(crate) fn after(self, weights: Tensor<2>, slots: &[Option<u32>]) -> Tensor<2> {
+        match self {
+            Self::Raw | Self::Chosen => weights,
+            Self::Kept => {
+                let kept: Vec<f32> = slots
+                    .iter()
+                    .map(|slot| f32::from(u8::from(slot.is_some())))
+                    .collect();
+                let kept = weights.clone() * constant(&kept, &weights);
+                let sum = kept.clone().sum_dim(1).clamp_min(f32::EPSILON); // [tokens, 1]
+                kept / sum
+            }
+        }
+    }
 }

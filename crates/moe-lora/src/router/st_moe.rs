@@ -8,6 +8,17 @@ use super::draws::{self, Draw, jittered};
 use super::loss::Coefficients;
 use super::{Capacity, Dispatch, Phase, Priority, RouterInit, RouterLinear, Tokens};
 
+/// Which first choices make the shares of ST-MoE's balance loss; either are shares of the group's tokens.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FirstChoices {
+    /// All of them, as in Switch Transformers and Mesh TensorFlow.
+    #[default]
+    All,
+    /// Those that found a place, as in st-moe-pytorch: no share is above the capacity's, and the loss is below 1 where tokens are dropped.
+    Kept,
+}
+
 /// Settings of a [`StMoe`].
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -23,8 +34,10 @@ pub struct StMoeConfig {
     pub eval_capacity: Capacity,
     /// Of the input, `1 ± jitter` while training.
     pub jitter: f64,
-    /// Coefficient of the balance loss, over the first choices.
+    /// Coefficient of the balance loss.
     pub balance: f64,
+    /// Which first choices it counts.
+    pub balance_over: FirstChoices,
     /// Coefficient of the z-loss.
     pub z: f64,
 }
@@ -39,6 +52,7 @@ impl Default for StMoeConfig {
             eval_capacity: Capacity::factor(2.0),
             jitter: 0.0,
             balance: 1e-2,
+            balance_over: FirstChoices::All,
             z: 1e-3,
         }
     }
@@ -109,7 +123,6 @@ impl StMoe {
         assert_eq!(chance.len(), count * top_n, "a number per choice");
         let probs = softmax(logits.clone(), 1);
         let mut choices = Choices::largest(&values(&logits), experts, top_n, tokens);
-        let first = choices.counts(1, tokens);
         let weights = softmax(choices.of_table(logits.clone()), 1); // [tokens, top_n], as p over its sum
         for (choice, gate) in values(&weights).into_iter().enumerate() {
             let (token, rank) = (choice / top_n, choice % top_n);
@@ -120,11 +133,31 @@ impl StMoe {
         }
         let places = capacity.places(tokens.per_group(), top_n, experts);
         let slots = choices.queue(Priority::Choice, places, &[], None, tokens);
+        let shares = match self.config.balance_over {
+            FirstChoices::All => choices.shares(1, tokens),
+            FirstChoices::Kept => kept_shares(&choices, &slots, tokens),
+        };
         let losses = Coefficients {
             balance: self.config.balance,
             z: self.config.z,
         };
-        let losses = losses.losses(logits, &probs, &first, tokens);
+        let losses = losses.losses(logits, &probs, &shares, tokens);
         choices.dispatch(&slots, weights, Some(probs), losses)
     }
+}
+
+/// `[groups, experts]`, the share of a group's real tokens that are at the expert they chose first.
+fn kept_shares(choices: &Choices, slots: &[Option<u32>], tokens: &Tokens) -> Vec<f64> {
+    let kept = choices.counts(tokens, |choice| {
+        choice % choices.top_k == 0 && slots[choice].is_some()
+    });
+    let groups = kept
+        .chunks(choices.num_experts)
+        .zip(tokens.real_per_group());
+    groups
+        .flat_map(|(kept, real)| {
+            let share = move |&count: &u32| f64::from(count) / real.max(1) as f64;
+            kept.iter().map(share)
+        })
+        .collect()
 }

@@ -108,7 +108,7 @@ impl Switch {
             balance: self.config.balance,
             z: self.config.z,
         };
-        let losses = losses.losses(logits, &probs, &choices.counts(1, tokens), tokens);
+        let losses = losses.losses(logits, &probs, &choices.shares(1, tokens), tokens);
         choices.dispatch(&slots, weights, Some(probs), losses)
     }
 }

@@ -2,9 +2,9 @@
 
 use anyhow::{Context, bail};
 use moe_lora::router::{
-    Attention, Capacity, Dispatch, ExpertChoice, ExpertChoiceConfig, GShard, GShardConfig,
-    LossKind, Priority, SecondDraw, SoftmaxTopK, SoftmaxTopKConfig, StMoe, StMoeConfig, Switch,
-    SwitchConfig, Tokens, TopKWeights,
+    Attention, Capacity, Dispatch, ExpertChoice, ExpertChoiceConfig, FirstChoices, GShard,
+    GShardConfig, LossKind, Priority, SecondDraw, SoftmaxTopK, SoftmaxTopKConfig, StMoe,
+    StMoeConfig, Switch, SwitchConfig, Tokens, TopKWeights,
 };
 
 use super::super::case::Case;
@@ -88,6 +88,7 @@ fn route(
             top_n: case.setting("top_n")? as usize,
             threshold: case.setting("threshold")?,
             balance: 0.5,
+            balance_over: FirstChoices::Kept,
             z: 0.1,
             ..StMoeConfig::default()
         };
@@ -158,6 +159,7 @@ fn route(
             () if config["capacity_factor"].is_number() => share()?,
             () => places,
         },
+        weights: TopKWeights::Kept,
         balance: 0.5 * balance,
         ..GShardConfig::default()
     };
