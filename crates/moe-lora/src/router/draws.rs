@@ -55,7 +55,7 @@ fn sample(rng: impl Rng, of: impl Distribution<f32>, count: usize) -> Vec<f32> {
     of.sample_iter(rng).take(count).collect()
 }
 
-/// `x [tokens, d_model]`, each entry times a number uniform in `1 ± amount` (Switch Transformers, §2.4); as it is while evaluating.
+/// `x [tokens, d_model]`, each entry times a number uniform in `1 ± amount` (Switch Transformers, appendix C); as it is while evaluating.
 pub(crate) fn jittered(x: Tensor<2>, amount: f64, phase: Phase) -> Tensor<2> {
     let Phase::Train { seed } = phase else {
         return x;

@@ -271,8 +271,8 @@ fn gradients_of_losses_and_weights_are_finite_differences() {
     };
     // Each loss by itself, then the weights under fixed factors.
     let parts = |dispatch: &Dispatch| -> Vec<(String, Tensor<1>)> {
-        let count = dispatch.entries.len();
-        let factors: Vec<f32> = (0..count).map(|entry| (entry % 5) as f32 - 1.0).collect();
+        let factor = |entry: &Entry| (7 * entry.token + 3 * entry.expert) as f32 % 5.0 - 1.0;
+        let factors: Vec<f32> = dispatch.entries.iter().map(factor).collect();
         let factors = Tensor::<1>::from_data(factors.as_slice(), &dispatch.weights.device());
         let weights = (dispatch.weights.clone() * factors).sum();
         let losses = dispatch.losses.iter();
@@ -391,7 +391,7 @@ fn a_bias_brings_the_loads_together() {
         load = most(&router).1;
     }
     let after = most(&router).0;
-    assert!(before > 1.5 && after < 1.15, "{before} → {after}");
+    assert!(before > 1.4 && after < 1.15, "{before} → {after}");
 }
 
 #[test]

@@ -31,7 +31,7 @@ pub struct NoisyTopKConfig {
 }
 
 impl Default for NoisyTopKConfig {
-    /// The paper's best of table 6.
+    /// Both coefficients 0.1, a row of the paper's table 6.
     fn default() -> Self {
         Self {
             top_k: 2,

@@ -17,7 +17,7 @@ pub enum Priority {
     FirstChoice,
     /// The largest weights at that expert, whichever choice it is (Megatron-Core, DeepSpeed: dropping by probability).
     Weight,
-    /// By lot while training (random token selection; Kim et al. 2021, arXiv 2109.10465, §3.2), and [`Self::Choice`] while evaluating.
+    /// By lot while training (random token selection; Kim et al. 2021, arXiv 2109.10465), and [`Self::Choice`] while evaluating.
     Random,
 }
 

@@ -40,14 +40,14 @@ pub struct SoftmaxTopKConfig {
 }
 
 impl Default for SoftmaxTopKConfig {
-    /// Mixtral's.
+    /// Weights as Mixtral's, balance as Switch's.
     fn default() -> Self {
         Self {
             top_k: 2,
             weights: TopKWeights::Chosen,
             capacity: Capacity::Unlimited,
             priority: Priority::Choice,
-            balance: 2e-2,
+            balance: 1e-2,
             z: 0.0,
         }
     }

@@ -43,7 +43,7 @@ pub struct StMoeConfig {
 }
 
 impl Default for StMoeConfig {
-    /// As in the paper.
+    /// As in the paper; the threshold is Mesh TensorFlow's.
     fn default() -> Self {
         Self {
             top_n: 2,
@@ -58,7 +58,7 @@ impl Default for StMoeConfig {
     }
 }
 
-/// The best `top_n` experts per token, the further ones by chance, kept stable by the z-loss (ST-MoE, arXiv 2202.08906, §3 and appendix C).
+/// The best `top_n` experts per token, the further ones by chance, kept stable by the z-loss (ST-MoE, arXiv 2202.08906, §3).
 ///
 /// `p = softmax(x W)`; the weights are the chosen probabilities over their sum, before any is left out or dropped: what is
 /// left out does not raise the rest.

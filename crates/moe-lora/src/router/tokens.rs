@@ -1,6 +1,6 @@
 /// What a router is told of the tokens besides their states: how many there are, in which groups they queue, and which are padding.
 ///
-/// Tokens of a group lie side by side. A group (GShard §3.2) is what capacity is counted in and balance is averaged over:
+/// Tokens of a group lie side by side. A group (GShard §2.2) is what capacity is counted in and balance is averaged over:
 /// a sequence, a batch, or a share of one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tokens {
