@@ -6,7 +6,8 @@ use serde::{Deserialize, Serialize};
 use super::choices::{Choices, values};
 use super::draws::{self, Draw};
 use super::loss::Coefficients;
-use super::{Capacity, Dispatch, Phase, Priority, RouterInit, RouterLinear, Tokens, TopKWeights};
+use super::queue::Order;
+use super::{Capacity, Dispatch, Phase, RouterInit, RouterLinear, Tokens, TopKWeights};
 
 /// Which expert a token goes to besides its best.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -122,9 +123,9 @@ impl GShard {
         }
         let chosen = self.config.weights.of(&choices, &logits, &probs); // [tokens, 2]
         let first = choices.shares(1, tokens);
-        let weights = values(&chosen);
         if let SecondDraw::Chance(chance) = second {
             assert_eq!(chance.len(), tokens.count(), "a number per token");
+            let weights = values(&chosen);
             for (token, &chance) in chance.iter().enumerate() {
                 let (g1, g2) = (weights[2 * token], weights[2 * token + 1]);
                 // The paper's g₁ and g₂ are divided by their sum before.
@@ -132,7 +133,7 @@ impl GShard {
             }
         }
         let places = self.config.capacity.places(tokens.per_group(), 2, experts);
-        let slots = choices.queue(Priority::Choice, places, &weights, None, tokens);
+        let slots = choices.admit(Order::Choice, places, tokens);
         let losses = Coefficients {
             balance: self.config.balance,
             z: 0.0,

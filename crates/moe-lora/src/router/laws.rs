@@ -470,3 +470,40 @@ fn a_router_that_starts_at_zero_has_even_scores() {
     assert!(scores.iter().all(|&score| (score - 0.25).abs() < 1e-6));
     assert!(dispatch.load().iter().filter(|&&load| load > 0).count() > 2);
 }
+
+#[test]
+fn a_stored_router_routes_as_before() {
+    let router = Router::BiasBalanced(bias_balanced(None));
+    let fresh = BiasBalanced::new(
+        BiasBalancedConfig::default(),
+        D_MODEL,
+        EXPERTS,
+        1,
+        &device(),
+    );
+    let fresh = BiasBalanced {
+        config: bias_balanced(None).config,
+        linear: fresh.linear.with_bias(Tensor::zeros([EXPERTS], &device())),
+        bias: fresh.bias,
+    };
+    let bytes = moe_core::parameters::to_bytes(&router);
+    let read = moe_core::parameters::from_bytes(Router::BiasBalanced(fresh), &bytes).unwrap();
+    let route = |router: &Router| router.forward(states(&device()), &Tokens::new(TOKENS), TRAIN);
+    let (before, after) = (route(&router), route(&read));
+    assert_eq!(before.entries, after.entries);
+    assert_eq!(values(&before.weights), values(&after.weights));
+}
+
+#[test]
+fn routing_leaves_the_router_as_it_was() {
+    let router = Router::BiasBalanced(bias_balanced(None));
+    let before = moe_core::parameters::to_bytes(&router);
+    let dispatch = router.forward(states(&device()), &Tokens::new(TOKENS), TRAIN);
+    let gradients = dispatch.auxiliary().unwrap().backward();
+    assert_eq!(before, moe_core::parameters::to_bytes(&router));
+    let Router::BiasBalanced(router) = router else {
+        unreachable!()
+    };
+    assert!(router.bias.val().grad(&gradients).is_none());
+    assert!(router.linear.weight.val().grad(&gradients).is_some());
+}

@@ -1,6 +1,7 @@
+use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 
-use super::choices::Choices;
+use super::choices::{Choices, values};
 use super::{Phase, Tokens, draws};
 
 /// Who finds a place where more tokens of a group choose an expert than it takes.
@@ -40,17 +41,20 @@ impl Choices {
         &self,
         priority: Priority,
         places: Option<usize>,
-        weights: &[f32],
+        weights: &Tensor<2>,
         lots: Option<&[f32]>,
         tokens: &Tokens,
     ) -> Vec<Option<u32>> {
         match (priority, lots) {
             (Priority::Position, _) => self.admit(Order::Position, places, tokens),
             (Priority::FirstChoice, _) => {
-                let first: Vec<f32> = weights.iter().copied().step_by(self.top_k).collect();
+                let first = values(&weights.clone().narrow(1, 0, 1));
                 self.admit(Order::Token(&first), places, tokens)
             }
-            (Priority::Weight, _) => self.admit(Order::Largest(weights), places, tokens),
+            (Priority::Weight, _) => {
+                let weights = values(weights);
+                self.admit(Order::Largest(&weights), places, tokens)
+            }
             (Priority::Random, Some(lots)) => {
                 let lots = self.of_values(lots);
                 self.admit(Order::Largest(&lots), places, tokens)

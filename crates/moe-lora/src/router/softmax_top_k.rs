@@ -107,7 +107,7 @@ impl SoftmaxTopK {
         let choices = Choices::largest(&values(&logits), experts, top_k, tokens);
         let chosen = weights.of(&choices, &logits, &probs);
         let places = capacity.places(tokens.per_group(), top_k, experts);
-        let slots = choices.queue(priority, places, &values(&chosen), lots, tokens);
+        let slots = choices.queue(priority, places, &chosen, lots, tokens);
         let weights = weights.after(chosen, &slots);
         let losses = Coefficients { balance, z };
         let losses = losses.losses(logits, &probs, &choices.shares(top_k, tokens), tokens);

@@ -6,7 +6,8 @@ use serde::{Deserialize, Serialize};
 use super::choices::{Choices, values};
 use super::draws::{self, Draw, jittered};
 use super::loss::Coefficients;
-use super::{Capacity, Dispatch, Phase, Priority, RouterInit, RouterLinear, Tokens};
+use super::queue::Order;
+use super::{Capacity, Dispatch, Phase, RouterInit, RouterLinear, Tokens};
 
 /// Which first choices make the shares of ST-MoE's balance loss; either are shares of the group's tokens.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -124,15 +125,19 @@ impl StMoe {
         let probs = softmax(logits.clone(), 1);
         let mut choices = Choices::largest(&values(&logits), experts, top_n, tokens);
         let weights = softmax(choices.of_table(logits.clone()), 1); // [tokens, top_n], as p over its sum
-        for (choice, gate) in values(&weights).into_iter().enumerate() {
+        let gates = match threshold > 0.0 {
+            true => values(&weights),
+            false => Vec::new(),
+        };
+        for (choice, gate) in gates.into_iter().enumerate() {
             let (token, rank) = (choice / top_n, choice % top_n);
-            if rank > 0 && threshold > 0.0 {
+            if rank > 0 {
                 let used = f64::from(chance[rank * count + token]) < f64::from(gate) / threshold;
                 choices.stands[choice] &= used;
             }
         }
         let places = capacity.places(tokens.per_group(), top_n, experts);
-        let slots = choices.queue(Priority::Choice, places, &[], None, tokens);
+        let slots = choices.admit(Order::Choice, places, tokens);
         let shares = match self.config.balance_over {
             FirstChoices::All => choices.shares(1, tokens),
             FirstChoices::Kept => kept_shares(&choices, &slots, tokens),

@@ -97,13 +97,7 @@ impl Switch {
         let choices = Choices::largest(&values(&logits), experts, 1, tokens);
         let places = capacity.places(tokens.per_group(), 1, experts);
         let weights = choices.of_table(probs.clone());
-        let slots = choices.queue(
-            self.config.priority,
-            places,
-            &values(&weights),
-            lots,
-            tokens,
-        );
+        let slots = choices.queue(self.config.priority, places, &weights, lots, tokens);
         let losses = Coefficients {
             balance: self.config.balance,
             z: self.config.z,
