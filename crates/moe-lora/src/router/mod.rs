@@ -7,6 +7,7 @@
 mod bias_balanced;
 mod capacity;
 mod choices;
+mod columns;
 mod config;
 mod dispatch;
 mod draws;
