@@ -1,6 +1,6 @@
 use thiserror::Error;
 
-/// What an adapter configuration can get wrong.
+/// What an adapter or router configuration can get wrong.
 #[derive(Clone, Debug, Error, PartialEq)]
 pub enum Error {
     /// No target at all.
@@ -33,6 +33,14 @@ pub enum Error {
         value: f64,
         /// The range.
         expected: &'static str,
+    },
+    /// A router that cannot be what its settings say.
+    #[error("router `{router}`: {message}")]
+    Router {
+        /// Its name.
+        router: &'static str,
+        /// What is wrong and what to do.
+        message: String,
     },
 }
 

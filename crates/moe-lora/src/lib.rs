@@ -6,6 +6,8 @@
 //! experts in one pass, for training on the autodiff device or, after `catalogue.valid()`, on the plain one. [`Adapted`] is the
 //! same thing as a language model to generate with.
 //!
+//! [`router`] has what sends the tokens of a sparse mixture to its experts.
+//!
 //! The base is never trained and never copied: its weights live on the plain device and take
 //! part in autodiff as constants.
 
@@ -24,6 +26,7 @@ mod lora;
 mod merge;
 mod mix;
 mod per_text;
+pub mod router;
 mod routing;
 mod stacked;
 mod texts;

@@ -20,6 +20,7 @@ mod llama;
 mod metrics;
 pub(crate) mod moe_cl;
 mod probe;
+mod routers;
 mod smollm2;
 pub(crate) mod tensors;
 mod train_utils;
@@ -36,7 +37,7 @@ use check::Verdict;
 pub use probe::answer as answer_probe;
 
 /// Groups whose code comes with later issues.
-const LATER: [&str; 2] = ["peft", "routers"];
+const LATER: [&str; 1] = ["peft"];
 
 /// Exit code of a run that compared nothing, because there are no fixtures or every case was skipped: neither a success nor a failure.
 const NOT_RUN: u8 = 3;
@@ -145,6 +146,7 @@ fn dispatch(case: &Case) -> anyhow::Result<Verdict> {
         "llama" => llama::run(case),
         "metrics" => metrics::run(case),
         "moe_cl" => moe_cl::run(case),
+        "routers" => routers::run(case),
         "smollm2" => smollm2::run(case),
         "train_utils" => train_utils::run(case),
         group if LATER.contains(&group) => Ok(Verdict::Skip("comes with later work".into())),
