@@ -9,6 +9,7 @@ use crate::autodiff::{Operation, one, several};
 use crate::linear::{FrozenLinear, FrozenLinears};
 use crate::moe_ffn::MoeFfnInputs;
 use crate::rms_norm::{AddRmsNorm, RmsNorm};
+use crate::sparse_ffn::SparseFfn;
 use crate::swiglu::Swiglu;
 use crate::token_cross_entropy::TokenCrossEntropy;
 use crate::token_gate::TokenGate;
@@ -43,6 +44,9 @@ pub trait FusedOps: Backend {
 
     /// See [`attention()`](fn@crate::attention).
     fn attention(#[extension_type] it: Attention<Self>) -> FloatTensor<Self>;
+
+    /// See [`sparse_ffn()`](fn@crate::sparse_ffn).
+    fn sparse_ffn(#[extension_type] it: SparseFfn<Self>) -> FloatTensor<Self>;
 
     /// See [`moe_ffn()`](fn@crate::moe_ffn): the mixture, and the pooled output, of no rows when no expert is observed.
     fn moe_ffn(#[extension_type] it: MoeFfnInputs<Self>) -> (FloatTensor<Self>, FloatTensor<Self>);
@@ -83,6 +87,10 @@ impl FusedOps for Flex {
         only(it.outputs())
     }
 
+    fn sparse_ffn(it: SparseFfn<Self>) -> FloatTensor<Self> {
+        only(it.outputs())
+    }
+
     fn moe_ffn(it: MoeFfnInputs<Self>) -> (FloatTensor<Self>, FloatTensor<Self>) {
         it.outputs().into()
     }
@@ -104,6 +112,7 @@ where
     Swiglu<B>: Operation<B, 2, 1>,
     TokenCrossEntropy<B>: Operation<B, 1, 1>,
     Attention<B>: Operation<B, 3, 1>,
+    SparseFfn<B>: Operation<B, 5, 1>,
     MoeFfnInputs<B>: Operation<B, 8, 2>,
 {
     fn frozen_linear(it: FrozenLinear<Self>) -> FloatTensor<Self> {
@@ -172,6 +181,21 @@ where
                 shape,
             }
         })
+    }
+
+    fn sparse_ffn(it: SparseFfn<Self>) -> FloatTensor<Self> {
+        let entries = it.entries;
+        one::<B, C, _, _>(
+            [it.x, it.weights, it.gate, it.up, it.down],
+            |[x, weights, gate, up, down]| SparseFfn {
+                x,
+                gate,
+                up,
+                down,
+                weights,
+                entries,
+            },
+        )
     }
 
     fn moe_ffn(it: MoeFfnInputs<Self>) -> (FloatTensor<Self>, FloatTensor<Self>) {

@@ -10,6 +10,7 @@
 //! - [`attention()`]: rotary, grouped-query, causal attention that keeps no score matrix
 //! - [`token_cross_entropy()`]: the loss of next tokens, without the logits of a whole vocabulary
 //! - [`moe_ffn()`]: the MoE-LoRA feed-forward network as one operation
+//! - [`sparse_ffn()`]: the experts of a sparse mixture, each on its tokens, as one operation
 //! - [`AdamW`]: the optimiser in one pass over each parameter
 //! - [`dropout`]: masks that are a function of a key and a place
 //! - [`set_up_process`]: memory and threads as large tensors want them
@@ -29,6 +30,7 @@ mod linear;
 mod moe_ffn;
 mod process;
 mod rms_norm;
+mod sparse_ffn;
 mod swiglu;
 mod token_cross_entropy;
 mod token_gate;
@@ -45,6 +47,7 @@ pub use linear::{linear, linears};
 pub use moe_ffn::{Dropout, Loras, MoeFfn, Observed, moe_ffn};
 pub use process::set_up_process;
 pub use rms_norm::{add_rms_norm, rms_norm};
+pub use sparse_ffn::{Entries, sparse_ffn};
 pub use swiglu::swiglu;
 pub use token_cross_entropy::token_cross_entropy;
 pub use token_gate::token_gate;

@@ -64,7 +64,7 @@ fn composed<const D: usize>(x: Tensor<D>, weight: Tensor<2>) -> Tensor<D> {
 
 /// Whether `weight` is one that the kernels take for a constant: of the CPU, in f32 or bf16, not trained.
 #[cfg(feature = "flex")]
-pub(crate) fn is_frozen(weight: &Tensor<2>) -> bool {
+pub(crate) fn is_frozen<const D: usize>(weight: &Tensor<D>) -> bool {
     use burn::tensor::DType;
     !weight.is_tracked()
         && matches!(weight.dtype(), DType::F32 | DType::BF16)

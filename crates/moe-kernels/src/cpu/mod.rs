@@ -9,6 +9,7 @@ pub(crate) mod pieces;
 pub(crate) mod product;
 pub(crate) mod queue;
 pub(crate) mod simd;
+pub(crate) mod stack;
 pub(crate) mod tile;
 pub(crate) mod weight;
 

@@ -91,7 +91,7 @@ pub(crate) fn add_product(left: Matrix<'_>, right: Matrix<'_>, out: &mut [f32]) 
 /// # Safety
 ///
 /// `out` has room for `[left.rows, right.columns]`, and holds numbers where they are added to.
-unsafe fn multiply(left: Matrix<'_>, right: Matrix<'_>, out: *mut f32, add: bool) {
+pub(crate) unsafe fn multiply(left: Matrix<'_>, right: Matrix<'_>, out: *mut f32, add: bool) {
     assert_eq!(left.columns, right.rows, "factors of different depth");
     let (rows, columns, depth) = (left.rows, right.columns, left.columns);
     if rows * columns * depth == 0 {

@@ -6,6 +6,9 @@
 //! Every entry is summed in an order of its own, whatever the number of threads.
 
 mod few_rows;
+pub(crate) mod grouped;
+#[cfg(target_arch = "x86_64")]
+mod grouped_tasks;
 #[cfg(target_arch = "x86_64")]
 mod panel;
 #[cfg(target_arch = "x86_64")]

@@ -8,13 +8,13 @@ use crate::cpu::pieces::{Buffer, Pieces};
 use crate::cpu::queue::for_each_task;
 
 /// Lanes of the shared axis in a panel, which then takes 147 kB.
-const DEPTH: usize = 768;
+pub(super) const DEPTH: usize = 768;
 /// Lanes in the rows of a task, 2 MB: few enough to stay near from panel to panel, and enough to pay for laying one out.
-const TASK_LANES: usize = 1 << 19;
+pub(super) const TASK_LANES: usize = 1 << 19;
 /// Rows that pay for laying out a panel, however many threads there are.
-const LEAST_ROWS: usize = 64;
+pub(super) const LEAST_ROWS: usize = 64;
 /// Fewer multiplications than this are not worth waking a thread for.
-const PARALLEL: usize = 1 << 16;
+pub(super) const PARALLEL: usize = 1 << 16;
 
 /// See [`super::product()`].
 pub(super) fn product<T: Format>(left: &Activations<'_>, right: Stored<'_, T>) -> Vec<f32> {
@@ -150,15 +150,32 @@ impl<T: Format> Product<'_, T> {
             width: part.width,
         };
         let add = self.add || part.start > 0;
-        macro_rules! by_rows {
-            ($($rows:literal)*) => {
-                match rows {
-                    $($rows => T::tile::<$rows>(from, panel, to, sizes, add),)*
-                    _ => T::tile::<ROWS>(from, panel, to, sizes, add),
-                }
-            };
-        }
         // SAFETY: that many rows, and the part's columns, are there in both factors and in the result.
-        unsafe { by_rows!(1 2 3 4 5 6 7) }
+        unsafe { tile::<T>(rows, from, panel, to, sizes, add) }
     }
+}
+
+/// [`Format::tile`] of as many of `rows` rows as a tile takes.
+///
+/// # Safety
+///
+/// As [`Format::tile`].
+pub(super) unsafe fn tile<T: Format>(
+    rows: usize,
+    left: *const u32,
+    panel: &[Line],
+    out: *mut f32,
+    sizes: Sizes,
+    add: bool,
+) {
+    macro_rules! by_rows {
+        ($($rows:literal)*) => {
+            match rows {
+                $($rows => T::tile::<$rows>(left, panel, out, sizes, add),)*
+                _ => T::tile::<ROWS>(left, panel, out, sizes, add),
+            }
+        };
+    }
+    // SAFETY: the caller's promise.
+    unsafe { by_rows!(1 2 3 4 5 6 7) }
 }
