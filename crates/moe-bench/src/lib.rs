@@ -7,6 +7,7 @@ pub mod fuzz;
 pub mod grow;
 pub mod guards;
 pub mod lower_bound;
+pub mod moe;
 pub mod peers;
 pub mod shapes;
 pub mod step;

@@ -1,5 +1,7 @@
 //! Every fused operation has the values and the gradients of the obvious composition of Burn's operations.
 
+mod sparse;
+
 use std::cell::Cell;
 use std::f64::consts::TAU;
 
