@@ -16,16 +16,21 @@ pub(crate) fn for_each_task<R>(
     room: impl Fn() -> R + Sync,
     work: impl Fn(&mut R, usize) + Sync,
 ) {
-    let next = AtomicUsize::new(0);
-    let take = || Some(next.fetch_add(1, Ordering::Relaxed)).filter(|&task| task < tasks);
-    let on_one_thread = || {
+    on_all_threads(tasks, |take| {
         let Some(first) = take() else { return };
         let mut room = room();
         work(&mut room, first);
         while let Some(task) = take() {
             work(&mut room, task);
         }
-    };
+    });
+}
+
+/// Runs `work` on all threads at once, or on as many as there are tasks: it takes tasks of `0..tasks` in turn, each of which nobody else
+/// gets, and may take one before it is done with another.
+pub(crate) fn on_all_threads(tasks: usize, work: impl Fn(&dyn Fn() -> Option<usize>) + Sync) {
+    let next = AtomicUsize::new(0);
+    let take = || Some(next.fetch_add(1, Ordering::Relaxed)).filter(|&task| task < tasks);
     let threads = rayon::current_num_threads().min(tasks);
     if threads > 1 {
         keep_awake();
@@ -33,7 +38,7 @@ pub(crate) fn for_each_task<R>(
     (0..threads)
         .into_par_iter()
         .with_max_len(1)
-        .for_each(|_| on_one_thread());
+        .for_each(|_| work(&take));
 }
 
 #[cfg(test)]

@@ -1,16 +1,20 @@
-//! Grouped products on AVX-512, cut into tasks of some rows of one group and the columns of a panel. A task lays out all panels that it
-//! meets, as many as the cache holds, and takes its rows through them a tile at a time; what follows the products finds a tile's
-//! results in the nearest cache. Meanwhile the next panels' numbers are asked for.
+//! Grouped products on AVX-512, cut into tasks of some rows of one group and the columns of a panel. All panels that a task meets are laid
+//! out, as many as the cache holds, and its rows taken through them a tile at a time; what follows the products finds a tile's results
+//! in the nearest cache.
+//!
+//! A group may have few rows, and its matrix come from memory for them. So a thread takes its next task ahead, and between two tiles it
+//! asks for a share of that task's panels and lays out the share that it has asked for before.
 
+use std::cell::Cell;
 use std::ops::Range;
 
 use super::grouped::{Block, Sum};
-use super::panel::{COLUMNS, Line, Part, in_lane, lay_out, prefetch, room};
+use super::panel::{Ahead, COLUMNS, Line, Part, VECTORS, in_lane, lay_out, room};
 use super::tasks::{DEPTH, LEAST_ROWS, PARALLEL, TASK_LANES, tile};
-use super::tile::{ROWS, Sizes};
+use super::tile::{LANES, ROWS, Sizes};
 use super::{Format, Stored};
 use crate::cpu::pieces::Pieces;
-use crate::cpu::queue::for_each_task;
+use crate::cpu::queue::on_all_threads;
 
 const _: () = assert!(COLUMNS == super::grouped::COLUMNS);
 
@@ -43,7 +47,15 @@ struct Products<'s, T> {
     chunks: Vec<(usize, Range<usize>)>,
     columns: usize,
     panels: usize,
-    threads: usize,
+    /// Lanes in a panel.
+    room: usize,
+}
+
+/// A round of a task.
+#[derive(Clone, Copy)]
+struct Place {
+    task: usize,
+    round: usize,
 }
 
 /// See [`super::grouped::products`], for groups that have rows, where the processor has panels.
@@ -94,22 +106,20 @@ pub(super) fn products<T: Format>(
             .collect(),
         columns,
         panels,
-        threads,
-    };
-    let room = || {
-        let most = products.rounds.iter().map(Vec::len).max().unwrap_or(0);
-        (0..most).map(|_| room(deepest.min(DEPTH))).collect()
-    };
-    let task = |room: &mut Vec<Vec<Line>>, task: usize| {
-        // SAFETY: the processor has panels, and no other task has these rows and columns.
-        unsafe { products.task(task, room, &then) }
+        room: deepest.min(DEPTH),
     };
     let tasks = products.chunks.len() * panels;
     if parallel {
-        for_each_task(tasks, room, task);
+        on_all_threads(tasks, |take| products.work(take, &then));
     } else {
-        let mut room = room();
-        (0..tasks).for_each(|index| task(&mut room, index));
+        let tasks = Cell::new(0..tasks);
+        let take = || {
+            let mut left = tasks.take();
+            let next = left.next();
+            tasks.set(left);
+            next
+        };
+        products.work(&take, &then);
     }
 }
 
@@ -153,50 +163,121 @@ fn chunks(
 }
 
 impl<T: Format> Products<'_, T> {
-    /// # Safety
-    ///
-    /// The processor has the instructions; nobody else uses the task's rows and columns of the results.
-    unsafe fn task(&self, task: usize, room: &mut [Vec<Line>], then: &(impl Fn(Block) + Sync)) {
-        let (group, rows) = self.chunks[task / self.panels].clone();
-        let column = task % self.panels;
-        let tiles = rows.len().div_ceil(ROWS);
-        for (index, round) in self.rounds.iter().enumerate() {
-            for (step, panel) in round.iter().zip(room.iter_mut()) {
-                // SAFETY: the instructions are there, and so is the part.
-                unsafe { lay_out(self.right(step, group), self.part(step, column), panel) };
+    /// Takes tasks as long as there are any. No two of a call's tasks have an entry of the results in common.
+    fn work(&self, take: &dyn Fn() -> Option<usize>, then: &(impl Fn(Block) + Sync)) {
+        let Some(task) = take() else { return };
+        let most = self.rounds.iter().map(Vec::len).max().unwrap_or(0);
+        let mut rooms = [(); 2].map(|()| {
+            (0..most)
+                .map(|_| room(self.room))
+                .collect::<Vec<Vec<Line>>>()
+        });
+        let mut place = Place { task, round: 0 };
+        self.lay_out(place, &mut rooms[0], 0, 1);
+        loop {
+            let next = match place.round + 1 < self.rounds.len() {
+                true => Some(Place {
+                    round: place.round + 1,
+                    ..place
+                }),
+                false => take().map(|task| Place { task, round: 0 }),
+            };
+            let [now, ahead] = &mut rooms;
+            self.round(place, now, next.map(|next| (next, ahead)), then);
+            let Some(next) = next else { break };
+            rooms.swap(0, 1);
+            place = next;
+        }
+    }
+
+    /// A round with the panels in `room`, while those of the next one are laid out.
+    fn round(
+        &self,
+        place: Place,
+        room: &[Vec<Line>],
+        mut next: Option<(Place, &mut Vec<Vec<Line>>)>,
+        then: &(impl Fn(Block) + Sync),
+    ) {
+        let (_, rows) = self.chunks[place.task / self.panels].clone();
+        let column = place.task % self.panels;
+        let (tiles, steps) = (rows.len().div_ceil(ROWS), &self.rounds[place.round]);
+        let last = place.round + 1 == self.rounds.len();
+        for (index, row) in rows.clone().step_by(ROWS).enumerate() {
+            if let Some((next, ahead)) = &mut next {
+                if index > 0 {
+                    self.lay_out(*next, ahead, index - 1, tiles);
+                }
             }
-            let last = index + 1 == self.rounds.len();
-            let next = self.next(task, index);
-            for (index, row) in rows.clone().step_by(ROWS).enumerate() {
-                if let Some((round, group, column)) = next {
-                    for step in round {
-                        let part = self.part(step, column);
-                        prefetch(self.right(step, group), part, index, tiles);
-                    }
+            let mut ahead = next
+                .iter()
+                .flat_map(|(next, _)| self.ahead(*next, index, tiles));
+            for (step, panel) in steps.iter().zip(room) {
+                let mut ahead = ahead.next().unwrap_or(Ahead::NOTHING);
+                // SAFETY: the processor has panels, and no other task has these rows and columns.
+                unsafe {
+                    self.tile(
+                        row,
+                        rows.end - row,
+                        step,
+                        self.part(step, column),
+                        panel,
+                        &mut ahead,
+                    )
                 }
-                for (step, panel) in round.iter().zip(room.iter()) {
-                    // SAFETY: as the caller says.
-                    unsafe { self.tile(row, rows.end - row, step, self.part(step, column), panel) }
-                }
-                if last {
-                    let first = column * COLUMNS;
-                    then(Block {
-                        rows: row..rows.end.min(row + ROWS),
-                        columns: first..self.columns.min(first + COLUMNS),
-                    });
-                }
+            }
+            if last {
+                let first = column * COLUMNS;
+                then(Block {
+                    rows: row..rows.end.min(row + ROWS),
+                    columns: first..self.columns.min(first + COLUMNS),
+                });
+            }
+        }
+        if let Some((next, ahead)) = next {
+            self.lay_out(next, ahead, tiles - 1, tiles);
+        }
+    }
+
+    /// Lays out one of `shares` shares of the panels of a round.
+    fn lay_out(&self, place: Place, room: &mut [Vec<Line>], share: usize, shares: usize) {
+        for ((part, right), panel) in self.parts(place, share, shares).zip(room) {
+            if let Some((part, from)) = part {
+                // SAFETY: the processor has panels, and the matrix the part.
+                unsafe { lay_out(right, part, &mut panel[VECTORS * from..]) };
             }
         }
     }
 
-    /// What is laid out after round `index` of `task`: steps, group and panel. The tasks in between are for the other threads.
-    fn next(&self, task: usize, index: usize) -> Option<(&[Step], usize, usize)> {
-        let (task, round) = match self.rounds.get(index + 1) {
-            Some(round) => (task, round),
-            None => (task + self.threads, &self.rounds[0]),
-        };
-        let (group, _) = self.chunks.get(task / self.panels)?;
-        Some((round, *group, task % self.panels))
+    /// The lines of one of `shares` shares of each step of a round.
+    fn ahead(&self, place: Place, share: usize, shares: usize) -> impl Iterator<Item = Ahead> {
+        let parts = self.parts(place, share, shares);
+        parts.map(|(part, right)| match part {
+            Some((part, _)) => Ahead::of(right, part),
+            None => Ahead::NOTHING,
+        })
+    }
+
+    /// Of each step of a round, one of `shares` shares of its part, with its first lane in the panel, and the matrix.
+    fn parts(
+        &self,
+        Place { task, round }: Place,
+        share: usize,
+        shares: usize,
+    ) -> impl Iterator<Item = (Option<(Part, usize)>, Stored<'_, T>)> {
+        let (group, _) = self.chunks[task / self.panels];
+        self.rounds[round].iter().map(move |step| {
+            let part = self.part(step, task % self.panels);
+            // The transposing copy takes so many lanes at a time.
+            let units = part.deep.div_ceil(LANES);
+            let from = LANES * (share * units / shares);
+            let to = part.deep.min(LANES * ((share + 1) * units / shares));
+            let share = (from < to).then(|| Part {
+                start: part.start + from,
+                deep: to - from,
+                ..part
+            });
+            (share.map(|part| (part, from)), self.right(step, group))
+        })
     }
 
     fn right(&self, step: &Step, group: usize) -> Stored<'_, T> {
@@ -215,8 +296,16 @@ impl<T: Format> Products<'_, T> {
 
     /// # Safety
     ///
-    /// As [`Self::task`].
-    unsafe fn tile(&self, row: usize, rows: usize, step: &Step, part: Part, panel: &[Line]) {
+    /// The processor has the instructions; nobody else uses these rows and columns of the results.
+    unsafe fn tile(
+        &self,
+        row: usize,
+        rows: usize,
+        step: &Step,
+        part: Part,
+        panel: &[Line],
+        ahead: &mut Ahead,
+    ) {
         let factor = &self.factors[step.factor];
         let lanes = factor.lanes;
         let from = factor.left[row * lanes + part.start..].as_ptr();
@@ -229,6 +318,6 @@ impl<T: Format> Products<'_, T> {
         };
         let add = factor.add || part.start > 0;
         // SAFETY: that many rows, and the part's columns, are there in both factors and in the result.
-        unsafe { tile::<T>(rows, from, panel, to, sizes, add) }
+        unsafe { tile::<T>(rows, from, panel, to, sizes, add, ahead) }
     }
 }

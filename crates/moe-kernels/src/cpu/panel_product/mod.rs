@@ -107,7 +107,7 @@ pub(crate) trait Format: Number {
     #[cfg(target_arch = "x86_64")]
     unsafe fn lay_out_rows(right: Stored<'_, Self>, part: panel::Part, panel: &mut [panel::Line]);
 
-    /// `left [M, deep] · panel`, stored at `out` or added to it.
+    /// `left [M, deep] · panel`, stored at `out` or added to it. The lines `ahead` are asked for meanwhile.
     ///
     /// # Safety
     ///
@@ -120,6 +120,7 @@ pub(crate) trait Format: Number {
         out: *mut f32,
         sizes: tile::Sizes,
         add: bool,
+        ahead: &mut panel::Ahead,
     );
 
     fn widened(data: &[Self]) -> Cow<'_, [f32]>;
@@ -151,9 +152,10 @@ impl Format for f32 {
         out: *mut f32,
         sizes: tile::Sizes,
         add: bool,
+        ahead: &mut panel::Ahead,
     ) {
         // SAFETY: the caller's promise.
-        unsafe { tile::of_numbers::<M>(left, panel, out, sizes, add) }
+        unsafe { tile::of_numbers::<M>(left, panel, out, sizes, add, ahead) }
     }
 
     fn widened(data: &[f32]) -> Cow<'_, [f32]> {
@@ -186,9 +188,10 @@ impl Format for bf16 {
         out: *mut f32,
         sizes: tile::Sizes,
         add: bool,
+        ahead: &mut panel::Ahead,
     ) {
         // SAFETY: the caller's promise.
-        unsafe { tile::of_pairs::<M>(left, panel, out, sizes, add) }
+        unsafe { tile::of_pairs::<M>(left, panel, out, sizes, add, ahead) }
     }
 
     fn widened(data: &[bf16]) -> Cow<'_, [f32]> {

@@ -57,6 +57,79 @@ pub(super) unsafe fn lay_out<T: Format>(right: Stored<'_, T>, part: Part, panel:
     }
 }
 
+/// Cache lines that are to be asked for, a few at a time: all at once would keep the processor from its work until they are there.
+pub(crate) struct Ahead {
+    at: *const u8,
+    /// Lines to the end of this stretch.
+    left: usize,
+    /// Stretches of memory, this one included.
+    stretches: usize,
+    /// Lines of a stretch.
+    lines: usize,
+    /// Bytes from the end of a stretch to the next.
+    gap: usize,
+}
+
+impl Ahead {
+    pub(super) const NOTHING: Self = Self {
+        at: std::ptr::null(),
+        left: 0,
+        stretches: 0,
+        lines: 0,
+        gap: 0,
+    };
+
+    /// Those of a part.
+    pub(super) fn of<T>(right: Stored<'_, T>, part: Part) -> Self {
+        let Part {
+            start,
+            deep,
+            first,
+            width,
+        } = part;
+        let (start, deep) = (in_lane::<T>() * start, in_lane::<T>() * deep);
+        let (stretches, from, long, row) = match right.turned {
+            true => (width, first * right.rows + start, deep, right.rows),
+            false => (deep, start * right.columns + first, width, right.columns),
+        };
+        let at = right.data.as_ptr().wrapping_add(from).cast::<u8>();
+        let offset = at.addr() % LINE;
+        let lines = (offset + long * size_of::<T>()).div_ceil(LINE);
+        Self {
+            at: at.wrapping_sub(offset),
+            left: lines,
+            stretches,
+            lines,
+            gap: (row * size_of::<T>()).wrapping_sub(lines * LINE),
+        }
+    }
+
+    /// All lines that are left.
+    pub(super) fn len(&self) -> usize {
+        self.stretches.saturating_sub(1) * self.lines + self.left
+    }
+
+    /// Asks for the next line.
+    #[inline(always)]
+    pub(super) fn ask(&mut self) {
+        if self.left == 0 {
+            return;
+        }
+        // SAFETY: a hint reads nothing.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(self.at.cast()) };
+        self.at = self.at.wrapping_add(LINE);
+        self.left -= 1;
+        if self.left == 0 && self.stretches > 1 {
+            self.stretches -= 1;
+            self.left = self.lines;
+            self.at = self.at.wrapping_add(self.gap);
+        }
+    }
+}
+
+/// Bytes of a cache line.
+const LINE: usize = 64;
+
 /// Asks for one of `shares` shares of a part, so that it is in the cache when it is laid out.
 pub(super) fn prefetch<T>(right: Stored<'_, T>, part: Part, share: usize, shares: usize) {
     let line = 64 / size_of::<T>();
@@ -185,48 +258,74 @@ unsafe fn lay_out_columns<T>(
     panel: &mut [Line],
 ) {
     for vector in 0..VECTORS {
+        let full = LANES * (vector + 1) <= width;
         for lane in (0..deep).step_by(LANES) {
             let row = in_lane::<T>() * (start + lane);
-            // The last lane of a bf16 column may be half there.
-            let mask = mask32((right.rows - row) * 2 / in_lane::<T>());
-            let mut lines = [_mm512_setzero_si512(); LANES];
-            for (place, line) in lines.iter_mut().enumerate() {
-                let column = LANES * vector + place;
-                let mask = if column < width { mask } else { 0 };
-                let from = right
-                    .data
-                    .as_ptr()
-                    .wrapping_add((first + column) * right.rows + row);
-                // SAFETY: rows past the last and columns past the width are not read.
-                *line = unsafe { _mm512_maskz_loadu_epi16(mask, from.cast()) };
-            }
-            for (offset, line) in transposed(lines).into_iter().enumerate() {
+            let from = first + LANES * vector;
+            let from = right.data.as_ptr().wrapping_add(from * right.rows + row);
+            let lines = if full && row + in_lane::<T>() * LANES <= right.rows {
+                // SAFETY: sixteen lanes of sixteen columns are there.
+                unsafe { transposed(from.cast(), right.rows * size_of::<T>()) }
+            } else {
+                // The last lane of a bf16 column may be half there.
+                let mask = mask32((right.rows - row) * 2 / in_lane::<T>());
+                let mut columns = [[0u32; LANES]; LANES];
+                for (place, column) in columns.iter_mut().enumerate() {
+                    if LANES * vector + place < width {
+                        let from = from.wrapping_add(place * right.rows);
+                        // SAFETY: rows past the last are not read, nor columns past the width.
+                        unsafe {
+                            let numbers = _mm512_maskz_loadu_epi16(mask, from.cast());
+                            _mm512_storeu_si512(column.as_mut_ptr().cast(), numbers);
+                        }
+                    }
+                }
+                // SAFETY: a square of numbers.
+                unsafe { transposed(columns.as_ptr().cast(), size_of_val(&columns[0])) }
+            };
+            for (offset, line) in lines.into_iter().enumerate() {
                 store(&mut panel[(lane + offset) * VECTORS + vector], line);
             }
         }
     }
 }
 
-/// 16 × 16 numbers: halves, quarters, eighths and sixteenths of the lines change places.
+/// 16 lanes of 16 columns that begin `column` bytes apart. Loads put four lanes of four columns into each vector, so that half of the
+/// shuffles are left.
+///
+/// # Safety
+///
+/// The columns are there.
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn transposed(mut lines: [__m512i; LANES]) -> [__m512i; LANES] {
-    for step in [1, 2, 4, 8] {
-        let from = |high: usize| -> __m512i {
-            let lanes: [u32; LANES] = std::array::from_fn(|lane| {
-                let second = lane & step != 0;
-                let lane = (lane & !step) + if high == 1 { step } else { 0 };
-                (lane + if second { LANES } else { 0 }) as u32
-            });
-            // SAFETY: 16 numbers of 32 bits are a vector.
-            unsafe { transmute::<[u32; LANES], __m512i>(lanes) }
-        };
-        let (low, high) = (from(0), from(1));
-        for line in (0..LANES).filter(|line| line & step == 0) {
-            let (x, y) = (lines[line], lines[line + step]);
-            lines[line] = _mm512_permutex2var_epi32(x, low, y);
-            lines[line + step] = _mm512_permutex2var_epi32(x, high, y);
+unsafe fn transposed(from: *const u8, column: usize) -> [__m512i; LANES] {
+    let mut lines = [_mm512_setzero_si512(); LANES];
+    for four in 0..4 {
+        macro_rules! quarter {
+            ($index:expr) => {
+                // SAFETY: four lanes of a column.
+                unsafe { _mm_loadu_si128(from.wrapping_add($index * column + 16 * four).cast()) }
+            };
         }
+        let mut v = [_mm512_setzero_si512(); 4];
+        for (index, v) in v.iter_mut().enumerate() {
+            let start = _mm512_castsi128_si512(quarter!(index));
+            let start = _mm512_mask_broadcast_i32x4(start, 0x00f0, quarter!(4 + index));
+            let start = _mm512_mask_broadcast_i32x4(start, 0x0f00, quarter!(8 + index));
+            *v = _mm512_mask_broadcast_i32x4(start, 0xf000, quarter!(12 + index));
+        }
+        let (low, high) = (
+            _mm512_unpacklo_epi32(v[0], v[1]),
+            _mm512_unpackhi_epi32(v[0], v[1]),
+        );
+        let (low2, high2) = (
+            _mm512_unpacklo_epi32(v[2], v[3]),
+            _mm512_unpackhi_epi32(v[2], v[3]),
+        );
+        lines[4 * four] = _mm512_unpacklo_epi64(low, low2);
+        lines[4 * four + 1] = _mm512_unpackhi_epi64(low, low2);
+        lines[4 * four + 2] = _mm512_unpacklo_epi64(high, high2);
+        lines[4 * four + 3] = _mm512_unpackhi_epi64(high, high2);
     }
     lines
 }

@@ -1,7 +1,7 @@
 //! The product on AVX-512, cut into tasks of some columns and some rows: a task lays its columns out as a panel, small enough
 //! for the cache, and multiplies all its rows with it. Meanwhile the next panel's numbers are asked for.
 
-use super::panel::{COLUMNS, Line, Part, in_lane, lay_out, prefetch, room};
+use super::panel::{Ahead, COLUMNS, Line, Part, in_lane, lay_out, prefetch, room};
 use super::tile::{ROWS, Sizes};
 use super::{Activations, Format, Stored};
 use crate::cpu::pieces::{Buffer, Pieces};
@@ -150,8 +150,9 @@ impl<T: Format> Product<'_, T> {
             width: part.width,
         };
         let add = self.add || part.start > 0;
+        let mut nothing = Ahead::NOTHING;
         // SAFETY: that many rows, and the part's columns, are there in both factors and in the result.
-        unsafe { tile::<T>(rows, from, panel, to, sizes, add) }
+        unsafe { tile::<T>(rows, from, panel, to, sizes, add, &mut nothing) }
     }
 }
 
@@ -167,12 +168,13 @@ pub(super) unsafe fn tile<T: Format>(
     out: *mut f32,
     sizes: Sizes,
     add: bool,
+    ahead: &mut Ahead,
 ) {
     macro_rules! by_rows {
         ($($rows:literal)*) => {
             match rows {
-                $($rows => T::tile::<$rows>(left, panel, out, sizes, add),)*
-                _ => T::tile::<ROWS>(left, panel, out, sizes, add),
+                $($rows => T::tile::<$rows>(left, panel, out, sizes, add, ahead),)*
+                _ => T::tile::<ROWS>(left, panel, out, sizes, add, ahead),
             }
         };
     }

@@ -3,12 +3,15 @@
 use std::arch::x86_64::*;
 use std::mem::transmute;
 
-use super::panel::{Line, VECTORS};
+use super::panel::{Ahead, Line, VECTORS};
 
 /// Rows of a tile: with three vectors each, 24 of the 32 registers.
 pub(crate) const ROWS: usize = 8;
 /// Numbers of 32 bits in a vector.
 pub(super) const LANES: usize = 16;
+
+/// Lanes between two times that the next panels' lines are asked for.
+const BLOCK: usize = 8;
 
 /// Of a tile's operands.
 #[derive(Clone, Copy)]
@@ -38,9 +41,15 @@ macro_rules! tile {
             out: *mut f32,
             Sizes { left_row, deep, out_row, width }: Sizes,
             add: bool,
+            ahead: &mut Ahead,
         ) {
+            let blocks = deep.div_ceil(BLOCK);
+            let asked = ahead.len().div_ceil(blocks.max(1));
             let mut sums = [[_mm512_setzero_ps(); VECTORS]; M];
-            for (lane, lines) in panel.chunks_exact(VECTORS).take(deep).enumerate() {
+            for block in 0..blocks {
+                let lanes = block * BLOCK..deep.min((block + 1) * BLOCK);
+                let lines = panel[VECTORS * lanes.start..VECTORS * lanes.end].chunks_exact(VECTORS);
+                for (lane, lines) in lanes.zip(lines) {
                 let lines: [__m512i; VECTORS] =
                     // SAFETY: a line is a vector, and those of the first `deep` lanes have been laid out.
                     std::array::from_fn(|v| unsafe { transmute::<Line, __m512i>(lines[v]) });
@@ -50,6 +59,10 @@ macro_rules! tile {
                     for v in 0..VECTORS {
                         sums[v] = $multiply_add(sums[v], x, lines[v]);
                     }
+                }
+                }
+                for _ in 0..asked {
+                    ahead.ask();
                 }
             }
             for (row, sums) in sums.into_iter().enumerate() {
