@@ -198,7 +198,7 @@ impl Format for bf16 {
 
 /// `left · right [rows, columns]`, on all threads.
 pub(crate) fn product<T: Format>(left: &Activations<'_>, right: Stored<'_, T>) -> Vec<f32> {
-    if left.rows <= few_rows::MOST && right.turned {
+    if left.rows <= few_rows::MOST {
         return few_rows::product(left, right);
     }
     #[cfg(target_arch = "x86_64")]
