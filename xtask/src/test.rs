@@ -26,7 +26,7 @@ pub fn benches(names: &[&str]) -> Step {
 }
 
 /// Programs that measure, with arguments of their own.
-pub const PROGRAMS: [&str; 5] = ["continual", "step", "scale", "peers", "grow"];
+pub const PROGRAMS: [&str; 6] = ["continual", "decode", "step", "scale", "peers", "grow"];
 
 /// Builds and runs one of [`PROGRAMS`] with these arguments.
 ///

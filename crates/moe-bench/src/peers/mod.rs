@@ -19,11 +19,12 @@ use moe_core::model::BaseDtype;
 
 use crate::continual::fetch;
 use agreement::Agreement;
-use environment::Environment;
+pub(crate) use base::export;
+pub(crate) use environment::Environment;
 pub use ours::{Served, serve};
 use pairs::Pairs;
 use peer::{PEERS, Peer};
-use program::Program;
+pub(crate) use program::{Program, answer};
 use report::{Outcome, Report};
 
 /// Arguments of `peers`.
@@ -60,7 +61,7 @@ pub struct Options {
 /// # Errors
 /// When PyTorch or the base cannot be had, when losses or gradients differ, or when a program fails.
 pub fn run(options: &Options) -> anyhow::Result<String> {
-    let base = base::export(&fetch(&options.base)?, &options.folder.join("base"))?;
+    let base = export(&fetch(&options.base)?, &options.folder.join("base"))?;
     let environment = Environment::prepare(&options.folder, &options.python, &options.programs)?;
     let dtypes = [BaseDtype::F32, BaseDtype::Bf16].into_iter();
     let mut report = Report::default();

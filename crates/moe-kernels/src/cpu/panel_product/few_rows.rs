@@ -1,7 +1,7 @@
 //! A few rows with a matrix, as decoding needs it: each number of the matrix is read once, as it lies, and widened on the way. The time
 //! is that of reading the matrix.
 
-use std::ops::Range;
+use std::{borrow::Cow, ops::Range};
 
 use burn::tensor::bf16;
 
@@ -25,6 +25,11 @@ const COLUMNS: usize = 2048;
 /// A number as it is stored.
 pub(crate) trait Number: Copy + Sync {
     fn wide(self) -> f32;
+
+    /// Activations as they meet such numbers in a product of many rows.
+    fn rounded(activations: &[f32]) -> Cow<'_, [f32]> {
+        activations.into()
+    }
 }
 
 impl Number for f32 {
@@ -39,15 +44,29 @@ impl Number for bf16 {
     fn wide(self) -> f32 {
         f32::from_bits(u32::from(self.to_bits()) << 16)
     }
+
+    fn rounded(activations: &[f32]) -> Cow<'_, [f32]> {
+        match super::rounds_activations() {
+            true => activations
+                .iter()
+                .map(|x| Self::from_f32(*x).wide())
+                .collect(),
+            false => activations.into(),
+        }
+    }
 }
 
 /// `left · right [rows, columns]`, on all threads. An entry depends on its row and column alone.
 pub(super) fn product<T: Number>(left: &Activations<'_>, right: Stored<'_, T>) -> Vec<f32> {
     assert_eq!(left.depth, right.rows, "factors of different depth");
+    if left.rows * left.depth * right.columns == 0 {
+        return vec![0.0; left.rows * right.columns];
+    }
+    let rounded = T::rounded(left.numbers);
+    let left = Activations::new(&rounded, [left.rows, left.depth]);
     match right.turned {
-        _ if left.depth == 0 => vec![0.0; left.rows * right.columns],
-        true => of_columns(left, right),
-        false => of_rows(left, right),
+        true => of_columns(&left, right),
+        false => of_rows(&left, right),
     }
 }
 
