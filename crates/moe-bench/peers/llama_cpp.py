@@ -51,6 +51,8 @@ def answer(**fields):
 
 
 step()
+# A line for every slot that it takes and leaves.
+os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
 answer(ready=f"xllamacpp {getattr(xllamacpp, '__version__', '')}, {chosen.threads} threads")
 for request in sys.stdin:
     if request.strip() == "step":

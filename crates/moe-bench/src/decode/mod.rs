@@ -16,11 +16,12 @@ use moe_core::{
     generate::{Sampling, generate},
     model::{BaseDtype, Decoder},
 };
+use moe_kernels::Level;
 use serde::Serialize;
 
 use crate::{
     continual::fetch,
-    peers::{Environment, Program, answer, export},
+    peers::{Environment, Program, answer, export, hold},
 };
 
 /// Arguments of `decode`.
@@ -35,6 +36,9 @@ pub struct Options {
     /// Peers to run, all when none is named
     #[arg(long, value_name = "NAME", value_delimiter = ',', value_parser = PEERS.map(|peer| peer.name))]
     pub only: Vec<String>,
+    /// Hold our kernels and PyTorch to these instructions: portable, avx2 or avx512 (llama.cpp's wheel has AVX2 anywhere)
+    #[arg(long, value_name = "LEVEL")]
+    pub level: Option<Level>,
     /// Write the figures here as well
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
@@ -175,7 +179,10 @@ pub fn run(options: &Options, out: &mut dyn Write) -> anyhow::Result<()> {
         out,
         "ours in {}, kernels {}; {} pairs, medians\n{:18} {:>10} {:>10}  ratio (range)        bar",
         options.dtype,
-        moe_kernels::Level::asked_for().map_err(anyhow::Error::msg)?,
+        options
+            .level
+            .map_or_else(Level::asked_for, Ok)
+            .map_err(anyhow::Error::msg)?,
         options.rounds,
         "",
         "its tok/s",
@@ -224,6 +231,8 @@ fn measure(
     ours.arg("--serve").args(work.arguments());
     ours.args(["--dtype", &options.dtype.to_string(), "--base"]);
     ours.arg(file);
+    hold(&mut theirs, options.level);
+    hold(&mut ours, options.level);
     let mut theirs = Program::start(peer.name, theirs)?;
     let mut ours = Program::start("ours", ours)?;
     let tokens = work.sequences * if peer.reads { work.prompt } else { work.new };

@@ -16,11 +16,12 @@ use std::process::Command;
 use anyhow::Context;
 use clap::Args;
 use moe_core::model::BaseDtype;
+use moe_kernels::Level;
 
 use crate::continual::fetch;
 use agreement::Agreement;
 pub(crate) use base::export;
-pub(crate) use environment::Environment;
+pub(crate) use environment::{Environment, hold};
 pub use ours::{Served, serve};
 use pairs::Pairs;
 use peer::{PEERS, Peer};
@@ -39,6 +40,9 @@ pub struct Options {
     /// Peers to run, all when none is named
     #[arg(long, value_name = "NAME", value_delimiter = ',', value_parser = PEERS.map(|peer| peer.name))]
     pub only: Vec<String>,
+    /// Hold both sides to these instructions: portable, avx2 or avx512
+    #[arg(long, value_name = "LEVEL")]
+    pub level: Option<Level>,
     /// Write the figures here as well
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
@@ -77,7 +81,7 @@ pub fn run(options: &Options) -> anyhow::Result<String> {
     };
     for peer in PEERS.iter().filter(wanted).filter(|_| options.rounds > 0) {
         eprintln!("{}: warming up", peer.name);
-        let outcome = measure(peer, &environment, &base, options.rounds)?;
+        let outcome = measure(peer, &environment, &base, options)?;
         eprintln!("{}", outcome.line());
         report.peers.push(outcome);
     }
@@ -115,17 +119,23 @@ fn measure(
     peer: &'static Peer,
     environment: &Environment,
     base: &Path,
-    rounds: usize,
+    options: &Options,
 ) -> anyhow::Result<Outcome> {
+    let rounds = options.rounds;
     let mode = peer.served().mode_name();
     let (dtype, batch) = (peer.dtype.to_string(), peer.batch().to_string());
     let mut ours = Command::new(std::env::current_exe().context("cannot find this program")?);
     ours.args(["--serve", mode, "--serve-dtype", &dtype]);
     let mut theirs = environment.command(peer.program, base);
     theirs.args(["--mode", mode, "--dtype", &dtype, "--batch", &batch]);
+    hold(&mut theirs, options.level);
+    hold(&mut ours, options.level);
     let mut theirs = Program::start(peer.name, theirs)?;
     let mut ours = Program::start("ours", ours)?;
-    eprintln!("{}: timing {rounds} pairs", peer.name);
+    eprintln!(
+        "{}: timing {rounds} pairs of {} and {}",
+        peer.name, theirs.ready, ours.ready
+    );
     let pairs = Pairs::measure(&mut theirs, &mut ours, rounds)?;
     Ok(Outcome::new(peer, theirs.ready.clone(), pairs))
 }
