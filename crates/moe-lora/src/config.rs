@@ -238,6 +238,22 @@ impl AdapterConfig {
         layers * self.lora.rank * self.targets.iter().map(width).sum::<usize>()
     }
 
+    /// Refuses targets that an adapted layer of `base` does not have: a sparse layer has many of each in its feed-forward block.
+    pub(crate) fn check_on(&self, base: &ModelConfig) -> Result<()> {
+        let inside = [Projection::Gate, Projection::Up, Projection::Down];
+        let Some(target) = self.targets.iter().find(|target| inside.contains(target)) else {
+            return Ok(());
+        };
+        let mut layers = self.layers.resolve(base.num_layers);
+        match layers.find(|&layer| base.sparse_in(layer).is_some()) {
+            Some(layer) => Err(Error::SparseLayer {
+                target: target.name(),
+                layer,
+            }),
+            None => Ok(()),
+        }
+    }
+
     /// Refuses settings out of range, no layer, targets missing or repeated.
     pub(crate) fn check(&self) -> Result<()> {
         self.lora.check()?;

@@ -57,7 +57,7 @@ impl Catalogue {
             let normed = x.normed(&layer.input_norm);
             x.add(bank.attend(&layer.attention, normed, context, cache, dropout));
             let normed = x.normed(&layer.post_attention_norm);
-            let mixture = bank.forward(&layer.feed_forward, normed, shares.clone(), dropout);
+            let mixture = bank.forward_block(&layer.feed_forward, normed, shares.clone(), dropout);
             pooled.extend(mixture.pooled);
             gates.extend(mixture.gate);
             x.add(mixture.output);

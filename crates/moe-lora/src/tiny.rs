@@ -2,7 +2,7 @@
 
 use burn::module::Param;
 use burn::tensor::{Bool, Device, Int, Tensor};
-use moe_core::config::{Architecture, ModelConfig, RopeScaling};
+use moe_core::config::{Architecture, ModelConfig, QkNorm, RopeScaling};
 
 use crate::{AdapterConfig, Catalogue, LayerRange, LoraConfig, LoraInit, Projection};
 
@@ -22,7 +22,8 @@ pub(crate) fn model() -> ModelConfig {
         tie_word_embeddings: true,
         sliding_window: None,
         attention_bias: false,
-        qk_norm: false,
+        qk_norm: QkNorm::None,
+        sparse: None,
         max_position_embeddings: 64,
         bos_token_id: None,
         eos_token_ids: Vec::new(),
