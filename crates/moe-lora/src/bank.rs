@@ -126,7 +126,8 @@ impl<'a> ExpertBank<'a> {
     }
 
     /// As [`Self::forward`], over a block that may be sparse. Experts have no LoRA inside a sparse block
-    /// ([`Catalogue::new`](crate::Catalogue::new) refuses it): all of them are the block itself, and so is their mixture.
+    /// ([`Catalogue::new`](crate::Catalogue::new) refuses it): all of them are the block itself, `z_e = F(x)`, and their mixture is
+    /// `(Σ_e g_e) F(x)`.
     ///
     /// # Panics
     ///
@@ -145,16 +146,21 @@ impl<'a> ExpertBank<'a> {
         let [batch, seq, d_model] = x.dims();
         let rows = x.clone().reshape([batch * seq, d_model]);
         let gate = self.gate.map(|gate| gate.forward(rows));
-        let output = sparse.forward(x);
+        let alone = sparse.forward(x);
         let pooled = observe.map(|(observe, shares)| {
-            self.column(observe.expert);
-            let seen = match observe.detach_upstream && output.is_tracked() {
-                true => output.clone().detach(),
-                false => output.clone(),
+            self.column(observe.expert); // it has to be active
+            let seen = match observe.detach_upstream && alone.is_tracked() {
+                true => alone.clone().detach(),
+                false => alone.clone(),
             };
             let shares = shares.unsqueeze_dim::<3>(1); // [batch, 1, seq]
             shares.matmul(seen).reshape([batch, d_model])
         });
+        let output = match &gate {
+            // The gate is in the graph as over a dense block, where it weighs equal networks too.
+            Some(gate) => alone * gate.clone().sum_dim(1).reshape([batch, seq, 1]),
+            None => alone,
+        };
         BankOutput {
             output,
             pooled,

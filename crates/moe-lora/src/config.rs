@@ -302,6 +302,20 @@ mod tests {
     }
 
     #[test]
+    fn targets_inside_a_sparse_layer_are_refused_by_its_number() {
+        let base = crate::tiny::sparse();
+        let of =
+            |targets: &[Projection], layers| crate::tiny::config(targets, layers).check_on(&base);
+        let inside = of(&[Projection::Query, Projection::Up], LayerRange::All);
+        let (target, layer) = ("up", 1);
+        assert_eq!(inside, Err(Error::SparseLayer { target, layer }));
+        let attention = [Projection::Query, Projection::Output];
+        assert_eq!(of(&attention, LayerRange::All), Ok(()));
+        let dense = crate::tiny::config(&[Projection::Up], LayerRange::All);
+        assert_eq!(dense.check_on(&crate::tiny::model()), Ok(()));
+    }
+
+    #[test]
     fn targets_are_named_as_in_configurations() {
         for name in Projection::NAMES {
             assert_eq!(name.parse::<Projection>().unwrap().name(), name);

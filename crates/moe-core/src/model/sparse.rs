@@ -179,3 +179,119 @@ fn indices<const D: usize>(numbers: Vec<i64>, x: &Tensor<D>) -> Tensor<1, Int> {
     let count = numbers.len();
     Tensor::from_data(TensorData::new(numbers, [count]), &x.device())
 }
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::{Device, Distribution, Tolerance};
+
+    use super::super::tests::sparse;
+    use super::*;
+    use crate::model::Decoder;
+
+    /// The mixture of a random decoder's sparse layer, on the autodiff device.
+    fn mixture(seed: u64) -> SparseFeedForward {
+        let model = Decoder::random(&sparse(), seed, &Device::flex());
+        let mixture = model.layers[1].feed_forward.sparse().unwrap().clone();
+        mixture.set_require_grad(true).train()
+    }
+
+    fn input() -> Tensor<3> {
+        let device = Device::flex();
+        let x = Tensor::<3>::random([2, 7, 16], Distribution::Normal(0.0, 1.0), &device);
+        Tensor::from_inner(x).require_grad()
+    }
+
+    /// Every expert on every token, those that were not chosen at weight zero.
+    fn all_experts(mixture: &SparseFeedForward, x: Tensor<3>, routed: &Routed) -> Tensor<3> {
+        let [batch, seq, d_model] = x.dims();
+        let rows = x.clone().reshape([batch * seq, d_model]);
+        let [gate, up, down] = [&mixture.gate, &mixture.up, &mixture.down].map(Param::val);
+        let [experts, _, _] = gate.dims();
+        let mut sum = rows.zeros_like();
+        for expert in 0..experts {
+            let of = |matrices: &Tensor<3>| matrices.clone().narrow(0, expert, 1).squeeze_dim(0);
+            let hidden = burn::tensor::activation::silu(rows.clone().matmul(of(&gate)))
+                * rows.clone().matmul(of(&up));
+            let chosen = routed
+                .experts
+                .iter()
+                .map(|&it| f32::from(it as usize == expert));
+            let chosen = TensorData::new(chosen.collect::<Vec<_>>(), routed.weights.dims());
+            let chosen = Tensor::<2>::from_data(chosen, &rows.device());
+            let weight = (routed.weights.clone() * chosen).sum_dim(1);
+            sum = sum + hidden.matmul(of(&down)) * weight;
+        }
+        let sum = sum.reshape([batch, seq, d_model]);
+        match &mixture.shared {
+            Some(shared) => sum + shared.forward(x),
+            None => sum,
+        }
+    }
+
+    #[test]
+    fn it_is_the_sum_of_all_experts_of_which_most_weigh_nothing_gradients_included() {
+        for (norm, shared) in [(true, true), (false, false)] {
+            let mut mixture = mixture(3);
+            mixture.norm_topk_prob = norm;
+            mixture.shared = mixture.shared.filter(|_| shared);
+            let x = input();
+            let probe = input().detach();
+            let (output, routed) = mixture.forward_routed(x.clone());
+            let want = all_experts(&mixture, x.clone(), &routed);
+            let tolerance = Tolerance::<f32>::rel_abs(1e-4, 1e-5);
+            let same = |got: TensorData, want: TensorData| got.assert_approx_eq(&want, tolerance);
+            same(output.clone().into_data(), want.clone().into_data());
+            let [got, want] = [output, want].map(|y| (y * probe.clone()).sum().backward());
+            let of = |gradients: &_| {
+                let matrices = [&mixture.gate, &mixture.up, &mixture.down];
+                let matrices = matrices.map(|it| it.val().grad(gradients).unwrap().into_data());
+                let router = mixture.router.weight.val().grad(gradients).unwrap();
+                let x = x.grad(gradients).unwrap();
+                (matrices, router.into_data(), x.into_data())
+            };
+            let (got, want) = (of(&got), of(&want));
+            for (got, want) in got.0.into_iter().zip(want.0) {
+                same(got, want);
+            }
+            same(got.1, want.1);
+            same(got.2, want.2);
+        }
+    }
+
+    #[test]
+    fn the_largest_are_chosen_in_falling_order_and_of_equal_ones_the_first() {
+        let probs = [0.1, 0.4, 0.1, 0.4, 0.25, 0.25, 0.25, 0.25];
+        assert_eq!(top_k(&probs, 4, 3), [1, 3, 0, 0, 1, 2]);
+    }
+
+    #[test]
+    fn one_token_and_one_expert_for_all_are_right() {
+        let mut mixture = mixture(4);
+        mixture.top_k = 1;
+        for tokens in [1, 14] {
+            // The same token over and over: one expert gets all, the others none.
+            let x = input()
+                .detach()
+                .slice([0..1, 0..1, 0..16])
+                .repeat_dim(1, tokens);
+            let (output, routed) = mixture.forward_routed(x.clone());
+            assert!(
+                routed
+                    .experts
+                    .iter()
+                    .all(|expert| *expert == routed.experts[0])
+            );
+            let want = all_experts(&mixture, x, &routed).into_data();
+            let tolerance = Tolerance::<f32>::rel_abs(1e-4, 1e-5);
+            output.into_data().assert_approx_eq(&want, tolerance);
+        }
+    }
+
+    #[test]
+    fn weights_sum_to_one_where_they_are_divided_by_their_sum() {
+        let mixture = mixture(5);
+        let (_, routed) = mixture.forward_routed(input());
+        let sums = routed.weights.sum_dim(1).into_data();
+        sums.assert_approx_eq::<f32>(&TensorData::from([[1f32]; 14]), Tolerance::default());
+    }
+}
