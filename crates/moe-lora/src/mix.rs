@@ -205,7 +205,8 @@ impl Weighted<'_> {
                 .enumerate()
                 .filter_map(|(column, &expert)| {
                     let alone = catalogue.bank(index, &Routing::Single(expert))?;
-                    let output = alone.forward(&layer.feed_forward, normed.clone(), None, dropout);
+                    let output =
+                        alone.forward_block(&layer.feed_forward, normed.clone(), None, dropout);
                     let weight = self.weights.clone().narrow(1, column, 1); // [batch, 1]
                     Some(output.output * weight.unsqueeze_dim::<3>(2))
                 });
