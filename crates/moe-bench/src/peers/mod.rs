@@ -20,7 +20,7 @@ use moe_kernels::Level;
 
 use crate::continual::fetch;
 use agreement::Agreement;
-pub(crate) use base::export;
+use base::export;
 pub(crate) use environment::{Environment, hold};
 pub use ours::{Served, serve};
 use pairs::Pairs;
@@ -46,6 +46,14 @@ pub struct Options {
     /// Write the figures here as well
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
+    #[command(flatten)]
+    #[allow(missing_docs, reason = "a doc comment would become the command's help")]
+    pub setup: Setup,
+}
+
+/// Where the peers are, and the base of all.
+#[derive(Args, Clone, Debug)]
+pub struct Setup {
     /// The base: a path, `hf:…` or `pypi:…`; must have the sizes of SmolLM2-135M
     #[arg(long, default_value_t = moe_hub::smollm2().to_string())]
     pub base: String,
@@ -60,18 +68,37 @@ pub struct Options {
     pub programs: PathBuf,
 }
 
+impl Setup {
+    /// The environment of the peers, made where it is not there.
+    ///
+    /// # Errors
+    /// When Python, pip or a peer cannot be had.
+    pub(crate) fn environment(&self) -> anyhow::Result<Environment> {
+        Environment::prepare(&self.folder, &self.python, &self.programs)
+    }
+
+    /// The base `file` as a folder of Hugging Face's format.
+    ///
+    /// # Errors
+    /// When it cannot be read, is of another size or cannot be written.
+    pub(crate) fn exported(&self, file: &Path) -> anyhow::Result<PathBuf> {
+        export(file, &self.folder.join("base"))
+    }
+}
+
 /// Sets PyTorch up, holds its step against ours, times each peer and us in turn, prints a table and writes the JSON.
 ///
 /// # Errors
 /// When PyTorch or the base cannot be had, when losses or gradients differ, or when a program fails.
 pub fn run(options: &Options) -> anyhow::Result<String> {
-    let base = export(&fetch(&options.base)?, &options.folder.join("base"))?;
-    let environment = Environment::prepare(&options.folder, &options.python, &options.programs)?;
+    let setup = &options.setup;
+    let base = setup.exported(&fetch(&setup.base)?)?;
+    let environment = setup.environment()?;
     let dtypes = [BaseDtype::F32, BaseDtype::Bf16].into_iter();
     let mut report = Report::default();
     for dtype in dtypes.filter(|dtype| options.dtype.contains(dtype)) {
         eprintln!("comparing losses and gradients, {}", dtype);
-        let agreement = agreement(&environment, &base, &options.folder, dtype)?;
+        let agreement = agreement(&environment, &base, &setup.folder, dtype)?;
         eprintln!("{agreement}");
         report.agreements.push((dtype, agreement));
     }
