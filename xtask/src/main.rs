@@ -65,6 +65,7 @@ enum Task {
     },
     /// Run the benchmarks: model_forward, moe_layer, training_step; or a program that measures: `step` (a training step against its
     /// matrix products), `scale` (the same over tasks, lengths, batches, ranks, layers), `peers` (the same against PyTorch, in turn),
+    /// `decode` (writing behind prompts, against llama.cpp and transformers),
     /// `continual` (methods on streams of tasks), `grow` (learning one more task, the more tasks a model has),
     /// `moe` (the experts of a sparse mixture against one dense product)
     #[command(disable_help_flag = true)]

@@ -26,7 +26,15 @@ pub fn benches(names: &[&str]) -> Step {
 }
 
 /// Programs that measure, with arguments of their own.
-pub const PROGRAMS: [&str; 6] = ["continual", "step", "scale", "peers", "grow", "moe"];
+pub const PROGRAMS: [&str; 7] = [
+    "continual",
+    "decode",
+    "step",
+    "scale",
+    "peers",
+    "grow",
+    "moe",
+];
 
 /// Builds and runs one of [`PROGRAMS`] with these arguments.
 ///

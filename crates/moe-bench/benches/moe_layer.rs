@@ -85,7 +85,9 @@ fn moe_layer(criterion: &mut Criterion) {
         let (plain, tracked) = (bank(&plain), bank(&tracked));
         group.bench_function(format!("{name}, forward"), |bencher| {
             bencher.iter(|| {
-                let output = plain.forward(feed_forward, x.clone(), None, None).output;
+                let output = plain
+                    .forward_block(feed_forward, x.clone(), None, None)
+                    .output;
                 black_box(output.slice([0..1, 0..1, 0..1]).into_data())
             });
         });
@@ -93,7 +95,7 @@ fn moe_layer(criterion: &mut Criterion) {
             bencher.iter(|| {
                 // As in the middle of a model: the input has a graph of its own.
                 let x = Tensor::from_inner(x.clone()).require_grad();
-                let out = tracked.forward(
+                let out = tracked.forward_block(
                     feed_forward,
                     x.clone(),
                     Some((&observe, shares.clone())),

@@ -7,9 +7,9 @@ use std::hint::black_box;
 
 use burn::optim::Optimizer;
 use burn::tensor::{Device, Tensor, TensorData};
-use moe_kernels::{AdamW, AttentionShape, Loras, MoeFfn, Observed};
+use moe_kernels::{AdamW, AttentionShape, Entries, Loras, MoeFfn, Observed};
 use moe_kernels::{
-    add_rms_norm, attention, linear, moe_ffn, rms_norm, token_cross_entropy, token_gate,
+    add_rms_norm, attention, linear, moe_ffn, rms_norm, sparse_ffn, token_cross_entropy, token_gate,
 };
 
 const BATCH: usize = 2;
@@ -28,7 +28,7 @@ pub type Call = Box<dyn Fn()>;
 pub type Kernel = (&'static str, fn() -> Call);
 
 /// All of them.
-pub const KERNELS: [Kernel; 13] = [
+pub const KERNELS: [Kernel; 15] = [
     ("linear", || product(false)),
     ("linear_and_backward", || product(true)),
     ("rms_norm", || norm(false)),
@@ -42,6 +42,8 @@ pub const KERNELS: [Kernel; 13] = [
     ("adamw", optimise),
     ("moe_ffn", || feed_forward(false)),
     ("moe_ffn_and_backward", || feed_forward(true)),
+    ("sparse_ffn", || sparse(false)),
+    ("sparse_ffn_and_backward", || sparse(true)),
 ];
 
 /// Calls a kernel this many times. False when there is none of that name.
@@ -150,6 +152,26 @@ fn attend(backward: bool) -> Call {
             attention(query, key, value, cos, sin, real.clone(), shape),
             backward,
         );
+    })
+}
+
+fn sparse(backward: bool) -> Call {
+    let experts = 2 * EXPERTS;
+    let x = numbers([TOKENS, D_MODEL], 1.0);
+    let matrices = [[D_MODEL, D_FF], [D_MODEL, D_FF], [D_FF, D_MODEL]];
+    let matrices = matrices.map(|[d_in, d_out]| numbers([experts, d_in, d_out], 0.1));
+    let weights = numbers([2 * TOKENS], 0.5);
+    // Two for each token, the first expert for twice as many as others.
+    let entries = Entries {
+        token: (0..2 * TOKENS as u32).map(|entry| entry / 2).collect(),
+        expert: (0..2 * TOKENS as u32)
+            .map(|entry| entry % 5 % experts as u32)
+            .collect(),
+    };
+    Box::new(move || {
+        let [gate, up, down] = matrices.clone();
+        let (x, weights) = (input(&x, backward), input(&weights, backward));
+        finish(sparse_ffn(x, gate, up, down, &entries, weights), backward);
     })
 }
 

@@ -3,6 +3,7 @@
 pub mod conformance;
 pub mod continual;
 pub mod crash;
+pub mod decode;
 pub mod fuzz;
 pub mod grow;
 pub mod guards;

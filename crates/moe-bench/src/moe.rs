@@ -88,6 +88,13 @@ impl Pass {
     }
 }
 
+/// Seconds of one round.
+struct Times {
+    dense: f64,
+    /// For each number of experts.
+    sparse: Vec<f64>,
+}
+
 /// Times dense and sparse in turn and prints a line for each pass and number of experts.
 ///
 /// # Errors
@@ -128,24 +135,26 @@ pub fn run(options: &Options, out: &mut dyn Write) -> anyhow::Result<()> {
         // The first round warms up.
         let mut times = Vec::new();
         for round in 0..=options.repetitions {
-            let dense = seconds(|| dense.run(pass));
-            let sparse: Vec<f64> = sparse.iter().map(|it| seconds(|| it.run(pass))).collect();
+            let round_times = Times {
+                dense: seconds(|| dense.run(pass)),
+                sparse: sparse.iter().map(|it| seconds(|| it.run(pass))).collect(),
+            };
             if round > 0 {
-                times.push((dense, sparse));
+                times.push(round_times);
             }
         }
         for (place, experts) in options.experts.iter().enumerate() {
-            let of = |number: &dyn Fn(&(f64, Vec<f64>)) -> f64| median(times.iter().map(number));
-            let time = of(&|(_, sparse)| sparse[place]);
+            let of = |number: &dyn Fn(&Times) -> f64| median(times.iter().map(number));
+            let time = of(&|times| times.sparse[place]);
             writeln!(
                 out,
-                "{:26}  {experts:7}  {:8.1}  {:9.1}  {:7.0}  {:13.1} %  {:.3}",
+                "{:26}  {experts:7}  {:8.1}  {:9.1}  {:7.0}  {:12.1} %  {:.3}",
                 pass.name(),
-                1e3 * of(&|(dense, _)| *dense),
+                1e3 * of(&|times| times.dense),
                 1e3 * time,
                 pass.products() * flops / time * 1e-9,
-                100.0 * of(&|(dense, sparse)| dense / sparse[place]),
-                of(&|(_, sparse)| sparse[place] / sparse[0]),
+                100.0 * of(&|times| times.dense / times.sparse[place]),
+                of(&|times| times.sparse[place] / times.sparse[0]),
             )?;
         }
     }

@@ -123,6 +123,13 @@ impl CausalLm for TaskModel<'_> {
         }
     }
 
+    fn reads_on(&self) -> bool {
+        match self.model.borrow().as_ref() {
+            Some(Model::Mixed(mixed)) => mixed.is_the_same_for_all_texts(),
+            _ => true,
+        }
+    }
+
     fn decoder(&self) -> &Decoder {
         self.base
     }

@@ -6,7 +6,7 @@ use anyhow::{Result, bail};
 use clap::Args;
 use clap::builder::RangedU64ValueParser;
 use moe_cl::Base;
-use moe_core::generate::{CausalLm, Sampling, generate_with};
+use moe_core::generate::{CausalLm, Held, Sampling, generate_after};
 
 use crate::failure::Failure;
 use crate::terminal::{self, tell};
@@ -53,15 +53,16 @@ impl Manner {
         Ok(sampling)
     }
 
-    /// Continues `prompt` on standard output, a token at a time, and returns what was written.
+    /// Continues `prompt` on standard output, a token at a time, and returns what was written. What `held` holds of the prompt is not
+    /// read again.
     ///
     /// # Errors
     /// When standard output or the tokenizer refuses.
     pub fn write(
         &self,
         base: &Base,
-        model: &impl CausalLm,
-        prompt: Vec<u32>,
+        (model, held): (&impl CausalLm, &mut Held),
+        prompt: &[u32],
         sampling: &Sampling,
     ) -> Result<String> {
         let context = base.decoder.config().max_position_embeddings;
@@ -78,13 +79,14 @@ impl Manner {
         let mut tokens = Vec::new();
         let mut shown = String::new();
         let mut outcome = Ok(());
-        let emit = |_row: usize, token: u32| {
+        let emit = |token: u32| {
             tokens.push(token);
             if outcome.is_ok() {
                 outcome = show(base, &tokens, &mut shown);
             }
         };
-        generate_with(model, &[prompt], room, sampling, base.ends.all(), emit)?;
+        let ends = base.ends.all();
+        generate_after(model, held, prompt, room, sampling, ends, emit)?;
         outcome?;
         writeln!(terminal::out())?;
         if tokens.len() == room && room < self.max_new {

@@ -10,7 +10,7 @@ use burn::module::Module;
 use burn::optim::{AdamWConfig, GradientsParams};
 use burn::tensor::activation::log_softmax;
 use burn::tensor::{Bool, Device, Int, Tensor, TensorData};
-use moe_core::config::{Architecture, ModelConfig, RopeScaling};
+use moe_core::config::{Architecture, ModelConfig, QkNorm, RopeScaling};
 use moe_core::generate::{Sampling, generate};
 use moe_core::model::Decoder;
 use moe_lora::{
@@ -37,7 +37,8 @@ fn model() -> ModelConfig {
         tie_word_embeddings: true,
         sliding_window: None,
         attention_bias: false,
-        qk_norm: false,
+        qk_norm: QkNorm::None,
+        sparse: None,
         max_position_embeddings: 64,
         bos_token_id: None,
         eos_token_ids: Vec::new(),

@@ -1,5 +1,5 @@
 use burn::tensor::Tensor;
-use moe_core::model::FeedForward;
+use moe_core::model::{FeedForward, FeedForwardBlock};
 
 use crate::hidden::{Hidden, Start};
 use crate::stacked::Stacked;
@@ -125,6 +125,49 @@ impl<'a> ExpertBank<'a> {
         }
     }
 
+    /// As [`Self::forward`], over a block that may be sparse. Experts have no LoRA inside a sparse block
+    /// ([`Catalogue::new`](crate::Catalogue::new) refuses it): all of them are the block itself, `z_e = F(x)`, and their mixture is
+    /// `(Σ_e g_e) F(x)`.
+    ///
+    /// # Panics
+    ///
+    /// As [`Self::forward`].
+    pub fn forward_block(
+        &self,
+        block: &FeedForwardBlock,
+        x: Tensor<3>,
+        observe: Option<(&Observe, Tensor<2>)>,
+        dropout: Option<&LoraDropout>,
+    ) -> BankOutput {
+        let sparse = match block {
+            FeedForwardBlock::Dense(ffn) => return self.forward(ffn, x, observe, dropout),
+            FeedForwardBlock::Sparse(sparse) => sparse,
+        };
+        let [batch, seq, d_model] = x.dims();
+        let rows = x.clone().reshape([batch * seq, d_model]);
+        let gate = self.gate.map(|gate| gate.forward(rows));
+        let alone = sparse.forward(x);
+        let pooled = observe.map(|(observe, shares)| {
+            self.column(observe.expert); // it has to be active
+            let seen = match observe.detach_upstream && alone.is_tracked() {
+                true => alone.clone().detach(),
+                false => alone.clone(),
+            };
+            let shares = shares.unsqueeze_dim::<3>(1); // [batch, 1, seq]
+            shares.matmul(seen).reshape([batch, d_model])
+        });
+        let output = match &gate {
+            // The gate is in the graph as over a dense block, where it weighs equal networks too.
+            Some(gate) => alone * gate.clone().sum_dim(1).reshape([batch, seq, 1]),
+            None => alone,
+        };
+        BankOutput {
+            output,
+            pooled,
+            gate: gate.map(|gate| gate.reshape([batch, seq, self.experts.len()])),
+        }
+    }
+
     /// What the active experts weigh for tokens `x [n, d_model]`, `[n, active]`.
     pub(crate) fn weights(&self, x: Tensor<2>) -> Tensor<2> {
         let ([tokens, _], active) = (x.dims(), self.experts.len());
@@ -196,7 +239,10 @@ mod tests {
             let normal = Distribution::Normal(0.0, 1.0);
             Self {
                 catalogue,
-                ffn: base.layers.swap_remove(LAYER).feed_forward,
+                ffn: match base.layers.swap_remove(LAYER).feed_forward {
+                    FeedForwardBlock::Dense(ffn) => ffn,
+                    FeedForwardBlock::Sparse(_) => unreachable!("the base is dense"),
+                },
                 x: Tensor::random([2, 4, 8], normal, &ad).require_grad(),
                 real: Tensor::from_data([[true; 4], [true, true, false, false]], &device),
                 probes: (

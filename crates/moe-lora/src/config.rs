@@ -238,6 +238,22 @@ impl AdapterConfig {
         layers * self.lora.rank * self.targets.iter().map(width).sum::<usize>()
     }
 
+    /// Refuses targets that an adapted layer of `base` does not have: a sparse layer has many of each in its feed-forward block.
+    pub(crate) fn check_on(&self, base: &ModelConfig) -> Result<()> {
+        let inside = [Projection::Gate, Projection::Up, Projection::Down];
+        let Some(target) = self.targets.iter().find(|target| inside.contains(target)) else {
+            return Ok(());
+        };
+        let mut layers = self.layers.resolve(base.num_layers);
+        match layers.find(|&layer| base.sparse_in(layer).is_some()) {
+            Some(layer) => Err(Error::SparseLayer {
+                target: target.name(),
+                layer,
+            }),
+            None => Ok(()),
+        }
+    }
+
     /// Refuses settings out of range, no layer, targets missing or repeated.
     pub(crate) fn check(&self) -> Result<()> {
         self.lora.check()?;
@@ -283,6 +299,20 @@ mod tests {
             ..AdapterConfig::default()
         };
         assert!(none.check().is_err());
+    }
+
+    #[test]
+    fn targets_inside_a_sparse_layer_are_refused_by_its_number() {
+        let base = crate::tiny::sparse();
+        let of =
+            |targets: &[Projection], layers| crate::tiny::config(targets, layers).check_on(&base);
+        let inside = of(&[Projection::Query, Projection::Up], LayerRange::All);
+        let (target, layer) = ("up", 1);
+        assert_eq!(inside, Err(Error::SparseLayer { target, layer }));
+        let attention = [Projection::Query, Projection::Output];
+        assert_eq!(of(&attention, LayerRange::All), Ok(()));
+        let dense = crate::tiny::config(&[Projection::Up], LayerRange::All);
+        assert_eq!(dense.check_on(&crate::tiny::model()), Ok(()));
     }
 
     #[test]

@@ -57,7 +57,7 @@ impl Catalogue {
             let normed = x.normed(&layer.input_norm);
             x.add(bank.attend(&layer.attention, normed, context, cache, dropout));
             let normed = x.normed(&layer.post_attention_norm);
-            let mixture = bank.forward(&layer.feed_forward, normed, shares.clone(), dropout);
+            let mixture = bank.forward_block(&layer.feed_forward, normed, shares.clone(), dropout);
             pooled.extend(mixture.pooled);
             gates.extend(mixture.gate);
             x.add(mixture.output);
@@ -378,5 +378,41 @@ mod tests {
     fn generating_on_the_autodiff_device_is_refused() {
         let (base, adapters) = setup(LayerRange::All);
         Adapted::new(&base, &adapters, &Routing::Single(ExpertId(0)));
+    }
+
+    /// A base whose layers are sparse, and adapters of three experts and a gate on its attention.
+    fn sparse_setup() -> (Decoder, Catalogue) {
+        let device = Device::flex();
+        let base = Decoder::random(&tiny::sparse(), 3, &device);
+        let attention = [Projection::Query, Projection::Value, Projection::Output];
+        let config = tiny::config(&attention, LayerRange::All);
+        let mut adapters = Catalogue::new(&config, base.config()).unwrap();
+        let device = device.autodiff();
+        for seed in 0..3 {
+            adapters.add_expert(&config.lora, "task", seed, &device);
+        }
+        adapters.add_gate(2, GateInit::Random { seed: 0 }, "task", &device);
+        tiny::train_by_hand(&mut adapters);
+        (base, adapters)
+    }
+
+    #[test]
+    fn attention_over_sparse_layers_is_adapted() {
+        let (base, adapters) = sparse_setup();
+        let (plain, single) = (adapters.valid(), Routing::Single(ExpertId(1)));
+        let alone = forward(&base, &plain, &single).hidden.into_data();
+        let tolerance = Tolerance::<f32>::rel_abs(1e-4, 1e-5);
+        let Texts { tokens, real, .. } = texts(&base);
+        let merged = plain.merge(&base, ExpertId(1)).forward(tokens, real);
+        merged.into_data().assert_approx_eq(&alone, tolerance);
+        let mix = crate::Mix::PerText(vec![single; 2]);
+        let mixed = plain.forward_mixed(&base, &texts(&base), &mix, None);
+        mixed.into_data().assert_approx_eq(&alone, tolerance);
+
+        let out = forward(&base, &adapters, &gated());
+        assert_eq!((out.pooled.len(), out.gates.len()), (3, 3));
+        let grads = GradientsParams::from_grads(out.hidden.sum().backward(), &adapters);
+        // Two of the three experts, three pairs in each of three layers; and the gate of each layer.
+        assert_eq!(grads.len(), 2 * 3 * 2 * 3 + 3);
     }
 }

@@ -2,7 +2,7 @@
 
 use burn::module::Param;
 use burn::nn::Linear;
-use moe_core::model::{Decoder, DecoderLayer};
+use moe_core::model::{Decoder, DecoderLayer, FeedForwardBlock};
 
 use crate::{Catalogue, ExpertId, LayerExpert, Projection};
 
@@ -27,16 +27,19 @@ impl Catalogue {
 }
 
 fn fold(layer: &mut DecoderLayer, expert: &LayerExpert) {
-    let (attention, ffn) = (&mut layer.attention, &mut layer.feed_forward);
-    let places: [(Projection, &mut Linear); 7] = [
+    let attention = &mut layer.attention;
+    let mut places: Vec<(Projection, &mut Linear)> = vec![
         (Projection::Query, &mut attention.query),
         (Projection::Key, &mut attention.key),
         (Projection::Value, &mut attention.value),
         (Projection::Output, &mut attention.output),
-        (Projection::Gate, &mut ffn.gate),
-        (Projection::Up, &mut ffn.up),
-        (Projection::Down, &mut ffn.down),
     ];
+    // No expert has a LoRA in a sparse block.
+    if let FeedForwardBlock::Dense(ffn) = &mut layer.feed_forward {
+        places.push((Projection::Gate, &mut ffn.gate));
+        places.push((Projection::Up, &mut ffn.up));
+        places.push((Projection::Down, &mut ffn.down));
+    }
     for (projection, linear) in places {
         if let Some(lora) = expert.lora(projection) {
             let delta = lora.delta();

@@ -36,6 +36,14 @@ pub enum Mix {
 }
 
 impl Mix {
+    /// Whether another text would be answered in the same way.
+    fn is_the_same_for_all_texts(&self) -> bool {
+        match self {
+            Self::Routed(_) | Self::Summed(_) | Self::BesideBase(_) => true,
+            Self::Weighted { .. } | Self::PerText(_) => false,
+        }
+    }
+
     /// Of these rows of the batch alone, in this order.
     fn of_rows(&self, rows: &[usize]) -> Self {
         match self {
@@ -197,7 +205,8 @@ impl Weighted<'_> {
                 .enumerate()
                 .filter_map(|(column, &expert)| {
                     let alone = catalogue.bank(index, &Routing::Single(expert))?;
-                    let output = alone.forward(&layer.feed_forward, normed.clone(), None, dropout);
+                    let output =
+                        alone.forward_block(&layer.feed_forward, normed.clone(), None, dropout);
                     let weight = self.weights.clone().narrow(1, column, 1); // [batch, 1]
                     Some(output.output * weight.unsqueeze_dim::<3>(2))
                 });
@@ -216,6 +225,11 @@ pub struct Mixed<'a> {
 }
 
 impl<'a> Mixed<'a> {
+    /// Whether another text would be answered in the same way.
+    pub fn is_the_same_for_all_texts(&self) -> bool {
+        self.mix.borrow().is_the_same_for_all_texts()
+    }
+
     /// Takes experts of the plain device; a weighted mix fixes the number of texts.
     ///
     /// # Panics

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use burn::tensor::{Int, Tensor, TensorData};
-use moe_core::model::{Decoder, FeedForward, KvCache};
+use moe_core::model::{Decoder, FeedForward, FeedForwardBlock, KvCache};
 
 use crate::stacked::Stacked;
 use crate::{Catalogue, ExpertBank, ExpertId, Routing, Texts};
@@ -73,7 +73,11 @@ impl PerText {
             };
             x.add(all.attend_with(&layer.attention, normed, context, cache, adapt));
             let normed = x.normed(&layer.post_attention_norm);
-            x.add(self.mixture(&all, of, &layer.feed_forward, normed));
+            x.add(match &layer.feed_forward {
+                FeedForwardBlock::Dense(ffn) => self.mixture(&all, of, ffn, normed),
+                // No expert has a LoRA in it.
+                FeedForwardBlock::Sparse(ffn) => ffn.forward(normed),
+            });
         })
     }
 

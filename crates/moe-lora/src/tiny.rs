@@ -2,7 +2,7 @@
 
 use burn::module::Param;
 use burn::tensor::{Bool, Device, Int, Tensor};
-use moe_core::config::{Architecture, ModelConfig, RopeScaling};
+use moe_core::config::{Architecture, ExpertNames, ModelConfig, QkNorm, RopeScaling, SparseConfig};
 
 use crate::{AdapterConfig, Catalogue, LayerRange, LoraConfig, LoraInit, Projection};
 
@@ -22,11 +22,29 @@ pub(crate) fn model() -> ModelConfig {
         tie_word_embeddings: true,
         sliding_window: None,
         attention_bias: false,
-        qk_norm: false,
+        qk_norm: QkNorm::None,
+        sparse: None,
         max_position_embeddings: 64,
         bos_token_id: None,
         eos_token_ids: Vec::new(),
         pad_token_id: None,
+    }
+}
+
+/// As [`model`], with four experts in every layer but the first.
+pub(crate) fn sparse() -> ModelConfig {
+    ModelConfig {
+        sparse: Some(SparseConfig {
+            names: ExpertNames::Qwen,
+            num_experts: 4,
+            top_k: 2,
+            d_ff: 6,
+            norm_topk_prob: true,
+            shared_d_ff: None,
+            step: 1,
+            dense_layers: vec![0],
+        }),
+        ..model()
     }
 }
 

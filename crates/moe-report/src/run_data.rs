@@ -176,6 +176,15 @@ impl RunData {
                     seconds: *seconds,
                 });
             }
+            // Scores after more tasks than there are would make room for as many.
+            Event::Evaluated { after, .. } | Event::Inferred { after, .. }
+                if *after > self.tasks.len() =>
+            {
+                let count = self.tasks.len();
+                self.warnings.push(format!(
+                    "scores after {after} tasks are left out: the log speaks of {count}"
+                ));
+            }
             Event::Evaluated { after, scores, .. } => self.matrix.merge(*after, scores),
             Event::Inferred { after, scores } => {
                 self.inferred
@@ -363,5 +372,23 @@ mod tests {
             settings,
             expected.map(|(key, value)| (key.to_owned(), value.to_owned()))
         );
+    }
+
+    #[test]
+    fn scores_after_tasks_that_are_not_there_are_left_out_and_said() {
+        let log = [
+            at(0.0, started(None)),
+            at(
+                1.0,
+                Event::Evaluated {
+                    after: 1 << 40,
+                    scores: vec![Some(0.5)],
+                    examples_per_second: 1.0,
+                },
+            ),
+        ];
+        let run = RunData::from_log(&log, toml::Table::new()).unwrap();
+        assert!(run.matrix.rows.is_empty());
+        assert!(run.warnings[0].contains("the log speaks of 2"));
     }
 }

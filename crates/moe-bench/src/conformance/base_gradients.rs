@@ -140,9 +140,9 @@ fn parameter<'a>(decoder: &'a Decoder, name: &str) -> Option<&'a Param<Tensor<2>
     };
     let layer = decoder.layers.get(layer.parse::<usize>().ok()?)?;
     let linear = match (*block, *projection) {
-        ("mlp", "gate_proj") => &layer.feed_forward.gate,
-        ("mlp", "up_proj") => &layer.feed_forward.up,
-        ("mlp", "down_proj") => &layer.feed_forward.down,
+        ("mlp", "gate_proj") => &layer.feed_forward.dense()?.gate,
+        ("mlp", "up_proj") => &layer.feed_forward.dense()?.up,
+        ("mlp", "down_proj") => &layer.feed_forward.dense()?.down,
         ("self_attn", "q_proj") => &layer.attention.query,
         ("self_attn", "k_proj") => &layer.attention.key,
         ("self_attn", "v_proj") => &layer.attention.value,

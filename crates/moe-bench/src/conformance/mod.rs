@@ -19,6 +19,7 @@ mod hostile;
 mod llama;
 mod metrics;
 pub(crate) mod moe_cl;
+mod moe_llama;
 mod probe;
 mod routers;
 mod smollm2;
@@ -146,6 +147,7 @@ fn dispatch(case: &Case) -> anyhow::Result<Verdict> {
         "llama" => llama::run(case),
         "metrics" => metrics::run(case),
         "moe_cl" => moe_cl::run(case),
+        "moe_llama" => moe_llama::run(case),
         "routers" => routers::run(case),
         "smollm2" => smollm2::run(case),
         "train_utils" => train_utils::run(case),

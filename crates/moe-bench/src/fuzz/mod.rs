@@ -39,7 +39,7 @@ pub struct Options {
 
 /// Longest time for one input.
 const HANG: Duration = Duration::from_secs(5);
-/// Most memory, in kilobytes.
+/// Most memory that one input may take, in kilobytes.
 const MEMORY: u64 = 1 << 20;
 /// Most inputs that are changed.
 const MOST_KEPT: usize = 4096;
@@ -163,19 +163,25 @@ fn peak() -> Option<u64> {
 }
 
 /// Ends the process when an input takes too long or too much: neither can be taken back.
-struct Watch(&'static AtomicU64);
+struct Watch {
+    since: &'static AtomicU64,
+    /// Most memory before the input, which the ones before it had.
+    before: &'static AtomicU64,
+}
 
 impl Watch {
     fn start(name: &'static str, last: PathBuf) -> Self {
         // One per target, for the life of the process.
         let since: &'static AtomicU64 = Box::leak(Box::new(AtomicU64::new(0)));
+        let before: &'static AtomicU64 = Box::leak(Box::new(AtomicU64::new(0)));
         thread::spawn(move || {
             loop {
                 thread::sleep(Duration::from_millis(200));
                 let begun = since.load(Ordering::Relaxed);
                 let hangs =
                     begun > 0 && now().saturating_sub(begun) > HANG.as_millis() as u64 + 1000;
-                let bloats = begun > 0 && peak().is_some_and(|peak| peak > MEMORY);
+                let most = before.load(Ordering::Relaxed) + MEMORY;
+                let bloats = begun > 0 && peak().is_some_and(|peak| peak > most);
                 if hangs || bloats {
                     let what = if hangs { "hang" } else { "memory" };
                     let kept = keep(&last, name, what);
@@ -184,15 +190,16 @@ impl Watch {
                 }
             }
         });
-        Self(since)
+        Self { since, before }
     }
 
     fn begin(&self) {
-        self.0.store(now(), Ordering::Relaxed);
+        self.before.store(peak().unwrap_or(0), Ordering::Relaxed);
+        self.since.store(now(), Ordering::Relaxed);
     }
 
     fn end(&self) {
-        self.0.store(0, Ordering::Relaxed);
+        self.since.store(0, Ordering::Relaxed);
     }
 }
 

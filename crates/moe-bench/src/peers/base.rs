@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, ensure};
 use moe_core::checkpoint::Checkpoint;
-use moe_core::config::ModelConfig;
+use moe_core::config::{ModelConfig, QkNorm};
 use safetensors::tensor::{Dtype, TensorView, serialize_to_file};
 use serde_json::json;
 
@@ -39,7 +39,10 @@ fn check(config: &ModelConfig, timed: &ModelConfig) -> anyhow::Result<()> {
         got == want,
         "the base has d_model, d_ff, layers, heads, kv heads, head_dim {got:?}, and {want:?} is timed: name SmolLM2-135M with --base"
     );
-    let odd = config.attention_bias || config.qk_norm || config.sliding_window.is_some();
+    let odd = config.attention_bias
+        || config.qk_norm != QkNorm::None
+        || config.sparse.is_some()
+        || config.sliding_window.is_some();
     ensure!(
         !odd && config.rope_scaling == timed.rope_scaling,
         "the peers compute a plain Llama only: no biases, head norms, windows or stretched rotations"

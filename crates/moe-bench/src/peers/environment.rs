@@ -6,6 +6,7 @@ use std::process::{Command, Stdio};
 use std::thread::available_parallelism;
 
 use anyhow::{Context, bail};
+use moe_kernels::{LEVEL_VARIABLE, Level};
 
 /// glibc maps every large tensor anew and gives it back when it is freed, so that each step pays for its page faults again.
 /// With these settings freed memory is kept, in huge pages.
@@ -96,6 +97,25 @@ impl Environment {
         }
         command
     }
+}
+
+/// Holds a program, ours or a peer's, to the instructions of `level` as far as its libraries have a variable for that. (The `gemm`
+/// crate has none.)
+pub fn hold(command: &mut Command, level: Option<Level>) {
+    let Some(level) = level else {
+        return;
+    };
+    // Of PyTorch's own loops, of oneDNN, of MKL.
+    let (aten, onednn, mkl) = match level {
+        Level::Portable => ("default", "SSE41", "SSE4_2"),
+        Level::Avx2 => ("avx2", "AVX2", "AVX2"),
+        Level::Avx512 => ("avx512", "AVX512_CORE_AMX", "AVX512"),
+    };
+    command
+        .env(LEVEL_VARIABLE, level.name())
+        .env("ATEN_CPU_CAPABILITY", aten)
+        .env("ONEDNN_MAX_CPU_ISA", onednn)
+        .env("MKL_ENABLE_INSTRUCTIONS", mkl);
 }
 
 fn run(mut command: Command, hint: &str) -> anyhow::Result<()> {

@@ -16,14 +16,16 @@ use std::process::Command;
 use anyhow::Context;
 use clap::Args;
 use moe_core::model::BaseDtype;
+use moe_kernels::Level;
 
 use crate::continual::fetch;
 use agreement::Agreement;
-use environment::Environment;
+use base::export;
+pub(crate) use environment::{Environment, hold};
 pub use ours::{Served, serve};
 use pairs::Pairs;
 use peer::{PEERS, Peer};
-use program::Program;
+pub(crate) use program::{Program, answer};
 use report::{Outcome, Report};
 
 /// Arguments of `peers`.
@@ -38,9 +40,20 @@ pub struct Options {
     /// Peers to run, all when none is named
     #[arg(long, value_name = "NAME", value_delimiter = ',', value_parser = PEERS.map(|peer| peer.name))]
     pub only: Vec<String>,
+    /// Hold both sides to these instructions: portable, avx2 or avx512
+    #[arg(long, value_name = "LEVEL")]
+    pub level: Option<Level>,
     /// Write the figures here as well
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
+    #[command(flatten)]
+    #[allow(missing_docs, reason = "a doc comment would become the command's help")]
+    pub setup: Setup,
+}
+
+/// Where the peers are, and the base of all.
+#[derive(Args, Clone, Debug)]
+pub struct Setup {
     /// The base: a path, `hf:…` or `pypi:…`; must have the sizes of SmolLM2-135M
     #[arg(long, default_value_t = moe_hub::smollm2().to_string())]
     pub base: String,
@@ -55,18 +68,37 @@ pub struct Options {
     pub programs: PathBuf,
 }
 
+impl Setup {
+    /// The environment of the peers, made where it is not there.
+    ///
+    /// # Errors
+    /// When Python, pip or a peer cannot be had.
+    pub(crate) fn environment(&self) -> anyhow::Result<Environment> {
+        Environment::prepare(&self.folder, &self.python, &self.programs)
+    }
+
+    /// The base `file` as a folder of Hugging Face's format.
+    ///
+    /// # Errors
+    /// When it cannot be read, is of another size or cannot be written.
+    pub(crate) fn exported(&self, file: &Path) -> anyhow::Result<PathBuf> {
+        export(file, &self.folder.join("base"))
+    }
+}
+
 /// Sets PyTorch up, holds its step against ours, times each peer and us in turn, prints a table and writes the JSON.
 ///
 /// # Errors
 /// When PyTorch or the base cannot be had, when losses or gradients differ, or when a program fails.
 pub fn run(options: &Options) -> anyhow::Result<String> {
-    let base = base::export(&fetch(&options.base)?, &options.folder.join("base"))?;
-    let environment = Environment::prepare(&options.folder, &options.python, &options.programs)?;
+    let setup = &options.setup;
+    let base = setup.exported(&fetch(&setup.base)?)?;
+    let environment = setup.environment()?;
     let dtypes = [BaseDtype::F32, BaseDtype::Bf16].into_iter();
     let mut report = Report::default();
     for dtype in dtypes.filter(|dtype| options.dtype.contains(dtype)) {
         eprintln!("comparing losses and gradients, {}", dtype);
-        let agreement = agreement(&environment, &base, &options.folder, dtype)?;
+        let agreement = agreement(&environment, &base, &setup.folder, dtype)?;
         eprintln!("{agreement}");
         report.agreements.push((dtype, agreement));
     }
@@ -76,7 +108,7 @@ pub fn run(options: &Options) -> anyhow::Result<String> {
     };
     for peer in PEERS.iter().filter(wanted).filter(|_| options.rounds > 0) {
         eprintln!("{}: warming up", peer.name);
-        let outcome = measure(peer, &environment, &base, options.rounds)?;
+        let outcome = measure(peer, &environment, &base, options)?;
         eprintln!("{}", outcome.line());
         report.peers.push(outcome);
     }
@@ -114,17 +146,23 @@ fn measure(
     peer: &'static Peer,
     environment: &Environment,
     base: &Path,
-    rounds: usize,
+    options: &Options,
 ) -> anyhow::Result<Outcome> {
+    let rounds = options.rounds;
     let mode = peer.served().mode_name();
     let (dtype, batch) = (peer.dtype.to_string(), peer.batch().to_string());
     let mut ours = Command::new(std::env::current_exe().context("cannot find this program")?);
     ours.args(["--serve", mode, "--serve-dtype", &dtype]);
     let mut theirs = environment.command(peer.program, base);
     theirs.args(["--mode", mode, "--dtype", &dtype, "--batch", &batch]);
+    hold(&mut theirs, options.level);
+    hold(&mut ours, options.level);
     let mut theirs = Program::start(peer.name, theirs)?;
     let mut ours = Program::start("ours", ours)?;
-    eprintln!("{}: timing {rounds} pairs", peer.name);
+    eprintln!(
+        "{}: timing {rounds} pairs of {} and {}",
+        peer.name, theirs.ready, ours.ready
+    );
     let pairs = Pairs::measure(&mut theirs, &mut ours, rounds)?;
     Ok(Outcome::new(peer, theirs.ready.clone(), pairs))
 }

@@ -3,6 +3,7 @@
 use std::io::{stdin, stdout};
 
 use moe_core::model::BaseDtype;
+use moe_kernels::Level;
 
 use super::program;
 use crate::lower_bound::base_products;
@@ -70,7 +71,8 @@ pub fn serve(served: Served) -> anyhow::Result<()> {
     for _ in 0..WARM_UP {
         step();
     }
-    let ready = format!("moe-cl {}", env!("CARGO_PKG_VERSION"));
+    let level = Level::asked_for().map_err(anyhow::Error::msg)?;
+    let ready = format!("moe-cl {}, kernels {level}", env!("CARGO_PKG_VERSION"));
     let rate = || rate(&setting, mode);
     program::answer(ready, step, rate, stdin().lock(), stdout().lock())
 }

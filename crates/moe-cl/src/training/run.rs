@@ -6,6 +6,7 @@ use std::{
 };
 
 use super::{
+    prepare::untrained,
     read::{arrived, kept_task},
     result::{RunResult, read_result},
     scheduler::Run,
@@ -69,6 +70,8 @@ pub fn train(
     let (found, mut warnings) = newest(out, |_| true, read)?;
     let Some(found) = found else {
         let parts = Parts::of_run(out);
+        // Whatever is refused is refused before the directory is taken for a run.
+        untrained(experiment, &base.decoder)?;
         let tasks = load_new_tasks(experiment, base, 0, &parts, &mut warnings)?;
         write_config(out, experiment)?;
         let session = Session::new(experiment, base, out);

@@ -307,15 +307,19 @@ fn full_fine_tuning_moves_a_copy_and_leaves_the_base() {
     let folder = tempfile::tempdir().expect("a folder");
     write_data(folder.path());
     let base = base();
-    let before = base.decoder.layers[1].feed_forward.down.weight.val();
+    let down = |decoder: &Decoder| {
+        let dense = decoder.layers[1].feed_forward.dense();
+        dense.expect("a dense layer").down.weight.val()
+    };
+    let before = down(&base.decoder);
     let (out, _) = run_of(folder.path(), &base, "{name='sequential',weights='all'}");
-    let now = base.decoder.layers[1].feed_forward.down.weight.val();
+    let now = down(&base.decoder);
     assert_eq!(now.into_data(), before.clone().into_data());
     let trained = Trained::open(&out, &base).expect("a finished run");
     let Some(Own::Decoder(decoder)) = &trained.learner().own else {
         panic!("its own decoder");
     };
-    let moved = decoder.layers[1].feed_forward.down.weight.val();
+    let moved = down(decoder);
     assert_ne!(moved.into_data(), before.into_data());
 }
 

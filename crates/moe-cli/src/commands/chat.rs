@@ -5,11 +5,12 @@ use std::io::{BufRead, IsTerminal, Write, stdin};
 use anyhow::Result;
 use clap::Args;
 use moe_cl::Base;
+use moe_cl::TaskModel;
 use moe_cl::config::Objective;
 use moe_cl::data::{Role, Turn};
-use moe_cl::training::{Said, Trained};
+use moe_cl::training::{Answering, Said, Trained};
 use moe_core::device::DeviceChoice;
-use moe_core::generate::Sampling;
+use moe_core::generate::{CausalLm, Held, Sampling};
 
 use crate::model::{BaseArguments, ModelPath, TaskName, told};
 use crate::terminal::{self, tell};
@@ -47,6 +48,7 @@ pub fn run(arguments: &Arguments, device: Option<DeviceChoice>) -> Result<()> {
         task: arguments.task.clone(),
         system: arguments.system.clone(),
         turns: Vec::new(),
+        writer: None,
     };
     // A task that the model does not have is told before the first line.
     if chat.task.0.is_some() {
@@ -89,6 +91,15 @@ struct Chat<'a> {
     task: TaskName,
     system: Option<String>,
     turns: Vec<Turn>,
+    writer: Option<Writer<'a>>,
+}
+
+/// Who wrote last, and what it has read.
+struct Writer<'a> {
+    task: usize,
+    shared: bool,
+    model: TaskModel<'a>,
+    held: Held,
 }
 
 impl Chat<'_> {
@@ -133,7 +144,7 @@ impl Chat<'_> {
         }
     }
 
-    fn answer(&self) -> Result<String> {
+    fn answer(&mut self) -> Result<String> {
         let said = self.turns.iter().filter(|turn| turn.role == Role::User);
         let said: Vec<&str> = said.map(|turn| turn.text.as_str()).collect();
         let who = self.task.answering(self.trained, &[said.join("\n")])?[0];
@@ -146,12 +157,25 @@ impl Chat<'_> {
             return self.classified(who, turns);
         }
         let prompt = self.trained.prompt(who, turns)?;
-        let model = self.trained.model(who.task, who.shared).folded();
-        self.manner.write(self.base, &model, prompt, &self.sampling)
+        let (task, shared) = (who.task, who.shared);
+        let same = |writer: &Writer<'_>| (writer.task, writer.shared) == (task, shared);
+        let mut writer = self.writer.take().filter(same).unwrap_or_else(|| {
+            let model = self.trained.model(task, shared).folded();
+            Writer {
+                task,
+                shared,
+                held: Held::new(model.num_layers()),
+                model,
+            }
+        });
+        let by = (&writer.model, &mut writer.held);
+        let written = self.manner.write(self.base, by, &prompt, &self.sampling);
+        self.writer = Some(writer);
+        written
     }
 
     /// A task with a head cannot write: it says a label.
-    fn classified(&self, who: moe_cl::training::Answering, turns: Vec<Turn>) -> Result<String> {
+    fn classified(&self, who: Answering, turns: Vec<Turn>) -> Result<String> {
         let said = self.trained.say(&[who], &[turns])?;
         let text = match said.into_iter().next() {
             Some(Said::Label { class, .. }) => self.trained.labels(who.task)[class].clone(),

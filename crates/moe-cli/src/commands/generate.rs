@@ -8,6 +8,7 @@ use moe_cl::config::Objective;
 use moe_cl::data::Turn;
 use moe_cl::training::Trained;
 use moe_core::device::DeviceChoice;
+use moe_core::generate::{CausalLm, Held};
 
 use crate::failure::Failure;
 use crate::model::{BaseArguments, TaskName, told};
@@ -59,7 +60,8 @@ pub fn run(arguments: &Arguments, device: Option<DeviceChoice>) -> Result<()> {
             _ => base.tokenizer.encode_text(&arguments.prompt, true)?,
         };
         let manner = &arguments.manner;
-        manner.write(&base, &base.decoder, prompt, &sampling)?;
+        let held = &mut Held::new(base.decoder.num_layers());
+        manner.write(&base, (&base.decoder, held), &prompt, &sampling)?;
         return Ok(());
     };
     let (saved, base) = arguments.base.open(path, device)?;
@@ -82,6 +84,8 @@ pub fn run(arguments: &Arguments, device: Option<DeviceChoice>) -> Result<()> {
         false => trained.prompt(who, turns)?,
     };
     let model = trained.model(who.task, who.shared).folded();
-    arguments.manner.write(&base, &model, prompt, &sampling)?;
+    let held = &mut Held::new(model.num_layers());
+    let writer = (&model, held);
+    arguments.manner.write(&base, writer, &prompt, &sampling)?;
     Ok(())
 }

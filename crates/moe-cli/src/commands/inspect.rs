@@ -7,7 +7,7 @@ use anyhow::Result;
 use clap::Args;
 use moe_cl::config::{AdaptersConfig, LayerRange};
 use moe_core::checkpoint::Checkpoint;
-use moe_core::config::ModelConfig;
+use moe_core::config::{ModelConfig, SparseConfig};
 use moe_core::model::BaseDtype;
 use moe_hub::BaseSource;
 use serde_json::json;
@@ -70,6 +70,9 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         "d_model, d_ff",
         format!("{}, {}", config.d_model, config.d_ff),
     )?;
+    if let Some(sparse) = &config.sparse {
+        line("experts", experts(sparse, config))?;
+    }
     let heads = format!(
         "{} of {} (keys and values: {})",
         config.num_heads, config.head_dim, config.num_kv_heads
@@ -160,6 +163,10 @@ fn summary(
         "d_ff": config.d_ff, "heads": config.num_heads, "head_dim": config.head_dim,
         "kv_heads": config.num_kv_heads, "tied_embeddings": config.tie_word_embeddings,
         "vocabulary": config.vocab_size, "context": config.max_position_embeddings,
+        "sparse": config.sparse.as_ref().map(|sparse| json!({
+            "experts": sparse.num_experts, "top_k": sparse.top_k, "d_ff": sparse.d_ff, "shared_d_ff": sparse.shared_d_ff,
+            "layers": sparse_layers(config),
+        })),
         "sliding_window": config.sliding_window, "chat_template": checkpoint.chat_template().is_some(),
         "stored": stored.collect::<Vec<_>>(), "bytes_on_disk": checkpoint.bytes_on_disk(),
         "memory": {
@@ -167,6 +174,30 @@ fn summary(
             "activations": memory.activations, "program": memory.program, "together": memory.together(),
         },
     })
+}
+
+/// The decoder layers that are sparse.
+fn sparse_layers(config: &ModelConfig) -> Vec<usize> {
+    let layers = 0..config.num_layers;
+    layers
+        .filter(|&layer| config.sparse_in(layer).is_some())
+        .collect()
+}
+
+/// The mixture in one line.
+fn experts(sparse: &SparseConfig, config: &ModelConfig) -> String {
+    let SparseConfig {
+        num_experts,
+        top_k,
+        d_ff,
+        shared_d_ff,
+        ..
+    } = sparse;
+    let shared = shared_d_ff.map_or_else(String::new, |d_ff| format!(" and one of {d_ff} for all"));
+    let (some, all) = (sparse_layers(config).len(), config.num_layers);
+    format!(
+        "{top_k} of {num_experts} of d_ff {d_ff} for each token{shared}, in {some} of {all} layers"
+    )
 }
 
 /// Element type → (tensors, numbers).
@@ -196,16 +227,30 @@ struct Memory {
 
 impl Memory {
     fn of(config: &ModelConfig, arguments: &Arguments) -> Self {
-        let [d_model, d_ff, layers] =
-            [config.d_model, config.d_ff, config.num_layers].map(|size| size as u64);
-        let layers = arguments.layers.resolve(layers as usize).len() as u64;
-        // A LoRA pair on gate, up and down, each between d_model and d_ff.
-        let expert_parameters = layers * 3 * arguments.rank * (d_model + d_ff);
+        let d_model = config.d_model as u64;
+        let layers = arguments.layers.resolve(config.num_layers);
+        // A LoRA pair on gate, up and down, each between d_model and d_ff; in a sparse layer on the attention's projections.
+        let width = |layer: usize| match config.sparse_in(layer) {
+            None => 3 * (config.d_model + config.d_ff),
+            Some(_) => {
+                let heads = config.num_heads + config.num_kv_heads;
+                2 * (2 * config.d_model + heads * config.head_dim)
+            }
+        };
+        let widths = layers.clone().map(|layer| width(layer) as u64);
+        let expert_parameters = arguments.rank * widths.sum::<u64>();
+        let active = |layer: usize| match config.sparse_in(layer) {
+            None => config.d_ff,
+            Some(sparse) => sparse.top_k * sparse.d_ff + sparse.shared_d_ff.unwrap_or(0),
+        };
+        let active = layers.clone().map(|layer| active(layer) as u64);
+        let d_ff = active.sum::<u64>(); // of all layers
+        let layers = layers.len() as u64;
         let tokens = arguments.batch_size * arguments.max_tokens;
         // Kept for the backward pass, in numbers of f32 per token and layer: about eight vectors of d_model around attention, norms and
         // gates, and what gate and up of the base made, which a bf16 base keeps in half as many bytes. (Attention keeps no scores, and the
         // experts' parts are computed again.)
-        let kept = tokens * layers * (8 * d_model + d_ff * arguments.base_dtype.bytes() / 2);
+        let kept = tokens * (layers * 8 * d_model + d_ff * arguments.base_dtype.bytes() / 2);
         Self {
             base: arguments.base_dtype.bytes() * config.num_parameters(),
             expert_parameters,

@@ -16,11 +16,12 @@ const LISTED: usize = 8;
 pub(super) fn check(checkpoint: &Checkpoint) -> Result<()> {
     let mut complaints = Complaints::default();
     let mut wanted = HashSet::new();
+    let stored = checkpoint.names().count();
     for parameter in checkpoint.config().parameters() {
         compare(checkpoint, &parameter, &mut complaints);
         wanted.insert(parameter.name);
         // A config that asks for far more than there is: enough is known.
-        if complaints.missing.len() > checkpoint.names().count() + LISTED {
+        if complaints.missing.len() > stored + LISTED {
             break;
         }
     }

@@ -5,10 +5,11 @@ use std::path::Path;
 use serde_json::Value;
 
 use super::keys::{Keys, object};
-use super::{Architecture, ModelConfig, RopeScaling};
+use super::{Architecture, ModelConfig, QkNorm, RopeScaling, sparse_json};
 use crate::error::Result;
 
-const SUPPORTED: &str = "supported: llama, mistral, qwen2, qwen3";
+const SUPPORTED: &str =
+    "supported: llama, mistral, qwen2, qwen3, mixtral, qwen2_moe, qwen3_moe, olmoe";
 
 pub(super) fn parse(text: &str, origin: &Path) -> Result<ModelConfig> {
     let map = object(text, origin)?;
@@ -21,26 +22,36 @@ pub(super) fn parse(text: &str, origin: &Path) -> Result<ModelConfig> {
     let num_layers = keys.required_usize("num_hidden_layers")?;
     let num_kv_heads = match keys.usize("num_key_value_heads")? {
         Some(heads) => heads,
-        None if architecture == Architecture::Llama => num_heads,
+        None if matches!(architecture, Architecture::Llama | Architecture::Olmoe) => num_heads,
         None => return Err(keys.missing("num_key_value_heads")),
     };
-    let (rope_theta, rope_scaling) = rope(&keys)?;
+    let (rope_theta, rope_scaling) = rope(&keys, architecture)?;
+    let d_ff = keys.required_usize("intermediate_size")?;
     let config = ModelConfig {
         architecture,
         vocab_size: keys.required_usize("vocab_size")?,
         d_model,
-        d_ff: keys.required_usize("intermediate_size")?,
+        d_ff,
         num_layers,
         num_heads,
         num_kv_heads,
         head_dim: head_dim(&keys, architecture, d_model, num_heads)?,
         rope_theta,
         rope_scaling,
-        rms_norm_eps: keys.f64("rms_norm_eps")?.unwrap_or(1e-6),
+        rms_norm_eps: match (keys.f64("rms_norm_eps")?, architecture) {
+            (Some(eps), _) => eps,
+            (None, Architecture::Mixtral | Architecture::Olmoe) => 1e-5,
+            (None, _) => 1e-6,
+        },
         tie_word_embeddings: keys.bool("tie_word_embeddings")?.unwrap_or(false),
         sliding_window: sliding_window(&keys, architecture, num_layers)?,
-        attention_bias: architecture == Architecture::Qwen2,
-        qk_norm: architecture == Architecture::Qwen3,
+        attention_bias: match architecture {
+            Architecture::Qwen2 => true,
+            Architecture::Qwen2Moe => keys.bool("qkv_bias")?.unwrap_or(true),
+            _ => false,
+        },
+        qk_norm: QkNorm::of(architecture),
+        sparse: sparse_json::read(&keys, architecture, d_ff)?,
         max_position_embeddings: keys.required_usize("max_position_embeddings")?,
         bos_token_id: keys.token("bos_token_id")?,
         eos_token_ids: keys.tokens("eos_token_id")?,
@@ -78,6 +89,10 @@ fn architecture(keys: &Keys) -> Result<Architecture> {
         Some("mistral") => Ok(Architecture::Mistral),
         Some("qwen2") => Ok(Architecture::Qwen2),
         Some("qwen3") => Ok(Architecture::Qwen3),
+        Some("mixtral") => Ok(Architecture::Mixtral),
+        Some("qwen2_moe") => Ok(Architecture::Qwen2Moe),
+        Some("qwen3_moe") => Ok(Architecture::Qwen3Moe),
+        Some("olmoe") => Ok(Architecture::Olmoe),
         Some(other) => {
             let message = format!("`{other}` is not a supported model type ({SUPPORTED})");
             Err(keys.error("model_type", message))
@@ -153,10 +168,14 @@ fn sliding_window(
 ) -> Result<Option<usize>> {
     let window = keys.usize("sliding_window")?;
     match architecture {
-        Architecture::Llama => return Ok(None),
+        Architecture::Llama | Architecture::Olmoe => return Ok(None),
+        Architecture::Mixtral => return Ok(window),
         Architecture::Mistral if keys.map.contains_key("sliding_window") => return Ok(window),
         Architecture::Mistral => return Ok(Some(4096)), // the default of transformers' MistralConfig
-        Architecture::Qwen2 | Architecture::Qwen3 => {}
+        Architecture::Qwen2
+        | Architecture::Qwen3
+        | Architecture::Qwen2Moe
+        | Architecture::Qwen3Moe => {}
     }
     if !keys.bool("use_sliding_window")?.unwrap_or(false) || window.is_none() {
         return Ok(None);
@@ -181,7 +200,7 @@ fn sliding_window(
 
 /// Base and scaling from `rope_parameters` (version 5) and `rope_theta` with `rope_scaling` (version 4). Where both are there, what either
 /// says holds, and they must not contradict each other.
-fn rope(keys: &Keys) -> Result<(f64, RopeScaling)> {
+fn rope(keys: &Keys, architecture: Architecture) -> Result<(f64, RopeScaling)> {
     let mut theta = keys.f64("rope_theta")?;
     let mut scaling = RopeScaling::None;
     for name in ["rope_parameters", "rope_scaling"] {
@@ -208,7 +227,11 @@ fn rope(keys: &Keys) -> Result<(f64, RopeScaling)> {
             scaling = own_scaling;
         }
     }
-    Ok((theta.unwrap_or(10000.0), scaling))
+    let default = match architecture {
+        Architecture::Mixtral => 1e6,
+        _ => 1e4,
+    };
+    Ok((theta.unwrap_or(default), scaling))
 }
 
 fn rope_section(section: &Keys) -> Result<RopeScaling> {
@@ -325,7 +348,7 @@ mod tests {
         let qwen = with(qwen).unwrap();
         assert_eq!(
             (qwen.head_dim, qwen.qk_norm, qwen.sliding_window),
-            (128, true, None)
+            (128, QkNorm::Head, None)
         );
     }
 

@@ -105,6 +105,14 @@ impl<'a> Keys<'a> {
             .unwrap_or_default())
     }
 
+    /// A list of whole numbers; empty where there is none.
+    pub(super) fn usizes(&self, key: &str) -> Result<Vec<usize>> {
+        let one = |value: &Value| value.as_u64().and_then(|n| n.try_into().ok());
+        let read = |value: &Value| value.as_array()?.iter().map(one).collect();
+        let list = self.typed(key, "a list of whole numbers of at least 0", read)?;
+        Ok(list.unwrap_or_default())
+    }
+
     pub(super) fn section(&self, key: &'static str) -> Result<Option<Keys<'a>>> {
         let map = self.typed(key, "an object", Value::as_object)?;
         Ok(map.map(|map| Keys {

@@ -3,10 +3,13 @@
 pub(crate) mod json;
 mod keys;
 mod rope;
+mod sparse;
+mod sparse_json;
 
 use std::path::Path;
 
 pub use rope::RopeScaling;
+pub use sparse::{ExpertNames, SparseConfig};
 
 use crate::error::{Error, Result};
 
@@ -21,6 +24,36 @@ pub enum Architecture {
     Qwen2,
     /// Llama with an RMS norm over each query and key head.
     Qwen3,
+    /// Mistral whose feed-forward networks are mixtures.
+    Mixtral,
+    /// Qwen2 with mixtures, and a network that every token goes through beside each.
+    Qwen2Moe,
+    /// Qwen3 with mixtures.
+    Qwen3Moe,
+    /// Llama with mixtures, and an RMS norm over all query and all key heads together.
+    Olmoe,
+}
+
+/// What the RMS norm before rotation spans, of query and key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum QkNorm {
+    /// There is none.
+    None,
+    /// Each head (Qwen3).
+    Head,
+    /// All heads together (OLMoE).
+    Projection,
+}
+
+impl QkNorm {
+    /// That of an architecture.
+    pub(crate) fn of(architecture: Architecture) -> Self {
+        match architecture {
+            Architecture::Qwen3 | Architecture::Qwen3Moe => Self::Head,
+            Architecture::Olmoe => Self::Projection,
+            _ => Self::None,
+        }
+    }
 }
 
 /// Sizes and settings of one decoder, whatever file they came from.
@@ -34,7 +67,7 @@ pub struct ModelConfig {
     pub vocab_size: usize,
     /// Width of the residual stream (`hidden_size`).
     pub d_model: usize,
-    /// Width inside the feed-forward network (`intermediate_size`).
+    /// Width inside the feed-forward network of a dense layer (`intermediate_size`).
     pub d_ff: usize,
     /// Decoder layers.
     pub num_layers: usize,
@@ -56,8 +89,10 @@ pub struct ModelConfig {
     pub sliding_window: Option<usize>,
     /// Biases on the query, key and value projections (none on the output projection).
     pub attention_bias: bool,
-    /// RMS norm over each query and key head before rotation.
-    pub qk_norm: bool,
+    /// RMS norm of query and key before rotation.
+    pub qk_norm: QkNorm,
+    /// The layers whose feed-forward networks are mixtures; none where all are dense.
+    pub sparse: Option<SparseConfig>,
     /// Longest sequence the model was made for, in tokens.
     pub max_position_embeddings: usize,
     /// Token that begins a text.
@@ -127,7 +162,7 @@ impl ModelConfig {
     }
 
     fn layer_parameters(&self, layer: usize) -> Vec<Parameter> {
-        let (d_model, d_ff, head_dim) = (self.d_model, self.d_ff, self.head_dim);
+        let (d_model, head_dim) = (self.d_model, self.head_dim);
         let (q, kv) = (self.num_heads * head_dim, self.num_kv_heads * head_dim);
         let mut parameters = Vec::with_capacity(14);
         let mut push = |name: &str, shape: &[usize], keys| {
@@ -147,14 +182,17 @@ impl ModelConfig {
             push("self_attn.k_proj.bias", &[kv], KEY);
             push("self_attn.v_proj.bias", &[kv], KEY);
         }
-        if self.qk_norm {
-            push("self_attn.q_norm.weight", &[head_dim], HEAD_DIM);
-            push("self_attn.k_norm.weight", &[head_dim], HEAD_DIM);
+        let norms = match self.qk_norm {
+            QkNorm::None => None,
+            QkNorm::Head => Some((head_dim, head_dim)),
+            QkNorm::Projection => Some((q, kv)),
+        };
+        if let Some((query, key)) = norms {
+            push("self_attn.q_norm.weight", &[query], HEAD_DIM);
+            push("self_attn.k_norm.weight", &[key], HEAD_DIM);
         }
         push("post_attention_layernorm.weight", &[d_model], HIDDEN);
-        push("mlp.gate_proj.weight", &[d_ff, d_model], FEED_FORWARD);
-        push("mlp.up_proj.weight", &[d_ff, d_model], FEED_FORWARD);
-        push("mlp.down_proj.weight", &[d_model, d_ff], FEED_FORWARD);
+        parameters.extend(self.feed_forward_parameters(layer));
         parameters
     }
 
@@ -224,6 +262,9 @@ impl ModelConfig {
             let message = format!("token {id} is not below vocab_size = {}", self.vocab_size);
             return refuse("eos_token_id", message);
         }
+        if let Some(sparse) = &self.sparse {
+            sparse.check(origin)?;
+        }
         self.rope_scaling.check(self.head_dim, origin)
     }
 }
@@ -233,7 +274,6 @@ const HIDDEN: &[&str] = &["hidden_size"];
 const QUERY: &[&str] = &["num_attention_heads", "head_dim", "hidden_size"];
 const KEY: &[&str] = &["num_key_value_heads", "head_dim", "hidden_size"];
 const HEAD_DIM: &[&str] = &["head_dim"];
-const FEED_FORWARD: &[&str] = &["intermediate_size", "hidden_size"];
 
 #[cfg(test)]
 pub(crate) mod tests {
@@ -255,7 +295,8 @@ pub(crate) mod tests {
             tie_word_embeddings: true,
             sliding_window: None,
             attention_bias: false,
-            qk_norm: false,
+            qk_norm: QkNorm::None,
+            sparse: None,
             max_position_embeddings: 16,
             bos_token_id: None,
             eos_token_ids: Vec::new(),
@@ -278,7 +319,7 @@ pub(crate) mod tests {
     #[test]
     fn every_name_is_listed_once() {
         let mut config = tiny();
-        (config.attention_bias, config.qk_norm) = (true, true);
+        (config.attention_bias, config.qk_norm) = (true, QkNorm::Head);
         let shapes = config.parameter_shapes();
         let names: std::collections::BTreeSet<_> = shapes.iter().map(|(name, _)| name).collect();
         assert_eq!(names.len(), shapes.len());

@@ -1,6 +1,7 @@
 //! Text generation with a key-value cache, for any model that can be stepped.
 
 mod batch;
+mod held;
 mod sampling;
 #[cfg(test)]
 mod tests;
@@ -10,6 +11,7 @@ use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
 pub use batch::{Side, pad};
+pub use held::{Held, generate_after};
 pub use sampling::{
     Sampling, argmax, min_p, penalise_repetition, softmax, temperature, top_k, top_p,
 };
@@ -30,6 +32,11 @@ pub trait CausalLm {
 
     /// Goes on with these rows of the batch alone, in this order: for models that treat each row in its own way.
     fn keep_rows(&self, _rows: &[usize]) {}
+
+    /// Whether what it has read of a prompt serves another prompt that begins with the same tokens.
+    fn reads_on(&self) -> bool {
+        true
+    }
 
     /// The decoder whose output layer, number of layers and device are the model's.
     fn decoder(&self) -> &Decoder;
@@ -113,7 +120,7 @@ pub fn generate_with(
     max_new: usize,
     sampling: &Sampling,
     eos: &[u32],
-    mut emit: impl FnMut(usize, u32),
+    emit: impl FnMut(usize, u32),
 ) -> Result<()> {
     sampling.check()?;
     assert!(
@@ -123,23 +130,41 @@ pub fn generate_with(
     if prompts.is_empty() || max_new == 0 {
         return Ok(());
     }
+    let mut cache = KvCache::new(model.num_layers());
+    let histories = prompts.to_vec();
+    go_on(
+        model, &mut cache, prompts, histories, max_new, sampling, eos, emit,
+    );
+    Ok(())
+}
+
+/// Feeds `new [rows]` behind what is in `cache` and continues each row; `histories` are the tokens from the start.
+#[allow(clippy::too_many_arguments)]
+fn go_on(
+    model: &impl CausalLm,
+    cache: &mut KvCache,
+    new: &[Vec<u32>],
+    mut histories: Vec<Vec<u32>>,
+    max_new: usize,
+    sampling: &Sampling,
+    eos: &[u32],
+    mut emit: impl FnMut(usize, u32),
+) {
     let device = model.device();
-    let mut rngs: Vec<ChaCha8Rng> = (0..prompts.len())
+    let mut rngs: Vec<ChaCha8Rng> = (0..new.len())
         .map(|row| {
             let mut rng = ChaCha8Rng::seed_from_u64(sampling.seed);
             rng.set_stream(row as u64);
             rng
         })
         .collect();
-    let mut histories = prompts.to_vec();
     // Rows of the batch that are still being continued.
-    let mut open: Vec<usize> = (0..prompts.len()).collect();
-    let mut cache = KvCache::new(model.num_layers());
-    let (mut tokens, mut real) = pad(prompts, 0, Side::Left, &device);
+    let mut open: Vec<usize> = (0..new.len()).collect();
+    let (mut tokens, mut real) = pad(new, 0, Side::Left, &device);
 
     for step in 1..=max_new {
         let [batch, seq] = tokens.dims();
-        let hidden = model.forward_cached(tokens, real, &mut cache);
+        let hidden = model.forward_cached(tokens, real, cache);
         let [_, _, d_model] = hidden.dims();
         let last = hidden
             .slice([0..batch, seq - 1..seq])
@@ -165,13 +190,12 @@ pub fn generate_with(
             let places: Vec<usize> = kept.iter().map(|place| *place as usize).collect();
             open = places.iter().map(|place| open[*place]).collect();
             model.keep_rows(&places);
-            cache = cache.select_rows(Tensor::from_data(kept.as_slice(), &device));
+            *cache = cache.select_rows(Tensor::from_data(kept.as_slice(), &device));
         }
         let batch = next.len();
         tokens = Tensor::<1, Int>::from_data(next.as_slice(), &device).reshape([batch, 1]);
         real = Tensor::<2, Int>::ones([batch, 1], &device).bool();
     }
-    Ok(())
 }
 
 /// `[n, vocab]` → `n` vectors.

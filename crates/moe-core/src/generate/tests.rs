@@ -87,3 +87,49 @@ fn how_tokens_are_chosen_is_checked_before_any_is() {
     assert!(message.contains("`temperature` is 1e-50"), "{message}");
     assert_eq!(chosen, 0);
 }
+
+/// Counts what it reads.
+struct Counting(Decoder, std::cell::Cell<usize>);
+
+impl CausalLm for Counting {
+    fn forward_cached(
+        &self,
+        tokens: Tensor<2, Int>,
+        real: Tensor<2, Bool>,
+        cache: &mut KvCache,
+    ) -> Tensor<3> {
+        self.1.set(self.1.get() + tokens.dims()[1]);
+        self.0.forward_cached(tokens, real, cache)
+    }
+
+    fn decoder(&self) -> &Decoder {
+        &self.0
+    }
+}
+
+#[test]
+fn what_is_held_of_a_prompt_is_not_read_again_and_changes_nothing() {
+    let model = Counting(model(), Default::default());
+    let greedy = Sampling::greedy();
+    let mut held = Held::new(model.num_layers());
+    let mut said = |prompt: &[u32]| {
+        let (mut new, before) = (Vec::new(), model.1.get());
+        generate_after(&model, &mut held, prompt, 4, &greedy, &[], |it| {
+            new.push(it);
+        })
+        .unwrap();
+        let alone = generate(&model.0, &[prompt.to_vec()], 4, &greedy, &[]).unwrap();
+        assert_eq!(new, alone[0]);
+        (new, model.1.get() - before)
+    };
+    let first = [4, 7, 1, 5, 5, 2];
+    let (answer, read) = said(&first);
+    assert_eq!(read, 6 + 3);
+    // The next turn begins with the first and its answer, whose last token was chosen and not read.
+    let second = [&first[..], &answer[..], &[3, 9]].concat();
+    assert_eq!(said(&second).1, 3 + 3);
+    // The same again reads its last token alone; another beginning is read from where it differs.
+    assert_eq!(said(&second).1, 1 + 3);
+    assert_eq!(said(&[4, 7, 2, 2]).1, 2 + 3);
+    assert_eq!(said(&[4]).1, 1 + 3);
+}

@@ -16,9 +16,9 @@ pub struct Attention {
     pub value: Linear,
     /// `[num_heads · head_dim, d_model]`.
     pub output: Linear,
-    /// Per-head norm of the query, `[head_dim]` (Qwen3).
+    /// Norm of the query: of every head, `[head_dim]` (Qwen3), or of all together, `[num_heads · head_dim]` (OLMoE).
     pub q_norm: Option<RmsNorm>,
-    /// Per-head norm of the key, `[head_dim]` (Qwen3).
+    /// Norm of the key, likewise: `[head_dim]` or `[num_kv_heads · head_dim]`.
     pub k_norm: Option<RmsNorm>,
     /// Number of query heads.
     pub num_heads: usize,
@@ -66,8 +66,8 @@ impl Attention {
         cache: Option<&mut LayerCache>,
     ) -> Tensor<3> {
         let Projected { query, key, value } = projected;
-        let query = self.normed(&self.q_norm, query, self.num_heads);
-        let key = self.normed(&self.k_norm, key, self.num_kv_heads);
+        let query = normed(&self.q_norm, query);
+        let key = normed(&self.k_norm, key);
         let Some(cache) = cache else {
             return self.among_themselves(query, key, value, context);
         };
@@ -103,12 +103,13 @@ impl Attention {
         let AttentionContext { cos, sin, real, .. } = context.clone();
         moe_kernels::attention(query, key, value, cos, sin, real, shape)
     }
+}
 
-    /// `x [batch, seq, heads · head_dim]` with a norm on every head, where the model has one.
-    fn normed(&self, norm: &Option<RmsNorm>, x: Tensor<3>, heads: usize) -> Tensor<3> {
-        let Some(norm) = norm else { return x };
-        let [batch, seq, width] = x.dims();
-        let x = x.reshape([batch, seq, heads, self.head_dim]);
-        rms_norm(norm, x).reshape([batch, seq, width])
-    }
+/// `x [batch, seq, heads · head_dim]` with a norm on each run of as many features as the norm has, where the model has one.
+fn normed(norm: &Option<RmsNorm>, x: Tensor<3>) -> Tensor<3> {
+    let Some(norm) = norm else { return x };
+    let [batch, seq, width] = x.dims();
+    let [size] = norm.gamma.val().dims();
+    let x = x.reshape([batch, seq, width / size, size]);
+    rms_norm(norm, x).reshape([batch, seq, width])
 }

@@ -22,6 +22,14 @@ impl LayerCache {
         all
     }
 
+    fn first(&self, len: usize) -> Self {
+        let entries = self.entries.clone().filter(|_| len > 0);
+        let first = |all: Tensor<4>| all.narrow(2, 0, len);
+        Self {
+            entries: entries.map(|(keys, values)| (first(keys), first(values))),
+        }
+    }
+
     fn select_rows(&self, rows: Tensor<1, Int>) -> Self {
         let entries = self
             .entries
@@ -70,6 +78,20 @@ impl KvCache {
         };
         self.real = Some(all.clone());
         all
+    }
+
+    /// The cache of its first `len` positions alone.
+    ///
+    /// # Panics
+    ///
+    /// When there are fewer.
+    pub fn first(&self, len: usize) -> Self {
+        assert!(len <= self.len(), "more positions than are cached");
+        let real = self.real.clone().filter(|_| len > 0);
+        Self {
+            layers: self.layers.iter().map(|layer| layer.first(len)).collect(),
+            real: real.map(|real| real.narrow(1, 0, len)),
+        }
     }
 
     /// The cache whose batch rows are `rows` of this one; a row may be named more than once

@@ -92,7 +92,7 @@ struct ToDtype(DType);
 impl ModuleMapper for ToDtype {
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
         match D {
-            2 => param.map(|matrix| matrix.cast(self.0)),
+            2 | 3 => param.map(|matrices| matrices.cast(self.0)),
             _ => param,
         }
     }

@@ -1,7 +1,7 @@
 use burn::module::Module;
 use burn::nn::RmsNorm;
 
-use super::{Attention, AttentionContext, FeedForward, LayerCache, Residual};
+use super::{Attention, AttentionContext, FeedForwardBlock, LayerCache, Residual, Routed};
 
 /// One pre-norm block.
 #[derive(Module, Debug)]
@@ -12,8 +12,8 @@ pub struct DecoderLayer {
     pub attention: Attention,
     /// `post_attention_layernorm` in Hugging Face names.
     pub post_attention_norm: RmsNorm,
-    /// SwiGLU.
-    pub feed_forward: FeedForward,
+    /// SwiGLU, one or many.
+    pub feed_forward: FeedForwardBlock,
 }
 
 impl DecoderLayer {
@@ -27,9 +27,21 @@ impl DecoderLayer {
         context: &AttentionContext,
         cache: Option<&mut LayerCache>,
     ) {
+        self.forward_routed(x, context, cache);
+    }
+
+    /// As [`Self::forward`]; returns what the layer's router chose, where it has one.
+    pub fn forward_routed(
+        &self,
+        x: &mut Residual,
+        context: &AttentionContext,
+        cache: Option<&mut LayerCache>,
+    ) -> Option<Routed> {
         let normed = x.normed(&self.input_norm);
         x.add(self.attention.forward(normed, context, cache));
         let normed = x.normed(&self.post_attention_norm);
-        x.add(self.feed_forward.forward(normed));
+        let (output, routed) = self.feed_forward.forward_routed(normed);
+        x.add(output);
+        routed
     }
 }

@@ -3,9 +3,12 @@ use burn::nn::{Embedding, Linear, RmsNorm, RmsNormConfig};
 use burn::tensor::{Device, Tensor, TensorData, bf16};
 use rayon::prelude::*;
 
-use super::{Attention, BaseDtype, Decoder, DecoderLayer, FeedForward, Rope};
+use super::{
+    Attention, BaseDtype, Decoder, DecoderLayer, FeedForward, FeedForwardBlock, Rope, SharedExpert,
+    SparseFeedForward,
+};
 use crate::checkpoint::Checkpoint;
-use crate::config::ModelConfig;
+use crate::config::{ModelConfig, QkNorm, SparseConfig};
 use crate::error::Result;
 
 impl Decoder {
@@ -51,7 +54,7 @@ pub(super) fn assemble(
             weight: parts.embedding("model.embed_tokens.weight", [vocab, d_model])?,
         },
         layers: (0..config.num_layers)
-            .map(|index| parts.layer(&format!("model.layers.{index}")))
+            .map(|index| parts.layer(index))
             .collect::<Result<_>>()?,
         norm: parts.norm("model.norm", d_model)?,
         lm_head: match config.tie_word_embeddings {
@@ -71,19 +74,77 @@ struct Parts<'a, R> {
 }
 
 impl<R: FnMut(&str, &[usize]) -> Result<Vec<f32>>> Parts<'_, R> {
-    fn layer(&mut self, prefix: &str) -> Result<DecoderLayer> {
-        let (d_model, d_ff) = (self.config.d_model, self.config.d_ff);
+    fn layer(&mut self, index: usize) -> Result<DecoderLayer> {
+        let (d_model, prefix) = (self.config.d_model, format!("model.layers.{index}"));
         Ok(DecoderLayer {
             input_norm: self.norm(&format!("{prefix}.input_layernorm"), d_model)?,
             attention: self.attention(&format!("{prefix}.self_attn"))?,
             post_attention_norm: self
                 .norm(&format!("{prefix}.post_attention_layernorm"), d_model)?,
-            feed_forward: FeedForward {
-                gate: self.linear(&format!("{prefix}.mlp.gate_proj"), d_model, d_ff, false)?,
-                up: self.linear(&format!("{prefix}.mlp.up_proj"), d_model, d_ff, false)?,
-                down: self.linear(&format!("{prefix}.mlp.down_proj"), d_ff, d_model, false)?,
+            feed_forward: match self.config.sparse_in(index) {
+                Some(sparse) => FeedForwardBlock::Sparse(self.sparse(sparse, &prefix)?),
+                None => {
+                    let d_ff = self.config.d_ff;
+                    FeedForwardBlock::Dense(self.feed_forward(&format!("{prefix}.mlp"), d_ff)?)
+                }
             },
         })
+    }
+
+    fn feed_forward(&mut self, prefix: &str, d_ff: usize) -> Result<FeedForward> {
+        let d_model = self.config.d_model;
+        Ok(FeedForward {
+            gate: self.linear(&format!("{prefix}.gate_proj"), d_model, d_ff, false)?,
+            up: self.linear(&format!("{prefix}.up_proj"), d_model, d_ff, false)?,
+            down: self.linear(&format!("{prefix}.down_proj"), d_ff, d_model, false)?,
+        })
+    }
+
+    fn sparse(&mut self, sparse: &SparseConfig, layer: &str) -> Result<SparseFeedForward> {
+        let (d_model, d_ff) = (self.config.d_model, sparse.d_ff);
+        let names = sparse.names;
+        let prefix = format!("{layer}.{}", names.block());
+        let [gate, up, down] = names.matrices();
+        Ok(SparseFeedForward {
+            router: self.linear(
+                &format!("{prefix}.gate"),
+                d_model,
+                sparse.num_experts,
+                false,
+            )?,
+            gate: self.experts(&prefix, gate, [sparse.num_experts, d_model, d_ff])?,
+            up: self.experts(&prefix, up, [sparse.num_experts, d_model, d_ff])?,
+            down: self.experts(&prefix, down, [sparse.num_experts, d_ff, d_model])?,
+            shared: match sparse.shared_d_ff {
+                Some(d_ff) => Some(SharedExpert {
+                    feed_forward: self.feed_forward(&format!("{prefix}.shared_expert"), d_ff)?,
+                    gate: self.linear(
+                        &format!("{prefix}.shared_expert_gate"),
+                        d_model,
+                        1,
+                        false,
+                    )?,
+                }),
+                None => None,
+            },
+            top_k: sparse.top_k,
+            norm_topk_prob: sparse.norm_topk_prob,
+        })
+    }
+
+    /// One matrix of every expert, each turned, `[experts, d_in, d_out]`.
+    fn experts(
+        &mut self,
+        prefix: &str,
+        matrix: &str,
+        [experts, d_in, d_out]: [usize; 3],
+    ) -> Result<Param<Tensor<3>>> {
+        let mut turned = Vec::new();
+        for expert in 0..experts {
+            let name = format!("{prefix}.experts.{expert}.{matrix}");
+            turned.push(self.turned(&name, d_in, d_out)?.reshape([1, d_in, d_out]));
+        }
+        Ok(parameter(Tensor::cat(turned, 0)))
     }
 
     fn attention(&mut self, prefix: &str) -> Result<Attention> {
@@ -97,13 +158,17 @@ impl<R: FnMut(&str, &[usize]) -> Result<Vec<f32>>> Parts<'_, R> {
             ..
         } = *self.config;
         let (queries, keys) = (num_heads * head_dim, num_kv_heads * head_dim);
-        let head_norm = |parts: &mut Self, name: &str| match qk_norm {
-            true => parts.norm(&format!("{prefix}.{name}"), head_dim).map(Some),
-            false => Ok(None),
+        let norm = |parts: &mut Self, name: &str, all: usize| {
+            let size = match qk_norm {
+                QkNorm::None => return Ok(None),
+                QkNorm::Head => head_dim,
+                QkNorm::Projection => all,
+            };
+            parts.norm(&format!("{prefix}.{name}"), size).map(Some)
         };
         Ok(Attention {
-            q_norm: head_norm(self, "q_norm")?,
-            k_norm: head_norm(self, "k_norm")?,
+            q_norm: norm(self, "q_norm", queries)?,
+            k_norm: norm(self, "k_norm", keys)?,
             query: self.linear(&format!("{prefix}.q_proj"), d_model, queries, bias)?,
             key: self.linear(&format!("{prefix}.k_proj"), d_model, keys, bias)?,
             value: self.linear(&format!("{prefix}.v_proj"), d_model, keys, bias)?,
@@ -114,10 +179,20 @@ impl<R: FnMut(&str, &[usize]) -> Result<Vec<f32>>> Parts<'_, R> {
         })
     }
 
-    /// The stored `[d_out, d_in]` matrix is turned once, so that products read `[d_in, d_out]`.
     fn linear(&mut self, name: &str, d_in: usize, d_out: usize, bias: bool) -> Result<Linear> {
+        Ok(Linear {
+            weight: parameter(self.turned(name, d_in, d_out)?),
+            bias: match bias {
+                true => Some(self.tensor(&format!("{name}.bias"), [d_out])?),
+                false => None,
+            },
+        })
+    }
+
+    /// The stored `[d_out, d_in]` matrix is turned once, so that products read `[d_in, d_out]`.
+    fn turned(&mut self, name: &str, d_in: usize, d_out: usize) -> Result<Tensor<2>> {
         let stored = (self.read)(&format!("{name}.weight"), &[d_out, d_in])?;
-        let weight = match self.dtype {
+        let numbers = match self.dtype {
             BaseDtype::F32 => {
                 TensorData::new(transpose(&stored, d_out, d_in, |x| x), [d_in, d_out])
             }
@@ -126,31 +201,22 @@ impl<R: FnMut(&str, &[usize]) -> Result<Vec<f32>>> Parts<'_, R> {
                 TensorData::new(turned, [d_in, d_out])
             }
         };
-        Ok(Linear {
-            weight: self.matrix(weight),
-            bias: match bias {
-                true => Some(self.tensor(&format!("{name}.bias"), [d_out])?),
-                false => None,
-            },
-        })
+        Ok(self.matrix(numbers))
     }
 
     fn embedding(&mut self, name: &str, shape: [usize; 2]) -> Result<Param<Tensor<2>>> {
         let stored = (self.read)(name, &shape)?;
-        Ok(self.matrix(match self.dtype {
+        Ok(parameter(self.matrix(match self.dtype {
             BaseDtype::F32 => TensorData::new(stored, shape),
             BaseDtype::Bf16 => {
                 let rounded: Vec<bf16> = stored.par_iter().map(|x| bf16::from_f32(*x)).collect();
                 TensorData::new(rounded, shape)
             }
-        }))
+        })))
     }
 
-    fn matrix(&self, numbers: TensorData) -> Param<Tensor<2>> {
-        parameter(Tensor::from_data(
-            numbers,
-            (self.device, self.dtype.dtype()),
-        ))
+    fn matrix(&self, numbers: TensorData) -> Tensor<2> {
+        Tensor::from_data(numbers, (self.device, self.dtype.dtype()))
     }
 
     fn norm(&mut self, name: &str, size: usize) -> Result<RmsNorm> {

@@ -3,7 +3,7 @@
 use burn::tensor::{Bool, Device, Distribution, Int, Tensor, Tolerance};
 
 use super::{Decoder, KvCache, Residual};
-use crate::config::{Architecture, ModelConfig, RopeScaling};
+use crate::config::{Architecture, ExpertNames, ModelConfig, QkNorm, RopeScaling, SparseConfig};
 use crate::generate::{Side, pad};
 
 pub(crate) fn tiny() -> ModelConfig {
@@ -22,11 +22,31 @@ pub(crate) fn tiny() -> ModelConfig {
         tie_word_embeddings: false,
         sliding_window: None,
         attention_bias: true,
-        qk_norm: true,
+        qk_norm: QkNorm::Head,
+        sparse: None,
         max_position_embeddings: 64,
         bos_token_id: None,
         eos_token_ids: vec![],
         pad_token_id: None,
+    }
+}
+
+/// A dense layer, then a sparse one with a shared expert; norms over whole projections.
+pub(crate) fn sparse() -> ModelConfig {
+    ModelConfig {
+        architecture: Architecture::Qwen2Moe,
+        qk_norm: QkNorm::Projection,
+        sparse: Some(SparseConfig {
+            names: ExpertNames::Qwen,
+            num_experts: 5,
+            top_k: 2,
+            d_ff: 12,
+            norm_topk_prob: true,
+            shared_d_ff: Some(20),
+            step: 2,
+            dense_layers: vec![],
+        }),
+        ..tiny()
     }
 }
 
@@ -39,7 +59,7 @@ fn variants() -> Vec<ModelConfig> {
         sliding_window: Some(3),
         ..tiny()
     };
-    vec![tiny(), tied, window]
+    vec![tiny(), tied, window, sparse()]
 }
 
 fn assert_close<const D: usize>(got: Tensor<D>, want: Tensor<D>) {
@@ -182,7 +202,8 @@ fn gradients_flow_through_frozen_layers() {
 fn the_same_seed_draws_the_same_weights() {
     let weights = |seed| {
         let model = Decoder::random(&tiny(), seed, &Device::flex());
-        let weight = model.layers[1].feed_forward.down.weight.val();
+        let dense = model.layers[1].feed_forward.dense().unwrap();
+        let weight = dense.down.weight.val();
         weight.into_data().iter::<f32>().collect::<Vec<_>>()
     };
     assert_eq!(weights(7), weights(7));

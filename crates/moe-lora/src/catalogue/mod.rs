@@ -56,6 +56,7 @@ impl Catalogue {
     /// When a setting is out of range, no target is named, or no layer.
     pub fn new(config: &AdapterConfig, base: &ModelConfig) -> Result<Self> {
         config.check()?;
+        config.check_on(base)?;
         let shape = Shape {
             layers: config.layers.resolve(base.num_layers),
             targets: config.targets.clone(),

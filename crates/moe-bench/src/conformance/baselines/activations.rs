@@ -53,7 +53,7 @@ pub fn compare(
 
         let through = |routing: &Routing| match learner.catalogue.bank(index, routing) {
             Some(bank) => {
-                let output = bank.forward(&layer.feed_forward, normed.clone(), None, None);
+                let output = bank.forward_block(&layer.feed_forward, normed.clone(), None, None);
                 output.output
             }
             None => layer.feed_forward.forward(normed.clone()),

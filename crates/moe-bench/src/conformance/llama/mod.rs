@@ -1,6 +1,6 @@
 //! Tiny checkpoints of the Llama family: logits, hidden states, padding, rotary tables, greedy generation; and a tokenizer.
 
-mod generation;
+pub(super) mod generation;
 mod tokenizer;
 
 use burn::tensor::{Int, Tensor};
@@ -119,7 +119,7 @@ fn full(
 }
 
 /// Mean cross-entropy of position t against label t+1; label −100 does not count.
-fn next_token_loss(logits: &[f32], labels: &[i64], seq: usize) -> f64 {
+pub(super) fn next_token_loss(logits: &[f32], labels: &[i64], seq: usize) -> f64 {
     let vocab = logits.len() / labels.len();
     let (mut sum, mut kept) = (0.0, 0);
     for (row, label) in labels

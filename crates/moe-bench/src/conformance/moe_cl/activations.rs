@@ -64,7 +64,7 @@ pub fn compare(
         let normed = rms_norm(&layer.post_attention_norm, x.clone());
         compare("mlp_in", values(normed.clone()))?;
         for expert in [SHARED, dedicated(task)] {
-            let alone = bank(&Routing::Single(expert))?.forward(
+            let alone = bank(&Routing::Single(expert))?.forward_block(
                 &layer.feed_forward,
                 normed.clone(),
                 None,
@@ -72,7 +72,7 @@ pub fn compare(
             );
             compare(&format!("expert{expert}.out"), values(alone.output))?;
         }
-        let mixture = bank(&routing(task))?.forward(
+        let mixture = bank(&routing(task))?.forward_block(
             &layer.feed_forward,
             normed.clone(),
             Some((&OBSERVE, shares.clone())),

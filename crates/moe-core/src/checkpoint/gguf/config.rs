@@ -1,8 +1,8 @@
 //! A decoder's settings from GGUF metadata.
 
-use super::GgufFile;
 use super::metadata::{Array, Value};
-use crate::config::{Architecture, ModelConfig, RopeScaling};
+use super::{GgufFile, sparse};
+use crate::config::{Architecture, ModelConfig, QkNorm, RopeScaling};
 use crate::error::{Error, Result};
 
 /// Reads `{architecture}.*` and the special tokens.
@@ -16,6 +16,7 @@ pub(super) fn read(file: &GgufFile) -> Result<ModelConfig> {
         return Err(keys.error("attention.head_count", "must be at least 1, found 0"));
     }
     let head_dim = keys.head_dim(d_model, num_heads)?;
+    let d_ff = keys.required("feed_forward_length")?;
     let metadata = file.metadata();
     let token = |key: &str| {
         let key = format!("tokenizer.ggml.{key}_token_id");
@@ -29,7 +30,7 @@ pub(super) fn read(file: &GgufFile) -> Result<ModelConfig> {
         architecture: keys.architecture,
         vocab_size: keys.vocab_size()?,
         d_model,
-        d_ff: keys.required("feed_forward_length")?,
+        d_ff,
         num_layers: keys.required("block_count")?,
         num_heads,
         num_kv_heads: keys.usize("attention.head_count_kv")?.unwrap_or(num_heads),
@@ -39,8 +40,13 @@ pub(super) fn read(file: &GgufFile) -> Result<ModelConfig> {
         rms_norm_eps: keys.required_f64("attention.layer_norm_rms_epsilon")?,
         tie_word_embeddings: file.tensor("output.weight").is_none(),
         sliding_window: keys.usize("attention.sliding_window")?.filter(|&w| w != 0),
-        attention_bias: keys.architecture == Architecture::Qwen2,
-        qk_norm: keys.architecture == Architecture::Qwen3,
+        attention_bias: match keys.architecture {
+            Architecture::Qwen2 => true,
+            Architecture::Qwen2Moe => file.tensor("blk.0.attn_q.bias").is_some(),
+            _ => false,
+        },
+        qk_norm: QkNorm::of(keys.architecture),
+        sparse: sparse::read(&keys, file, d_ff)?,
         max_position_embeddings: keys.required("context_length")?,
         bos_token_id: token("bos")?,
         eos_token_ids,
@@ -50,42 +56,57 @@ pub(super) fn read(file: &GgufFile) -> Result<ModelConfig> {
     Ok(config)
 }
 
-struct Keys<'a> {
+/// Typed look-ups below the architecture's prefix.
+pub(super) struct Keys<'a> {
     file: &'a GgufFile,
-    architecture: Architecture,
+    pub(super) architecture: Architecture,
     prefix: &'a str,
 }
 
 impl<'a> Keys<'a> {
     fn new(file: &'a GgufFile) -> Result<Self> {
         const KEY: &str = "general.architecture";
-        const SUPPORTED: &str = "supported: llama (Mistral too), qwen2, qwen3";
+        const SUPPORTED: &str =
+            "supported: llama (Mistral and Mixtral too), qwen2, qwen3, qwen2moe, qwen3moe, olmoe";
         let refuse = |message| Err(Error::config(file.path(), KEY, message));
         let prefix = file.metadata().str(file.path(), KEY)?;
         let architecture = match prefix {
             Some("llama") => Architecture::Llama,
             Some("qwen2") => Architecture::Qwen2,
             Some("qwen3") => Architecture::Qwen3,
+            Some("qwen2moe") => Architecture::Qwen2Moe,
+            Some("qwen3moe") => Architecture::Qwen3Moe,
+            Some("olmoe") => Architecture::Olmoe,
             Some(other) => return refuse(format!("`{other}` is not supported ({SUPPORTED})")),
             None => return refuse(format!("missing ({SUPPORTED})")),
         };
-        Ok(Self {
+        let mut keys = Self {
             file,
             architecture,
             prefix: prefix.unwrap_or_default(),
-        })
+        };
+        let experts = keys.usize("expert_count")?.unwrap_or(0);
+        keys.architecture = match architecture {
+            Architecture::Llama if experts > 0 => Architecture::Mixtral,
+            Architecture::Qwen2 | Architecture::Qwen3 if experts > 0 => {
+                let message = "a mixture of experts under the name of a dense architecture";
+                return Err(keys.error("expert_count", message));
+            }
+            other => other,
+        };
+        Ok(keys)
     }
 
     fn key(&self, key: &str) -> String {
         format!("{}.{key}", self.prefix)
     }
 
-    fn error(&self, key: &str, message: impl Into<String>) -> Error {
+    pub(super) fn error(&self, key: &str, message: impl Into<String>) -> Error {
         Error::config(self.file.path(), self.key(key), message)
     }
 
     /// A number, or an array that repeats one number for every layer.
-    fn usize(&self, key: &str) -> Result<Option<usize>> {
+    pub(super) fn usize(&self, key: &str) -> Result<Option<usize>> {
         let full = self.key(key);
         let metadata = self.file.metadata();
         let same = |numbers: Option<Vec<usize>>| {
@@ -106,11 +127,15 @@ impl<'a> Keys<'a> {
         first.map(Some).ok_or_else(|| self.error(key, message))
     }
 
-    fn f64(&self, key: &str) -> Result<Option<f64>> {
+    pub(super) fn f64(&self, key: &str) -> Result<Option<f64>> {
         self.file.metadata().f64(self.file.path(), &self.key(key))
     }
 
-    fn required(&self, key: &str) -> Result<usize> {
+    pub(super) fn bool(&self, key: &str) -> Result<Option<bool>> {
+        self.file.metadata().bool(self.file.path(), &self.key(key))
+    }
+
+    pub(super) fn required(&self, key: &str) -> Result<usize> {
         let missing = || self.error(key, "missing; the model cannot be built without it");
         self.usize(key)?.ok_or_else(missing)
     }
@@ -121,12 +146,6 @@ impl<'a> Keys<'a> {
     }
 
     fn refuse_unsupported(&self) -> Result<()> {
-        if self
-            .usize("expert_count")?
-            .is_some_and(|experts| experts > 0)
-        {
-            return Err(self.error("expert_count", "mixture-of-experts bases are not supported"));
-        }
         let metadata = self.file.metadata();
         match metadata.usize(self.file.path(), "split.count")? {
             Some(count) if count > 1 => Err(Error::config(
@@ -223,6 +242,12 @@ impl<'a> Keys<'a> {
                     "max_position_embeddings" => self.key("context_length"),
                     "rms_norm_eps" => self.key("attention.layer_norm_rms_epsilon"),
                     "rope_theta" => self.key("rope.freq_base"),
+                    "num_experts" | "num_local_experts" => self.key("expert_count"),
+                    "num_experts_per_tok" => self.key("expert_used_count"),
+                    "moe_intermediate_size" => self.key("expert_feed_forward_length"),
+                    "shared_expert_intermediate_size" => {
+                        self.key("expert_shared_feed_forward_length")
+                    }
                     "factor" => self.key("rope.scaling.factor"),
                     "bos_token_id" => "tokenizer.ggml.bos_token_id".into(),
                     "pad_token_id" => "tokenizer.ggml.padding_token_id".into(),

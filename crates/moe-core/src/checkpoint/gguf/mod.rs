@@ -9,6 +9,7 @@ mod layout;
 mod metadata;
 mod model;
 mod names;
+mod sparse;
 mod tensor_type;
 mod tokenizer;
 
@@ -91,10 +92,15 @@ impl GgufFile {
     /// # Errors
     /// When the name is unknown, the type is not decoded, or reading fails.
     pub fn read_f32(&self, name: &str) -> Result<Vec<f32>> {
-        let refuse = |message: String| Error::tensor(self.path(), name, message);
         let info = self
             .tensor(name)
-            .ok_or_else(|| refuse("not in this file".into()))?;
+            .ok_or_else(|| Error::tensor(self.path(), name, "not in this file"))?;
+        self.read_part(name, info)
+    }
+
+    /// What lies at `info`: the tensor `name`, or a part of it.
+    fn read_part(&self, name: &str, info: &TensorInfo) -> Result<Vec<f32>> {
+        let refuse = |message: String| Error::tensor(self.path(), name, message);
         let bytes = self
             .file
             .read(info.bytes.start, info.bytes.end - info.bytes.start)?;

@@ -5,6 +5,7 @@ use std::ops::Range;
 use std::path::Path;
 
 use super::names::{hugging_face, is_rotary};
+use super::sparse;
 use super::tokenizer::{self, GgufTokenizer};
 use super::{GgufFile, TensorInfo, config};
 use crate::checkpoint::positioned::PositionedFile;
@@ -16,25 +17,44 @@ use crate::error::{Error, Result};
 pub(in crate::checkpoint) struct GgufModel {
     file: GgufFile,
     config: ModelConfig,
-    /// Hugging Face name → GGUF name.
-    names: BTreeMap<String, String>,
+    /// By Hugging Face name.
+    tensors: BTreeMap<String, Stored>,
+}
+
+/// A tensor of the file, or an expert's part of one.
+#[derive(Debug)]
+struct Stored {
+    /// Its GGUF name.
+    name: String,
+    info: TensorInfo,
 }
 
 impl GgufModel {
     pub(in crate::checkpoint) fn open(path: &Path) -> Result<Self> {
         let file = GgufFile::open(path)?;
         let config = config::read(&file)?;
-        let mut names = BTreeMap::new();
-        for (name, _) in file.tensors().filter(|(name, _)| !is_rotary(name)) {
-            if let Some(twin) = names.insert(hugging_face(name), name.to_owned()) {
-                let message = format!("means the same as `{twin}`; the file is damaged");
-                return Err(Error::tensor(path, name, message));
+        let mut tensors: BTreeMap<String, Stored> = BTreeMap::new();
+        for (name, info) in file.tensors().filter(|(name, _)| !is_rotary(name)) {
+            let parts = match &config.sparse {
+                Some(sparse) => sparse::parts(&file, name, info, sparse)?,
+                None => None,
+            };
+            let parts = parts.unwrap_or_else(|| vec![(hugging_face(name), info.clone())]);
+            for (hf, info) in parts {
+                let stored = Stored {
+                    name: name.to_owned(),
+                    info,
+                };
+                if let Some(twin) = tensors.insert(hf, stored) {
+                    let message = format!("means the same as `{}`; the file is damaged", twin.name);
+                    return Err(Error::tensor(path, name, message));
+                }
             }
         }
         Ok(Self {
             file,
             config,
-            names,
+            tensors,
         })
     }
 
@@ -52,11 +72,11 @@ impl GgufModel {
     }
 
     pub(in crate::checkpoint) fn names(&self) -> impl Iterator<Item = &str> {
-        self.names.keys().map(String::as_str)
+        self.tensors.keys().map(String::as_str)
     }
 
     pub(in crate::checkpoint) fn tensor(&self, name: &str) -> Option<&TensorInfo> {
-        self.file.tensor(self.names.get(name)?)
+        self.tensors.get(name).map(|stored| &stored.info)
     }
 
     /// The file, and the bytes of a tensor there.
@@ -73,13 +93,14 @@ impl GgufModel {
 
     /// Dequantised; query and key rows back in rotate-half order.
     pub(in crate::checkpoint) fn read_f32(&self, name: &str) -> Result<Vec<f32>> {
-        let Some(stored) = self.names.get(name) else {
+        let Some(stored) = self.tensors.get(name) else {
             let message = "not in this file under that Hugging Face name";
             return Err(Error::tensor(self.file.path(), name, message));
         };
-        let values = self.file.read_f32(stored)?;
-        // Only the llama converter permutes; Qwen files keep the Hugging Face order.
-        let permuted = self.config.architecture == Architecture::Llama
+        let values = self.file.read_part(&stored.name, &stored.info)?;
+        // Only the llama converter permutes; the others keep the Hugging Face order.
+        let llama = [Architecture::Llama, Architecture::Mixtral];
+        let permuted = llama.contains(&self.config.architecture)
             && (name.contains(".self_attn.q_proj.") || name.contains(".self_attn.k_proj."));
         if !permuted {
             return Ok(values);

@@ -253,8 +253,9 @@ proptest! {
     fn damage_never_panics(
         changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..6),
         cut in prop::option::weighted(0.2, any::<prop::sample::Index>()),
+        sparse in any::<bool>(),
     ) {
-        let mut bytes = model();
+        let mut bytes = if sparse { mixture(&[]) } else { model() };
         for (at, byte) in changes {
             let at = at.index(bytes.len());
             bytes[at] = byte;
@@ -368,4 +369,105 @@ fn a_vocabulary_of_a_kind_that_is_not_known_needs_a_tokenizer_beside_it() {
     )
     .unwrap();
     assert_eq!(tokenizer().unwrap().token_id("ab"), Some(2));
+}
+
+/// One layer of two experts and a shared one; `changes` take the place of settings.
+fn mixture<'a>(changes: &[(&'a str, Field<'a>)]) -> Vec<u8> {
+    let mut fields = vec![
+        ("general.architecture", Field::Text("qwen2moe")),
+        ("qwen2moe.embedding_length", Field::U32(4)),
+        ("qwen2moe.block_count", Field::U32(1)),
+        ("qwen2moe.feed_forward_length", Field::U32(64)),
+        ("qwen2moe.attention.head_count", Field::U32(1)),
+        ("qwen2moe.context_length", Field::U32(8)),
+        (
+            "qwen2moe.attention.layer_norm_rms_epsilon",
+            Field::F32(1e-5),
+        ),
+        ("qwen2moe.vocab_size", Field::U32(3)),
+        ("qwen2moe.expert_count", Field::U32(2)),
+        ("qwen2moe.expert_used_count", Field::U32(1)),
+        ("qwen2moe.expert_feed_forward_length", Field::U32(32)),
+        ("qwen2moe.expert_shared_feed_forward_length", Field::U32(5)),
+    ];
+    for (key, value) in changes {
+        fields.retain(|(known, _)| known != key);
+        if let Field::U32(value) = value {
+            fields.push((key, Field::U32(*value)));
+        }
+    }
+    // One q8_0 block a row: scale 0.5 in the first expert and 1 in the second.
+    let rows = |scale: [u8; 2]| {
+        scale
+            .into_iter()
+            .chain(0..32)
+            .collect::<Vec<u8>>()
+            .repeat(4)
+    };
+    let down = Tensor {
+        name: "blk.0.ffn_down_exps.weight",
+        dimensions: &[32, 4, 2],
+        kind: 8,
+        data: [rows([0x00, 0x38]), rows([0x00, 0x3c])].concat(),
+    };
+    let tensors = [
+        floats("token_embd.weight", &[4, 3]),
+        floats("output_norm.weight", &[4]),
+        floats("blk.0.attn_norm.weight", &[4]),
+        floats("blk.0.attn_q.weight", &[4, 4]),
+        floats("blk.0.attn_k.weight", &[4, 4]),
+        floats("blk.0.attn_v.weight", &[4, 4]),
+        floats("blk.0.attn_output.weight", &[4, 4]),
+        floats("blk.0.ffn_norm.weight", &[4]),
+        floats("blk.0.ffn_gate_inp.weight", &[4, 2]),
+        floats("blk.0.ffn_gate_exps.weight", &[4, 32, 2]),
+        floats("blk.0.ffn_up_exps.weight", &[4, 32, 2]),
+        down,
+        floats("blk.0.ffn_gate_inp_shexp.weight", &[4]),
+        floats("blk.0.ffn_gate_shexp.weight", &[4, 5]),
+        floats("blk.0.ffn_up_shexp.weight", &[4, 5]),
+        floats("blk.0.ffn_down_shexp.weight", &[5, 4]),
+    ];
+    gguf(&fields, &tensors)
+}
+
+#[test]
+fn experts_that_lie_side_by_side_are_read_one_by_one() {
+    let (_dir, path) = on_disk(&mixture(&[]));
+    let checkpoint = Checkpoint::open(&path).unwrap();
+    let sparse = checkpoint.config().sparse.as_ref().unwrap();
+    assert_eq!((sparse.num_experts, sparse.top_k, sparse.d_ff), (2, 1, 32));
+    assert_eq!(
+        (sparse.shared_d_ff, sparse.norm_topk_prob),
+        (Some(5), false)
+    );
+    let read = |name: &str| {
+        let name = format!("model.layers.0.mlp.{name}.weight");
+        let shape = checkpoint.shape(&name).unwrap().to_vec();
+        (shape, checkpoint.read_f32(&name).unwrap())
+    };
+    let (shape, up) = read("experts.1.up_proj");
+    assert_eq!((shape, up[0], up[127]), (vec![32, 4], 128.0, 255.0));
+    let halves = read("experts.0.down_proj");
+    assert_eq!((halves.0, halves.1[33]), (vec![4, 32], 0.5));
+    assert_eq!(read("experts.1.down_proj").1[33], 1.0);
+    assert_eq!(read("shared_expert_gate").0, [1, 4]);
+    assert_eq!(read("gate").0, [2, 4]);
+}
+
+#[test]
+fn mixtures_of_another_kind_are_refused_by_key_or_tensor() {
+    let refused = |key: &'static str, value: u32, what: &str| {
+        let (_dir, path) = on_disk(&mixture(&[(key, Field::U32(value))]));
+        let message = Checkpoint::open(&path).unwrap_err().to_string();
+        assert!(message.contains(what), "{message}");
+    };
+    let key = "qwen2moe.expert_gating_func";
+    refused(key, 2, key);
+    let key = "qwen2moe.expert_group_count";
+    refused(key, 4, key);
+    refused("qwen2moe.expert_count", 3, "ffn_down_exps");
+    let key = "qwen2moe.expert_used_count";
+    refused(key, 3, key);
+    refused("qwen2moe.expert_count", 0, "qwen2moe.expert_count");
 }

@@ -1,5 +1,7 @@
-//! A few rows with a matrix whose columns lie one after the other, as decoding needs it: each number of the matrix is read once, as it
-//! lies, and widened on the way. The time is that of reading the matrix.
+//! A few rows with a matrix, as decoding needs it: each number of the matrix is read once, as it lies, and widened on the way. The time
+//! is that of reading the matrix.
+
+use std::{borrow::Cow, ops::Range};
 
 use burn::tensor::bf16;
 
@@ -17,9 +19,17 @@ const LANES: usize = 64;
 /// Numbers of the matrix that one task reads.
 const TASK: usize = 1 << 15;
 
+/// Most columns whose sums a task keeps at hand.
+const COLUMNS: usize = 2048;
+
 /// A number as it is stored.
 pub(crate) trait Number: Copy + Sync {
     fn wide(self) -> f32;
+
+    /// Activations as they meet such numbers in a product of many rows.
+    fn rounded(activations: &[f32]) -> Cow<'_, [f32]> {
+        activations.into()
+    }
 }
 
 impl Number for f32 {
@@ -34,16 +44,35 @@ impl Number for bf16 {
     fn wide(self) -> f32 {
         f32::from_bits(u32::from(self.to_bits()) << 16)
     }
+
+    fn rounded(activations: &[f32]) -> Cow<'_, [f32]> {
+        match super::rounds_activations() {
+            true => activations
+                .iter()
+                .map(|x| Self::from_f32(*x).wide())
+                .collect(),
+            false => activations.into(),
+        }
+    }
 }
 
 /// `left · right [rows, columns]`, on all threads. An entry depends on its row and column alone.
 pub(super) fn product<T: Number>(left: &Activations<'_>, right: Stored<'_, T>) -> Vec<f32> {
-    assert!(right.turned, "a matrix of columns");
     assert_eq!(left.depth, right.rows, "factors of different depth");
-    let (rows, depth) = (left.rows, left.depth);
-    if depth == 0 {
-        return vec![0.0; rows * right.columns];
+    if left.rows * left.depth * right.columns == 0 {
+        return vec![0.0; left.rows * right.columns];
     }
+    let rounded = T::rounded(left.numbers);
+    let left = Activations::new(&rounded, [left.rows, left.depth]);
+    match right.turned {
+        true => of_columns(&left, right),
+        false => of_rows(&left, right),
+    }
+}
+
+/// The matrix's columns lie one after the other: each with each row of `left`.
+fn of_columns<T: Number>(left: &Activations<'_>, right: Stored<'_, T>) -> Vec<f32> {
+    let (rows, depth) = (left.rows, left.depth);
     let columns = (TASK / depth).max(1);
     let turned = filled(right.columns * rows, columns * rows, |place, out| {
         let columns = place.start / rows * depth..place.end / rows * depth;
@@ -55,35 +84,117 @@ pub(super) fn product<T: Number>(left: &Activations<'_>, right: Stored<'_, T>) -
     }
 }
 
-/// `out [columns, rows]`: every row of `x` with every column.
-fn dots<T: Number>(x: &[f32], depth: usize, columns: &[T], out: &mut [f32]) {
-    #[cfg(target_arch = "x86_64")]
-    {
-        #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
-        fn wide<T: Number>(x: &[f32], depth: usize, columns: &[T], out: &mut [f32]) {
-            body::<T, true>(x, depth, columns, out);
-        }
-        #[target_feature(enable = "avx2,fma")]
-        fn narrow<T: Number>(x: &[f32], depth: usize, columns: &[T], out: &mut [f32]) {
-            body::<T, true>(x, depth, columns, out);
-        }
-        match Level::of_this_process() {
-            // SAFETY: the level says that the processor has these instructions.
-            Level::Avx512 => return unsafe { wide(x, depth, columns, out) },
-            // SAFETY: as above.
-            Level::Avx2 => return unsafe { narrow(x, depth, columns, out) },
-            Level::Portable => {}
+/// The matrix's rows lie one after the other: a task sums some of them, of which so many columns, and the tasks' sums are added in
+/// their order.
+fn of_rows<T: Number>(left: &Activations<'_>, right: Stored<'_, T>) -> Vec<f32> {
+    let (rows, depth, columns) = (left.rows, left.depth, right.columns);
+    let wide = columns.min(COLUMNS);
+    let deep = (TASK / wide.max(1)).max(1);
+    let (across, along) = (columns.div_ceil(COLUMNS), depth.div_ceil(deep));
+    let room = rows * wide;
+    let sums = filled(across * along * room, room, |place, out| {
+        let task = place.start / room;
+        let (first, row) = (task / along * wide, task % along * deep);
+        let part = Part {
+            rows: row..(row + deep).min(depth),
+            columns: first..(first + wide).min(columns),
+            columns_in_all: columns,
+        };
+        combinations(left.numbers, depth, right.data, &part, out);
+    });
+    let mut out = vec![0.0; rows * columns];
+    for (task, sums) in sums.chunks_exact(room).enumerate() {
+        let first = task / along * wide;
+        let here = wide.min(columns - first);
+        for (row, sums) in sums.chunks_exact(wide).enumerate() {
+            let out = &mut out[row * columns + first..][..here];
+            out.iter_mut().zip(sums).for_each(|(out, sum)| *out += sum);
         }
     }
-    body::<T, { cfg!(target_arch = "aarch64") }>(x, depth, columns, out);
+    out
 }
 
+/// Some rows and columns of a matrix.
+struct Part {
+    rows: Range<usize>,
+    columns: Range<usize>,
+    columns_in_all: usize,
+}
+
+/// Compiles a loop over numbers for AVX-512, for AVX2 and for any processor, and calls what this one can run; the loop is generic in
+/// the number and in whether there is one instruction for `x · y + z`.
+macro_rules! levels {
+    ($name:ident, $body:ident, ($($argument:ident: $type:ty),*)) => {
+        fn $name<T: Number>($($argument: $type),*) {
+            #[cfg(target_arch = "x86_64")]
+            {
+                #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
+                fn wide<T: Number>($($argument: $type),*) {
+                    $body::<T, true>($($argument),*);
+                }
+                #[target_feature(enable = "avx2,fma")]
+                fn narrow<T: Number>($($argument: $type),*) {
+                    $body::<T, true>($($argument),*);
+                }
+                match Level::of_this_process() {
+                    // SAFETY: the level says that the processor has these instructions.
+                    Level::Avx512 => return unsafe { wide($($argument),*) },
+                    // SAFETY: as above.
+                    Level::Avx2 => return unsafe { narrow($($argument),*) },
+                    Level::Portable => {}
+                }
+            }
+            $body::<T, { cfg!(target_arch = "aarch64") }>($($argument),*);
+        }
+    };
+}
+
+levels!(dots, all_dots, (x: &[f32], depth: usize, columns: &[T], out: &mut [f32]));
+levels!(combinations, all_combinations, (x: &[f32], depth: usize, matrix: &[T], part: &Part, out: &mut [f32]));
+
+/// `out [columns, rows]`: every row of `x` with every column.
 #[inline(always)]
-fn body<T: Number, const FUSED: bool>(x: &[f32], depth: usize, columns: &[T], out: &mut [f32]) {
+fn all_dots<T: Number, const FUSED: bool>(x: &[f32], depth: usize, columns: &[T], out: &mut [f32]) {
     let rows = x.len() / depth;
     for (column, out) in columns.chunks_exact(depth).zip(out.chunks_exact_mut(rows)) {
         for (row, out) in x.chunks_exact(depth).zip(out) {
             *out = dot::<T, FUSED>(row, column);
+        }
+    }
+}
+
+/// `out [rows, wide]`, which begins as zeros: for every row of `x` the sum of the matrix's rows in the part, each times its number.
+#[inline(always)]
+fn all_combinations<T: Number, const FUSED: bool>(
+    x: &[f32],
+    depth: usize,
+    matrix: &[T],
+    part: &Part,
+    out: &mut [f32],
+) {
+    let rows = x.len() / depth;
+    let (wide, here) = (out.len() / rows, part.columns.len());
+    let of = |row: usize| &matrix[row * part.columns_in_all + part.columns.start..][..here];
+    let mut row = part.rows.start;
+    while row + 4 <= part.rows.end {
+        let [a, b, c, d] = [of(row), of(row + 1), of(row + 2), of(row + 3)];
+        for (x, out) in x.chunks_exact(depth).zip(out.chunks_exact_mut(wide)) {
+            let out = &mut out[..here];
+            for i in 0..here {
+                let sum = added::<FUSED>(x[row], a[i].wide(), out[i]);
+                let sum = added::<FUSED>(x[row + 1], b[i].wide(), sum);
+                let sum = added::<FUSED>(x[row + 2], c[i].wide(), sum);
+                out[i] = added::<FUSED>(x[row + 3], d[i].wide(), sum);
+            }
+        }
+        row += 4;
+    }
+    for row in row..part.rows.end {
+        let numbers = of(row);
+        for (x, out) in x.chunks_exact(depth).zip(out.chunks_exact_mut(wide)) {
+            for (out, number) in out[..here].iter_mut().zip(numbers) {
+                *out = added::<FUSED>(x[row], number.wide(), *out);
+            }
         }
     }
 }

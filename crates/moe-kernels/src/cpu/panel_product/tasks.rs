@@ -1,7 +1,8 @@
 //! The product on AVX-512, cut into tasks of some columns and some rows: a task lays its columns out as a panel, small enough
 //! for the cache, and multiplies all its rows with it. Meanwhile the next panel's numbers are asked for.
 
-use super::panel::{Ahead, COLUMNS, Line, Part, in_lane, lay_out, prefetch, room};
+use super::ahead::Ahead;
+use super::panel::{COLUMNS, Line, Part, in_lane, lay_out, prefetch, room};
 use super::tile::{ROWS, Sizes};
 use super::{Activations, Format, Stored};
 use crate::cpu::pieces::{Buffer, Pieces};

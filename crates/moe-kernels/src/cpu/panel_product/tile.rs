@@ -3,7 +3,8 @@
 use std::arch::x86_64::*;
 use std::mem::transmute;
 
-use super::panel::{Ahead, Line, VECTORS};
+use super::ahead::Ahead;
+use super::panel::{Line, VECTORS};
 
 /// Rows of a tile: with three vectors each, 24 of the 32 registers.
 pub(crate) const ROWS: usize = 8;

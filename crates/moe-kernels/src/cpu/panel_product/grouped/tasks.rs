@@ -8,18 +8,17 @@
 use std::cell::Cell;
 use std::ops::Range;
 
-use super::grouped::{Block, Sum};
-use super::panel::{Ahead, COLUMNS, Line, Part, VECTORS, in_lane, lay_out, room};
-use super::tasks::{DEPTH, LEAST_ROWS, PARALLEL, TASK_LANES, tile};
-use super::tile::{LANES, ROWS, Sizes};
-use super::{Format, Stored};
+use super::steps::{Step, chunks, rounds};
+use super::{Block, Sum};
+use crate::cpu::panel_product::ahead::Ahead;
+use crate::cpu::panel_product::panel::{COLUMNS, Line, Part, VECTORS, in_lane, lay_out, room};
+use crate::cpu::panel_product::tasks::{DEPTH, LEAST_ROWS, PARALLEL, TASK_LANES, tile};
+use crate::cpu::panel_product::tile::{LANES, ROWS, Sizes};
+use crate::cpu::panel_product::{Format, Stored};
 use crate::cpu::pieces::Pieces;
 use crate::cpu::queue::on_all_threads;
 
-const _: () = assert!(COLUMNS == super::grouped::COLUMNS);
-
-/// Most lanes of the panels that are laid out at a time: 295 kB.
-const ROUND: usize = 2 * DEPTH;
+const _: () = assert!(COLUMNS == super::COLUMNS);
 
 /// A left factor and its matrices.
 struct Factor<'s, T> {
@@ -30,14 +29,6 @@ struct Factor<'s, T> {
     out: Pieces<'s>,
     /// There is something in `out` already.
     add: bool,
-}
-
-/// Lanes `start..start + deep` of a factor.
-#[derive(Clone, Copy)]
-struct Step {
-    factor: usize,
-    start: usize,
-    deep: usize,
 }
 
 struct Products<'s, T> {
@@ -58,7 +49,7 @@ struct Place {
     round: usize,
 }
 
-/// See [`super::grouped::products`], for groups that have rows, where the processor has panels.
+/// See [`super::products`], for groups that have rows, where the processor has panels.
 pub(super) fn products<T: Format>(
     groups: &[(usize, Range<usize>)],
     columns: usize,
@@ -123,45 +114,6 @@ pub(super) fn products<T: Format>(
     }
 }
 
-/// All steps through factors of so many lanes, as many together as [`ROUND`] allows.
-fn rounds(lanes: &[usize]) -> Vec<Vec<Step>> {
-    let mut rounds: Vec<Vec<Step>> = vec![Vec::new()];
-    let mut taken = 0;
-    for (factor, &lanes) in lanes.iter().enumerate() {
-        for start in (0..lanes).step_by(DEPTH) {
-            let deep = (lanes - start).min(DEPTH);
-            if taken + deep > ROUND {
-                rounds.push(Vec::new());
-                taken = 0;
-            }
-            taken += deep;
-            let step = Step {
-                factor,
-                start,
-                deep,
-            };
-            rounds.last_mut().expect("a round").push(step);
-        }
-    }
-    rounds
-}
-
-/// A group's rows in chunks of about one size, at most `most`.
-fn chunks(
-    group: usize,
-    rows: &Range<usize>,
-    most: usize,
-) -> impl Iterator<Item = (usize, Range<usize>)> + use<> {
-    let Range { start, end } = *rows;
-    let size = rows
-        .len()
-        .div_ceil(rows.len().div_ceil(most))
-        .next_multiple_of(ROWS);
-    (start..end)
-        .step_by(size)
-        .map(move |first| (group, first..end.min(first + size)))
-}
-
 impl<T: Format> Products<'_, T> {
     /// Takes tasks as long as there are any. No two of a call's tasks have an entry of the results in common.
     fn work(&self, take: &dyn Fn() -> Option<usize>, then: &(impl Fn(Block) + Sync)) {
@@ -203,10 +155,10 @@ impl<T: Format> Products<'_, T> {
         let (tiles, steps) = (rows.len().div_ceil(ROWS), &self.rounds[place.round]);
         let last = place.round + 1 == self.rounds.len();
         for (index, row) in rows.clone().step_by(ROWS).enumerate() {
-            if let Some((next, ahead)) = &mut next {
-                if index > 0 {
-                    self.lay_out(*next, ahead, index - 1, tiles);
-                }
+            if index > 0
+                && let Some((next, ahead)) = &mut next
+            {
+                self.lay_out(*next, ahead, index - 1, tiles);
             }
             let mut ahead = next
                 .iter()

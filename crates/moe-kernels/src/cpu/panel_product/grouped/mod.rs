@@ -3,6 +3,11 @@
 //! One call may make several such products over the same groups, and go on with every block of the results while it is near.
 //! Every entry is summed in an order of its own, whatever the number of threads.
 
+#[cfg(target_arch = "x86_64")]
+mod steps;
+#[cfg(target_arch = "x86_64")]
+mod tasks;
+
 use std::ops::Range;
 
 use super::{Activations, Format, Stored, few_rows, matrix};
@@ -52,10 +57,6 @@ pub(crate) fn products<T: Format>(
             assert_eq!(right.columns, columns, "results of different widths");
         }
     }
-    let turned = sums
-        .iter()
-        .flat_map(|sum| &sum.factors)
-        .all(|(_, rights)| rights.iter().all(|right| right.turned));
     #[cfg(target_arch = "x86_64")]
     let has_panels = T::has_panels(ROWS);
     #[cfg(not(target_arch = "x86_64"))]
@@ -64,7 +65,7 @@ pub(crate) fn products<T: Format>(
     let mut many = Vec::new();
     for group in 0..groups {
         let rows = bounds[group]..bounds[group + 1];
-        let few = turned && rows.len() <= few_rows::MOST;
+        let few = rows.len() <= few_rows::MOST;
         if rows.is_empty() {
             continue;
         }
@@ -90,7 +91,7 @@ pub(crate) fn products<T: Format>(
     }
     #[cfg(target_arch = "x86_64")]
     if !many.is_empty() && columns > 0 {
-        super::grouped_tasks::products(&many, columns, sums, then);
+        tasks::products(&many, columns, sums, then);
     }
 }
 
@@ -115,6 +116,53 @@ fn one<T: Format>(sum: &Sum<'_, T>, group: usize, rows: Range<usize>, columns: u
             let wide = T::widened(right.data);
             // SAFETY: the rows are there, nobody else's, and have been written where they are added to.
             unsafe { multiply(left.matrix(), matrix(&wide, right), sum.out.at(place), add) }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use burn::tensor::bf16;
+
+    use super::*;
+
+    /// Rows of ones with matrices of ones, of which each result is the depth.
+    fn assert_blocks<T: Format>(one: T, bounds: &[usize], columns: usize, depth: usize) {
+        let (rows, groups) = (bounds[bounds.len() - 1], bounds.len() - 1);
+        let (left, right) = (vec![1.0; rows * depth], vec![one; depth * columns]);
+        let left = Activations::new(&left, [rows, depth]);
+        let right = Stored::new(&right, depth, columns);
+        let mut out = vec![0.0; rows * columns];
+        let seen = Mutex::new(vec![0; rows * columns]);
+        let pieces = Pieces::new(&mut out);
+        let sum = Sum {
+            factors: vec![(&left, vec![right; groups]), (&left, vec![right; groups])],
+            out: pieces,
+        };
+        products(bounds, columns, &[sum], |block| {
+            assert!(block.columns.len() <= COLUMNS);
+            let mut seen = seen.lock().unwrap();
+            for row in block.rows {
+                for column in block.columns.clone() {
+                    let place = row * columns + column;
+                    seen[place] += 1;
+                    // SAFETY: a place of this block, read before the next call.
+                    assert_eq!(unsafe { pieces.piece(place, 1) }[0], 2.0 * depth as f32);
+                }
+            }
+        });
+        assert_eq!(seen.into_inner().unwrap(), vec![1; rows * columns]);
+    }
+
+    #[test]
+    fn every_block_is_there_once_and_complete() {
+        for bounds in [&[0, 0, 30, 30, 39, 40][..], &[0, 200, 300], &[0, 0]] {
+            for (columns, depth) in [(5, 3), (48, 16), (100, 900)] {
+                assert_blocks(1f32, bounds, columns, depth);
+                assert_blocks(bf16::ONE, bounds, columns, depth);
+            }
         }
     }
 }

@@ -1,5 +1,7 @@
 //! Parquet files as data files: a record a row, keys by the names of the columns.
 
+mod pages;
+
 use std::{
     collections::HashMap,
     panic::{AssertUnwindSafe, catch_unwind},
@@ -14,6 +16,7 @@ use parquet::{
 };
 use serde_json::{Map, Value};
 
+use self::pages::Checked;
 use super::{DataError, RowPlace, json::Parsed};
 
 /// Whether a file is one: it says so at its beginning, whatever its name.
@@ -47,6 +50,7 @@ pub(super) fn rows(path: &Path, bytes: &[u8]) -> Result<Vec<Parsed>, DataError> 
 fn objects(bytes: Bytes) -> Result<Vec<Parsed>, ParquetError> {
     let file = SerializedFileReader::new(bytes)?;
     let classes = classes(&file);
+    let file = Checked(file);
     let mut rows = Vec::new();
     let mut bytes = 0;
     for (index, row) in file.get_row_iter(None)?.enumerate() {
@@ -215,7 +219,7 @@ mod tests {
 
     #[test]
     fn a_broken_file_is_an_error_that_names_it() {
-        let whole = include_bytes!("fixtures/messages.parquet");
+        let whole = include_bytes!("../fixtures/messages.parquet");
         for length in 0..whole.len() {
             let mut cut = whole[..length].to_vec();
             cut.extend_from_slice(&whole[whole.len() - 8..]);
