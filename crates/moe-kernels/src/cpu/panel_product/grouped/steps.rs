@@ -87,7 +87,7 @@ mod tests {
                 .collect::<Vec<_>>()
         };
         assert_eq!(of(5..70), [5..45, 45..70]);
-        assert_eq!(of(0..64), [0..64]);
-        assert_eq!(of(7..8), [7..8]);
+        assert_eq!(of(0..65), [0..40, 40..65]);
+        assert_eq!(of(0..64).len(), 1);
     }
 }
