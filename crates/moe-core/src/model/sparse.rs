@@ -1,8 +1,8 @@
 use burn::module::{Module, Param};
 use burn::nn::Linear;
 use burn::tensor::activation::{sigmoid, softmax};
-use burn::tensor::{DType, IndexingUpdateOp, Int, Tensor, TensorData};
-use moe_kernels::swiglu;
+use burn::tensor::{DType, Int, Tensor, TensorData};
+use moe_kernels::{Entries, sparse_ffn};
 
 use super::{FeedForward, linear};
 
@@ -59,7 +59,12 @@ impl SparseFeedForward {
         let [batch, seq, d_model] = x.dims();
         let rows = x.clone().reshape([batch * seq, d_model]);
         let routed = self.route(x.clone());
-        let entries = Entries::new(&routed.experts, self.top_k);
+        let entries = Entries {
+            token: (0..routed.experts.len())
+                .map(|at| (at / self.top_k) as u32)
+                .collect(),
+            expert: routed.experts.clone(),
+        };
         let weights = routed.weights.clone().reshape([batch * seq * self.top_k]);
         let [gate, up, down] = [&self.gate, &self.up, &self.down].map(Param::val);
         let output = sparse_ffn(rows, gate, up, down, &entries, weights);
@@ -120,58 +125,6 @@ fn top_k(probs: &[f32], experts: usize, k: usize) -> Vec<u32> {
         chosen.extend_from_slice(&order[..k]);
     }
     chosen
-}
-
-/// Which token goes to which expert, sorted by token.
-struct Entries {
-    token: Vec<u32>,
-    expert: Vec<u32>,
-}
-
-impl Entries {
-    /// `experts [tokens · top_k]`, token after token.
-    fn new(experts: &[u32], top_k: usize) -> Self {
-        Self {
-            token: (0..experts.len()).map(|at| (at / top_k) as u32).collect(),
-            expert: experts.to_vec(),
-        }
-    }
-}
-
-/// `x [tokens, d_model]`; `gate`, `up [experts, d_model, d_ff]`; `down [experts, d_ff, d_model]`; `weights [entries]`: each entry's
-/// token through its expert's network, weighed and summed by token, `[tokens, d_model]`.
-fn sparse_ffn(
-    x: Tensor<2>,
-    gate: Tensor<3>,
-    up: Tensor<3>,
-    down: Tensor<3>,
-    entries: &Entries,
-    weights: Tensor<1>,
-) -> Tensor<2> {
-    let [experts, d_model, d_ff] = gate.dims();
-    let mut sum = x.zeros_like();
-    for expert in 0..experts {
-        let at = |it: &usize| entries.expert[*it] as usize == expert;
-        let places: Vec<usize> = (0..entries.expert.len()).filter(at).collect();
-        if places.is_empty() {
-            continue;
-        }
-        let of = |matrix: &Tensor<3>, shape: [usize; 2]| {
-            matrix.clone().narrow(0, expert, 1).reshape(shape)
-        };
-        let tokens = places.iter().map(|&place| i64::from(entries.token[place]));
-        let tokens = indices(tokens.collect(), &x);
-        let rows = x.clone().select(0, tokens.clone()); // [places, d_model]
-        let hidden = swiglu(
-            moe_kernels::linear(rows.clone(), of(&gate, [d_model, d_ff])),
-            moe_kernels::linear(rows, of(&up, [d_model, d_ff])),
-        );
-        let output = moe_kernels::linear(hidden, of(&down, [d_ff, d_model]));
-        let places = indices(places.iter().map(|&place| place as i64).collect(), &x);
-        let weights = weights.clone().select(0, places).unsqueeze_dim::<2>(1);
-        sum = sum.select_assign(0, tokens, output * weights, IndexingUpdateOp::Add);
-    }
-    sum
 }
 
 /// Indices next to `x`.
