@@ -1,6 +1,8 @@
 //! Parsers under inputs that nobody wrote: valid ones with small changes. In this process, without the coverage of the parser: an input
 //! that the parser takes joins those that are changed.
 
+mod fetched;
+mod model;
 mod mutate;
 mod targets;
 
