@@ -13,7 +13,7 @@ use super::super::check::Check;
 use super::super::device::floats;
 use super::super::tensors::Tensors;
 use super::bias_balanced::chosen;
-use super::probe::{Probe, close, gradient_tolerance, loss, rows};
+use super::probe::{Probe, balance_and_z, close, gradient_tolerance, loss, rows};
 
 /// Switch's block: one expert of two matrices per token, capacity per sequence.
 pub fn switch(check: &mut Check, case: &Case, tensors: &Tensors) -> anyhow::Result<()> {
@@ -47,22 +47,7 @@ pub fn switch(check: &mut Check, case: &Case, tensors: &Tensors) -> anyhow::Resu
         .iter()
         .for_each(|entry| dropped[entry.token as usize] = 0);
     check.exact("dropped", &dropped, &tensors.i64("dropped")?);
-    loss(
-        check,
-        tensors,
-        "loss_balance",
-        &dispatch,
-        (LossKind::Balance, 1.0),
-        tolerance,
-    )?;
-    loss(
-        check,
-        tensors,
-        "loss_z",
-        &dispatch,
-        (LossKind::Z, 1.0),
-        tolerance,
-    )?;
+    balance_and_z(check, tensors, &dispatch, tolerance)?;
 
     let mut experts = Vec::new();
     for index in 0..dispatch.experts {

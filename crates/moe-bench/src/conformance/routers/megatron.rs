@@ -1,14 +1,12 @@
 //! Softmax before or after the choice, and dropping by weight.
 
-use moe_lora::router::{
-    Capacity, LossKind, Priority, SoftmaxTopK, SoftmaxTopKConfig, Tokens, TopKWeights,
-};
+use moe_lora::router::{Capacity, Priority, SoftmaxTopK, SoftmaxTopKConfig, Tokens, TopKWeights};
 
 use super::super::case::Case;
 use super::super::check::Check;
 use super::super::tensors::Tensors;
 use super::bias_balanced::chosen;
-use super::probe::{Probe, close, loss, projected};
+use super::probe::{Probe, balance_and_z, close, projected};
 
 /// Compares the routing with and without drops, the losses and the gradients.
 pub fn compare(check: &mut Check, case: &Case, tensors: &Tensors) -> anyhow::Result<()> {
@@ -39,22 +37,7 @@ pub fn compare(check: &mut Check, case: &Case, tensors: &Tensors) -> anyhow::Res
 
     router.config.capacity = Capacity::factor(case.setting("capacity_factor")?);
     let dispatch = router.route(logits, &tokens, None);
-    loss(
-        check,
-        tensors,
-        "loss_balance",
-        &dispatch,
-        (LossKind::Balance, 1.0),
-        tolerance,
-    )?;
-    loss(
-        check,
-        tensors,
-        "loss_z",
-        &dispatch,
-        (LossKind::Z, 1.0),
-        tolerance,
-    )?;
+    balance_and_z(check, tensors, &dispatch, tolerance)?;
     let total = projected(tensors, &dispatch)?;
     let gradients = ["grad_x", "grad_router_weight"];
     if top_k == 1 && !raw {

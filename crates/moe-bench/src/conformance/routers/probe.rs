@@ -134,6 +134,18 @@ pub fn loss(
     )
 }
 
+/// [`loss`] of the balance and of z, as they are.
+pub fn balance_and_z(
+    check: &mut Check,
+    tensors: &Tensors,
+    dispatch: &Dispatch,
+    tolerance: Tolerance,
+) -> anyhow::Result<()> {
+    let (balance, z) = ((LossKind::Balance, 1.0), (LossKind::Z, 1.0));
+    loss(check, tensors, "loss_balance", dispatch, balance, tolerance)?;
+    loss(check, tensors, "loss_z", dispatch, z, tolerance)
+}
+
 /// `Σ weights · R` over the entries plus the router's losses times their coefficients; `probe_R` has an axis of slots where
 /// it is longer than tokens × experts.
 pub fn projected(tensors: &Tensors, dispatch: &Dispatch) -> anyhow::Result<Tensor<1>> {
