@@ -102,7 +102,7 @@ struct Times {
 pub fn run(options: &Options, out: &mut dyn Write) -> anyhow::Result<()> {
     let device = device();
     let dtype = match options.dtype {
-        BaseDtype::F32 => DType::F32,
+        BaseDtype::F32 | BaseDtype::Stored => DType::F32,
         BaseDtype::Bf16 => DType::BF16,
     };
     let dense = Dense::new(options, dtype, &device);

@@ -75,12 +75,12 @@ impl BaseIdentity {
 }
 
 impl Base {
-    /// Loads a Hugging Face folder or a GGUF file onto `device`.
+    /// Loads a Hugging Face folder or a GGUF file onto `device`, its matrices as they are stored.
     ///
     /// # Errors
     /// When the checkpoint is damaged, of an architecture that is not supported, or has no tokenizer.
     pub fn load(path: &Path, device: &Device) -> Result<Self> {
-        Self::load_as(path, BaseDtype::F32, device)
+        Self::load_as(path, BaseDtype::default(), device)
     }
 
     /// As [`Self::load`], with the decoder's matrices in `dtype`.

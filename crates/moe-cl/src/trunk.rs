@@ -14,7 +14,7 @@ use std::{
     time::SystemTime,
 };
 
-use burn::tensor::{Bool, DType, Device, Int, Tensor, TensorData};
+use burn::tensor::{Bool, Device, Int, Tensor, TensorData};
 use moe_core::model::Decoder;
 use moe_lora::States;
 use rayon::prelude::*;
@@ -186,6 +186,9 @@ fn computed(decoder: &Decoder, tokens: &[u32], layers: usize) -> Vec<f32> {
     states.iter::<f32>().collect()
 }
 
+/// Rows of the embedding that are summed together.
+const ROWS: usize = 4096;
+
 /// Tokens of the text that tells trunks apart.
 const PROBE: u32 = 64;
 
@@ -196,11 +199,19 @@ fn fingerprint(decoder: &Decoder, layers: usize) -> String {
     let probe: Vec<u32> = (0..PROBE)
         .map(|place| (u64::from(vocabulary) * u64::from(place) / u64::from(PROBE)) as u32)
         .collect();
-    let embedding = decoder.embedding.weight.val().cast(DType::F32);
-    let rows = embedding.sum_dim(1).into_data();
     let mut hash = Sha256::new();
     hash.update(layers.to_le_bytes());
-    for number in rows.iter::<f32>().chain(computed(decoder, &probe, layers)) {
+    for first in (0..vocabulary).step_by(ROWS) {
+        let ids: Vec<i64> = (first..vocabulary.min(first + ROWS as u32))
+            .map(i64::from)
+            .collect();
+        let ids = TensorData::new(ids.clone(), [1, ids.len()]);
+        let rows = decoder.embed(Tensor::from_data(ids, &decoder.device()));
+        let sums = rows.sum_dim(2).into_data();
+        sums.iter::<f32>()
+            .for_each(|sum| hash.update(sum.to_le_bytes()));
+    }
+    for number in computed(decoder, &probe, layers) {
         hash.update(number.to_le_bytes());
     }
     hex::encode(hash.finalize())

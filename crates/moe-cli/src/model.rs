@@ -19,7 +19,7 @@ use crate::terminal::tell;
 pub struct BaseArguments {
     #[command(flatten)]
     pub base: ModelBase,
-    /// Number format of the base's matrices: f32 or bf16 [default: that of the model, else f32]
+    /// Number format of the base's matrices: f32, bf16, or stored as in the file [default: that of the model, else stored]
     #[arg(long, value_name = "DTYPE")]
     pub base_dtype: Option<BaseDtype>,
 }

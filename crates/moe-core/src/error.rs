@@ -67,7 +67,7 @@ pub enum Error {
         rule: &'static str,
     },
     /// A number format of base models is unknown.
-    #[error("`{name}` is no number format of a base; use f32 or bf16")]
+    #[error("`{name}` is no number format of a base; use f32, bf16 or stored")]
     BaseDtype {
         /// What was asked for.
         name: String,

@@ -116,22 +116,15 @@ where
     MoeFfnInputs<B>: Operation<B, 8, 2>,
 {
     fn frozen_linear(it: FrozenLinear<Self>) -> FloatTensor<Self> {
-        let weight = it.weight.into_primitive();
+        let weight = it.weight;
         one::<B, C, _, _>([it.x], |[x]| FrozenLinear { x, weight })
     }
 
     fn frozen_linears(
         it: FrozenLinears<Self>,
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
-        let [first, second, third] =
-            [it.first, it.second, it.third].map(|weight| weight.into_primitive());
-        several::<B, C, _, _, _>([it.x], |[x]| FrozenLinears {
-            x,
-            first,
-            second,
-            third,
-        })
-        .into()
+        let weights = it.weights;
+        several::<B, C, _, _, _>([it.x], |[x]| FrozenLinears { x, weights }).into()
     }
 
     fn rms_norm(it: RmsNorm<Self>) -> FloatTensor<Self> {
@@ -159,7 +152,7 @@ where
     }
 
     fn token_cross_entropy(it: TokenCrossEntropy<Self>) -> FloatTensor<Self> {
-        let (weight, targets) = (it.weight.into_primitive(), it.targets);
+        let (weight, targets) = (it.weight, it.targets);
         one::<B, C, _, _>([it.hidden], |[hidden]| TokenCrossEntropy {
             hidden,
             weight,
@@ -199,9 +192,7 @@ where
     }
 
     fn moe_ffn(it: MoeFfnInputs<Self>) -> (FloatTensor<Self>, FloatTensor<Self>) {
-        let [base_gate, base_up, base_down, shares] =
-            [it.base_gate, it.base_up, it.base_down, it.shares]
-                .map(|constant| constant.into_primitive());
+        let (base, shares) = (it.base, it.shares.into_primitive());
         let settings = it.settings;
         let learnt = [
             it.x, it.weights, it.gate_a, it.gate_b, it.up_a, it.up_b, it.down_a, it.down_b,
@@ -217,9 +208,7 @@ where
                 up_b,
                 down_a,
                 down_b,
-                base_gate,
-                base_up,
-                base_down,
+                base,
                 shares,
                 settings,
             },

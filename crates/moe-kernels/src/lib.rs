@@ -4,7 +4,7 @@
 //! over memory. On the CPU back end (feature `flex`) it runs kernels of its own; anywhere else, and wherever a weight that
 //! is taken for frozen is trained after all, it *is* that composition.
 //!
-//! - [`linear()`], [`linears()`]: products with frozen matrices
+//! - [`linear()`], [`linears()`]: products with frozen matrices, as numbers or in the quantised [`Blocks`] of a GGUF file
 //! - [`rms_norm()`], [`add_rms_norm()`], [`swiglu()`]
 //! - [`token_gate()`]: the weights of the experts for each token
 //! - [`attention()`]: rotary, grouped-query, causal attention that keeps no score matrix
@@ -23,10 +23,12 @@ mod attention;
 mod autodiff;
 #[cfg(feature = "flex")]
 mod backend;
+mod blocks;
 #[cfg(feature = "flex")]
 mod cpu;
 pub mod dropout;
 mod linear;
+mod matrix;
 mod moe_ffn;
 mod process;
 mod rms_norm;
@@ -41,9 +43,11 @@ pub use adamw::AdamW;
 pub use attention::{AttentionShape, attend, attention, attention_bias, rotate};
 #[cfg(feature = "flex")]
 pub use backend::FusedOps;
+pub use blocks::{BlockFormat, Blocks, widen};
 #[cfg(feature = "flex")]
 pub use cpu::level::{LEVEL_VARIABLE, Level};
 pub use linear::{linear, linears};
+pub use matrix::Matrix;
 pub use moe_ffn::{Dropout, Loras, MoeFfn, Observed, moe_ffn};
 pub use process::set_up_process;
 pub use rms_norm::{add_rms_norm, rms_norm};

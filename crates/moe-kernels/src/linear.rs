@@ -2,23 +2,31 @@
 use burn::backend::{Backend, ExtensionType, tensor::FloatTensor};
 use burn::tensor::{Tensor, module};
 
+use crate::Matrix;
+#[cfg(feature = "flex")]
+use crate::cpu::weight::Weight;
+
 /// `x [..., d_in]` → `x W [..., d_out]` with `weight [d_in, d_out]`.
 ///
 /// The fast way is for frozen weights: the gradient goes to `x` alone. A weight that is tracked goes through Burn's product.
 /// A frozen weight may be in bf16, with `x` and the result in f32; on a processor with AVX-512 BF16 `x` is then rounded to bf16 as
-/// well (a relative error of at most 2⁻⁹ per number), and summed in f32.
+/// well (a relative error of at most 2⁻⁹ per number), and summed in f32. One in [`Blocks`](crate::Blocks) is read as it lies, and gives
+/// what its numbers in f32 give: bit for bit for more than eight rows, in another order of the sums for fewer.
 ///
 /// # Panics
 ///
 /// When the inner axes differ.
-pub fn linear<const D: usize>(x: Tensor<D>, weight: Tensor<2>) -> Tensor<D> {
+pub fn linear<const D: usize>(x: Tensor<D>, weight: impl Into<Matrix>) -> Tensor<D> {
+    let weight = weight.into();
     assert_fits(&x, &weight);
     #[cfg(feature = "flex")]
-    if crate::has_kernels(&x) && is_frozen(&weight) {
+    if crate::has_kernels(&x)
+        && let Some(weight) = Weight::frozen(&weight)
+    {
         use crate::FusedOps;
         return Tensor::from_dispatch(burn::backend::Dispatch::frozen_linear(FrozenLinear {
             x: x.into_dispatch(),
-            weight: weight.into_dispatch(),
+            weight,
         }));
     }
     composed(x, weight)
@@ -30,35 +38,35 @@ pub fn linear<const D: usize>(x: Tensor<D>, weight: Tensor<2>) -> Tensor<D> {
 /// # Panics
 ///
 /// When the inner axes differ.
-pub fn linears<const D: usize>(x: Tensor<D>, weights: [Tensor<2>; 3]) -> [Tensor<D>; 3] {
+pub fn linears<const D: usize>(x: Tensor<D>, weights: [impl Into<Matrix>; 3]) -> [Tensor<D>; 3] {
+    let weights = weights.map(Into::into);
     weights.iter().for_each(|weight| assert_fits(&x, weight));
     #[cfg(feature = "flex")]
-    if crate::has_kernels(&x) && weights.iter().all(is_frozen) {
+    if crate::has_kernels(&x)
+        && let [Some(first), Some(second), Some(third)] = weights.each_ref().map(Weight::frozen)
+    {
         use crate::FusedOps;
-        let [first, second, third] = weights.map(Tensor::into_dispatch);
         let (first, second, third) = burn::backend::Dispatch::frozen_linears(FrozenLinears {
             x: x.into_dispatch(),
-            first,
-            second,
-            third,
+            weights: [first, second, third],
         });
         return [first, second, third].map(Tensor::from_dispatch);
     }
     weights.map(|weight| linear(x.clone(), weight))
 }
 
-fn assert_fits<const D: usize>(x: &Tensor<D>, weight: &Tensor<2>) {
+fn assert_fits<const D: usize>(x: &Tensor<D>, weight: &Matrix) {
     let ([inner, _], d_in) = (weight.dims(), x.dims()[D - 1]);
     assert_eq!(d_in, inner, "a linear layer of another input size");
 }
 
 /// Burn's product, of all rows at once.
-fn composed<const D: usize>(x: Tensor<D>, weight: Tensor<2>) -> Tensor<D> {
+fn composed<const D: usize>(x: Tensor<D>, weight: Matrix) -> Tensor<D> {
     let mut dims = x.dims();
     let [d_in, d_out] = weight.dims();
     let rows = dims[..D - 1].iter().product::<usize>();
     dims[D - 1] = d_out;
-    let weight = weight.cast(x.dtype());
+    let weight = weight.to_tensor(x.dtype(), &x.device());
     module::linear(x.reshape([rows, d_in]), weight, None).reshape(dims)
 }
 
@@ -80,7 +88,7 @@ pub(crate) fn is_frozen<const D: usize>(weight: &Tensor<D>) -> bool {
 #[derive(Clone, Debug, ExtensionType)]
 pub struct FrozenLinear<B: Backend> {
     pub(crate) x: FloatTensor<B>,
-    pub(crate) weight: FloatTensor<B>,
+    pub(crate) weight: Weight,
 }
 
 /// [`linears()`] as an operation.
@@ -88,9 +96,7 @@ pub struct FrozenLinear<B: Backend> {
 #[derive(Clone, Debug, ExtensionType)]
 pub struct FrozenLinears<B: Backend> {
     pub(crate) x: FloatTensor<B>,
-    pub(crate) first: FloatTensor<B>,
-    pub(crate) second: FloatTensor<B>,
-    pub(crate) third: FloatTensor<B>,
+    pub(crate) weights: [Weight; 3],
 }
 
 #[cfg(feature = "flex")]
@@ -110,7 +116,7 @@ mod cpu {
         type Kept = [Weight; 1];
 
         fn forward(self) -> ([FlexTensor; 1], [Weight; 1]) {
-            let weights = [Weight::of(self.weight)];
+            let weights = [self.weight];
             (products(self.x, &weights), weights)
         }
 
@@ -127,8 +133,7 @@ mod cpu {
         type Kept = [Weight; 3];
 
         fn forward(self) -> ([FlexTensor; 3], [Weight; 3]) {
-            let weights = [self.first, self.second, self.third].map(Weight::of);
-            (products(self.x, &weights), weights)
+            (products(self.x, &self.weights), self.weights)
         }
 
         fn backward(

@@ -2,11 +2,15 @@
 use burn::backend::{Backend, ExtensionType, tensor::FloatTensor};
 use burn::tensor::{Int, Tensor, TensorData, activation::log_softmax};
 
+use crate::Matrix;
+#[cfg(feature = "flex")]
+use crate::cpu::weight::Weight;
+
 /// Rows whose logits are held together where there is no kernel.
 const ROWS: usize = 128;
 
-/// `−log softmax(hidden W)[target]` of every row, in nats: `hidden [n, d_model]`, a frozen `weight [d_model, vocabulary]` (f32 or
-/// bf16, as for [`linear()`](fn@crate::linear)) and `n` targets → `[n]`.
+/// `−log softmax(hidden W)[target]` of every row, in nats: `hidden [n, d_model]`, a frozen `weight [d_model, vocabulary]` (in
+/// any format of [`linear()`](fn@crate::linear)) and `n` targets → `[n]`.
 ///
 /// The vocabulary is read in pieces; of the logits only each row's largest and the sum of exponentials are kept (Milakov &
 /// Gimelshein 2018, "Online normalizer calculation for softmax"). The gradient `Σ_v p_v w_v − w_target` is gathered on the way, as
@@ -15,7 +19,12 @@ const ROWS: usize = 128;
 /// # Panics
 ///
 /// When the inner axes differ, there is not one target per row, or a target is not in the vocabulary.
-pub fn token_cross_entropy(hidden: Tensor<2>, weight: Tensor<2>, targets: &[usize]) -> Tensor<1> {
+pub fn token_cross_entropy(
+    hidden: Tensor<2>,
+    weight: impl Into<Matrix>,
+    targets: &[usize],
+) -> Tensor<1> {
+    let weight = weight.into();
     let ([n, d_model], [inner, vocabulary]) = (hidden.dims(), weight.dims());
     assert_eq!(d_model, inner, "a vocabulary of another width");
     assert_eq!(n, targets.len(), "one target per row");
@@ -24,12 +33,15 @@ pub fn token_cross_entropy(hidden: Tensor<2>, weight: Tensor<2>, targets: &[usiz
         "a target beyond the vocabulary"
     );
     #[cfg(feature = "flex")]
-    if n > 0 && crate::has_kernels(&hidden) && crate::linear::is_frozen(&weight) {
+    if n > 0
+        && crate::has_kernels(&hidden)
+        && let Some(weight) = Weight::frozen(&weight)
+    {
         use crate::FusedOps;
         return Tensor::from_dispatch(burn::backend::Dispatch::token_cross_entropy(
             TokenCrossEntropy {
                 hidden: hidden.into_dispatch(),
-                weight: weight.into_dispatch(),
+                weight,
                 targets: targets.to_vec(),
             },
         ));
@@ -43,7 +55,7 @@ pub fn token_cross_entropy(hidden: Tensor<2>, weight: Tensor<2>, targets: &[usiz
 }
 
 /// Of Burn's operations.
-fn composed(hidden: Tensor<2>, weight: Tensor<2>, targets: &[usize]) -> Tensor<1> {
+fn composed(hidden: Tensor<2>, weight: Matrix, targets: &[usize]) -> Tensor<1> {
     let places: Vec<i64> = targets.iter().map(|&target| target as i64).collect();
     let targets = TensorData::new(places, [targets.len(), 1]);
     let targets = Tensor::<2, Int>::from_data(targets, &hidden.device());
@@ -58,7 +70,7 @@ fn composed(hidden: Tensor<2>, weight: Tensor<2>, targets: &[usize]) -> Tensor<1
 #[derive(Clone, Debug, ExtensionType)]
 pub struct TokenCrossEntropy<B: Backend> {
     pub(crate) hidden: FloatTensor<B>,
-    pub(crate) weight: FloatTensor<B>,
+    pub(crate) weight: Weight,
     pub(crate) targets: Vec<usize>,
 }
 
@@ -73,7 +85,6 @@ mod cpu {
     use crate::cpu::exp::exp;
     use crate::cpu::panel_product::Activations;
     use crate::cpu::vectorised;
-    use crate::cpu::weight::Weight;
     use crate::values::{Values, matrix_dims, tensor};
 
     /// Words of one piece of the vocabulary.
@@ -176,7 +187,6 @@ mod cpu {
         }: TokenCrossEntropy<Flex>,
         with_gradient: bool,
     ) -> (FlexTensor, Option<Vec<f32>>) {
-        let weight = Weight::of(weight);
         let ([n, d_model], [_, vocabulary]) = (matrix_dims(&hidden), weight.dims());
         let hidden = Values::of(hidden);
         let hidden = Activations::new(&hidden, [n, d_model]);

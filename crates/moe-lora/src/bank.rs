@@ -285,16 +285,18 @@ mod tests {
             let mut pooled = None;
             for (column, &id) in experts.iter().enumerate() {
                 let expert = &self.catalogue.expert(id).layers[LAYER];
-                let apply =
-                    |base: &burn::nn::Linear, lora: &Option<Lora>, x: &Tensor<2>, projection| {
-                        let y = x.clone().matmul(base.weight.val());
-                        let Some(lora) = lora else { return y };
-                        let x = match dropout {
-                            Some(dropout) => dropout.at(LAYER, id).apply(x.clone(), projection),
-                            None => x.clone(),
-                        };
-                        y + x.matmul(lora.a.val()).matmul(lora.b.val()) * lora.scaling
+                let apply = |base: &moe_core::model::Linear,
+                             lora: &Option<Lora>,
+                             x: &Tensor<2>,
+                             projection| {
+                    let y = x.clone().matmul(base.weight.float().unwrap().val());
+                    let Some(lora) = lora else { return y };
+                    let x = match dropout {
+                        Some(dropout) => dropout.at(LAYER, id).apply(x.clone(), projection),
+                        None => x.clone(),
                     };
+                    y + x.matmul(lora.a.val()).matmul(lora.b.val()) * lora.scaling
+                };
                 let a = apply(&self.ffn.gate, &expert.gate, &x, Projection::Gate);
                 let b = apply(&self.ffn.up, &expert.up, &x, Projection::Up);
                 let z = apply(
@@ -474,7 +476,17 @@ mod tests {
     fn frozen_base_gets_no_gradient() {
         let setup = Setup::new(&FFN);
         let grads = setup.backward(setup.forward(&Routing::Single(ExpertId(2)), &OBSERVE, None));
-        assert!(setup.ffn.gate.weight.val().grad(&grads).is_none());
+        assert!(
+            setup
+                .ffn
+                .gate
+                .weight
+                .float()
+                .unwrap()
+                .val()
+                .grad(&grads)
+                .is_none()
+        );
     }
 
     #[test]

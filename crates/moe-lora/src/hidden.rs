@@ -1,8 +1,7 @@
 //! Between the two halves of the feed-forward network, where experts are mixed and pooled.
 
-use burn::nn::Linear;
 use burn::tensor::Tensor;
-use moe_core::model::FeedForward;
+use moe_core::model::{FeedForward, Linear};
 use moe_kernels::{linear, swiglu};
 
 use crate::dropout::ExpertDropout;

@@ -1,8 +1,6 @@
 //! An expert folded into the base, where no gate chooses.
 
-use burn::module::Param;
-use burn::nn::Linear;
-use moe_core::model::{Decoder, DecoderLayer, FeedForwardBlock};
+use moe_core::model::{Decoder, DecoderLayer, FeedForwardBlock, Linear};
 
 use crate::{Catalogue, ExpertId, LayerExpert, Projection};
 
@@ -43,8 +41,11 @@ fn fold(layer: &mut DecoderLayer, expert: &LayerExpert) {
     for (projection, linear) in places {
         if let Some(lora) = expert.lora(projection) {
             let delta = lora.delta();
-            let sum = linear.weight.val().cast(delta.dtype()) + delta;
-            linear.weight = Param::initialized(linear.weight.id, sum);
+            let base = linear
+                .weight
+                .val()
+                .to_tensor(delta.dtype(), &delta.device());
+            linear.weight = linear.weight.with(base + delta);
         }
     }
 }

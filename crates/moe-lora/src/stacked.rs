@@ -77,7 +77,7 @@ impl Stacked {
         } = self;
         let [batch, seq, d_model] = x.dims();
         let x = x.reshape([batch * seq, d_model]);
-        let device = ffn.gate.weight.val().device();
+        let device = x.clone().inner().device();
         let weights = bank.weights(x.clone());
         let gate = bank.gate.map(|_| weights.clone());
         let shares = match observe {
@@ -102,7 +102,7 @@ impl Stacked {
     /// The mixture alone, for `x [batch, seq, d_model]` and given weights `[batch, seq, experts]`.
     pub(crate) fn mixture(self, ffn: &FeedForward, x: Tensor<3>, weights: Tensor<3>) -> Tensor<3> {
         let dims @ [batch, seq, _] = x.dims();
-        let shares = Tensor::zeros([batch, seq], &ffn.gate.weight.val().device());
+        let shares = Tensor::zeros([batch, seq], &x.clone().inner().device());
         let base = [&ffn.gate, &ffn.up, &ffn.down].map(|layer| layer.weight.val());
         let (x, weights) = (x.flatten(0, 1), weights.flatten(0, 1));
         let (output, _) = moe_ffn(x, weights, self.loras, base, shares, self.settings);

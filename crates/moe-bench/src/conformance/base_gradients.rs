@@ -118,7 +118,8 @@ pub fn compare(
 /// The gradient of a weight under its Hugging Face name, in Hugging Face's orientation.
 pub fn gradient(decoder: &Decoder, name: &str, gradients: &Gradients) -> Option<Vec<f32>> {
     if name == "model.embed_tokens.weight" {
-        return decoder.embedding.weight.val().grad(gradients).map(values);
+        let rows = decoder.embedding.weight.float()?;
+        return rows.val().grad(gradients).map(values);
     }
     if let Some(norm) = norm(decoder, name) {
         return norm.gamma.val().grad(gradients).map(values);
@@ -132,7 +133,7 @@ pub fn gradient(decoder: &Decoder, name: &str, gradients: &Gradients) -> Option<
 
 fn parameter<'a>(decoder: &'a Decoder, name: &str) -> Option<&'a Param<Tensor<2>>> {
     if name == "lm_head.weight" {
-        return decoder.lm_head.as_ref().map(|head| &head.weight);
+        return decoder.lm_head.as_ref()?.weight.float();
     }
     let parts: Vec<&str> = name.split('.').collect();
     let ["model", "layers", layer, block, projection, "weight"] = parts.as_slice() else {
@@ -149,7 +150,7 @@ fn parameter<'a>(decoder: &'a Decoder, name: &str) -> Option<&'a Param<Tensor<2>
         ("self_attn", "o_proj") => &layer.attention.output,
         _ => return None,
     };
-    Some(&linear.weight)
+    linear.weight.float()
 }
 
 fn norm<'a>(decoder: &'a Decoder, name: &str) -> Option<&'a RmsNorm> {

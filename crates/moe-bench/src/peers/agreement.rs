@@ -37,7 +37,7 @@ impl Agreement {
     /// When losses or gradients differ by more.
     pub fn hold(&self, dtype: BaseDtype) -> anyhow::Result<()> {
         let (losses, gradients, worst) = match dtype {
-            BaseDtype::F32 => (1e-4, 1e-3, 1e-2),
+            BaseDtype::F32 | BaseDtype::Stored => (1e-4, 1e-3, 1e-2),
             BaseDtype::Bf16 => (2e-2, 0.1, 0.6),
         };
         let largest = self.losses[0].max(self.losses[1]);

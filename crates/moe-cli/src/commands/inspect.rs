@@ -36,7 +36,7 @@ pub struct Arguments {
     /// Tokens per text
     #[arg(long, value_name = "N", default_value_t = 96, value_parser = clap::value_parser!(u64).range(1..=1 << 20))]
     max_tokens: u64,
-    /// Number format of the base's matrices: f32 or bf16
+    /// Number format of the base's matrices: f32, bf16, or stored as in the file
     #[arg(long, value_name = "DTYPE", default_value_t)]
     base_dtype: BaseDtype,
     /// Print it as JSON
@@ -108,7 +108,8 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     }
     line("size on disk", bytes(checkpoint.bytes_on_disk()))?;
 
-    let memory = Memory::of(config, arguments);
+    let held = checkpoint.bytes_in_memory(arguments.base_dtype);
+    let memory = Memory::of(config, held, arguments);
     let Arguments {
         rank,
         tasks,
@@ -151,7 +152,8 @@ fn summary(
     arguments: &Arguments,
 ) -> serde_json::Value {
     let config = checkpoint.config();
-    let memory = Memory::of(config, arguments);
+    let held = checkpoint.bytes_in_memory(arguments.base_dtype);
+    let memory = Memory::of(config, held, arguments);
     let dtypes = dtypes(checkpoint).into_iter();
     let stored = dtypes.map(|(dtype, (tensors, numbers))| {
         json!({"dtype": dtype, "tensors": tensors, "numbers": numbers})
@@ -226,7 +228,8 @@ struct Memory {
 }
 
 impl Memory {
-    fn of(config: &ModelConfig, arguments: &Arguments) -> Self {
+    /// `base` are the bytes that the base itself takes.
+    fn of(config: &ModelConfig, base: u64, arguments: &Arguments) -> Self {
         let d_model = config.d_model as u64;
         let layers = arguments.layers.resolve(config.num_layers);
         // A LoRA pair on gate, up and down, each between d_model and d_ff; in a sparse layer on the attention's projections.
@@ -250,9 +253,13 @@ impl Memory {
         // Kept for the backward pass, in numbers of f32 per token and layer: about eight vectors of d_model around attention, norms and
         // gates, and what gate and up of the base made, which a bf16 base keeps in half as many bytes. (Attention keeps no scores, and the
         // experts' parts are computed again.)
-        let kept = tokens * (layers * 8 * d_model + d_ff * arguments.base_dtype.bytes() / 2);
+        let of_base = match arguments.base_dtype {
+            BaseDtype::Bf16 => 1,
+            BaseDtype::F32 | BaseDtype::Stored => 2,
+        };
+        let kept = tokens * (layers * 8 * d_model + d_ff * of_base);
         Self {
-            base: arguments.base_dtype.bytes() * config.num_parameters(),
+            base,
             expert_parameters,
             // One expert per task and the shared one.
             experts: 4 * expert_parameters * (arguments.tasks + 1),
@@ -319,7 +326,9 @@ mod tests {
                 base_dtype,
                 json: false,
             };
-            let estimated = Memory::of(&config, &arguments).together() as f64 / 1e9;
+            let size = if base_dtype == BaseDtype::F32 { 4 } else { 2 };
+            let base = size * config.num_parameters();
+            let estimated = Memory::of(&config, base, &arguments).together() as f64 / 1e9;
             let off = estimated / measured - 1.0;
             assert!(
                 off.abs() < 0.2,

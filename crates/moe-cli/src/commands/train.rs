@@ -39,7 +39,7 @@ pub struct Arguments {
     /// Base model in place of the configured one: a path, hf:owner/name[@revision] or pypi:package==version#file
     #[arg(long, value_name = "BASE")]
     base: Option<BaseSource>,
-    /// Number format of the base's matrices: f32 or bf16 [default: as configured]
+    /// Number format of the base's matrices: f32, bf16, or stored as in the file [default: as configured]
     #[arg(long, value_name = "DTYPE")]
     base_dtype: Option<BaseDtype>,
     /// Directory of the run [default: runs/<name of the experiment>]

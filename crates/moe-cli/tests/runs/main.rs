@@ -289,7 +289,7 @@ fn a_run_remembers_that_its_base_is_in_bf16() {
     let (resumed, error) = train(&["--resume", "--out", "runs/a"]);
     assert!(!resumed && error.contains("dtype"), "{error}");
     let (unknown, error) = train(&["--base-dtype", "f16"]);
-    assert!(!unknown && error.contains("f32 or bf16"), "{error}");
+    assert!(!unknown && error.contains("f32, bf16 or stored"), "{error}");
     let all = ["--set", "method={name='sequential',weights='all'}"];
     let (trained, error) =
         train(&[&all[..], &["--set", "base.dtype=bf16", "--out", "runs/b"]].concat());

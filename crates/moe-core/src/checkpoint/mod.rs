@@ -15,6 +15,7 @@ mod special;
 
 use std::path::{Path, PathBuf};
 
+use moe_kernels::Blocks;
 use rayon::prelude::*;
 
 use self::gguf::{GgufModel, GgufTokenizer};
@@ -22,6 +23,7 @@ use self::safetensors::Sharded;
 pub use self::special::AnswerEnds;
 use crate::config::ModelConfig;
 use crate::error::{Error, Result};
+use crate::model::BaseDtype;
 use crate::tokenizer::NamedToken;
 
 /// A base model on disk: headers are read and checked, weights are read on demand.
@@ -155,11 +157,63 @@ impl Checkpoint {
         let Some(index) = first_not_finite(&values) else {
             return Ok(values);
         };
-        let message = format!(
-            "element {index} is {}, not a finite number; the checkpoint is damaged",
-            values[index]
-        );
-        Err(Error::tensor(&self.path, name, message))
+        Err(self.not_finite(name, index, values[index]))
+    }
+
+    fn not_finite(&self, name: &str, index: usize, value: f32) -> Error {
+        let message =
+            format!("element {index} is {value}, not a finite number; the checkpoint is damaged");
+        Error::tensor(&self.path, name, message)
+    }
+
+    /// Bytes of all tensors in memory, once they are loaded for the CPU with matrices in `dtype`.
+    pub fn bytes_in_memory(&self, dtype: BaseDtype) -> u64 {
+        let of = |name: &str| {
+            let shape = self.shape(name).unwrap_or_default();
+            let numbers = shape.iter().product::<usize>() as u64;
+            match (dtype, shape.len()) {
+                (BaseDtype::Bf16, 2) => 2 * numbers,
+                (BaseDtype::Stored, 2) => self.bytes_as_blocks(name).unwrap_or(4 * numbers),
+                _ => 4 * numbers,
+            }
+        };
+        self.names().map(of).sum()
+    }
+
+    /// Bytes of a matrix that [`Self::read_blocks`] leaves as it is.
+    fn bytes_as_blocks(&self, name: &str) -> Option<u64> {
+        let is_expert = name.contains(".experts.");
+        let range = match &self.weights {
+            Weights::Safetensors(files) => files.has_blocks(name).then(|| files.stored(name)),
+            Weights::Gguf(model) => model.has_blocks(name).then(|| model.stored(name)),
+        };
+        let (_, range) = range.flatten().filter(|_| !is_expert)?;
+        Some(range.end - range.start)
+    }
+
+    /// One matrix as it is stored: quantised blocks, or numbers of 16 bits where a row has a multiple of 32. `None` where it is stored
+    /// otherwise, in f32 for one.
+    ///
+    /// # Errors
+    /// As [`Self::read_f32`].
+    pub fn read_blocks(&self, name: &str) -> Result<Option<Blocks>> {
+        let stored = match &self.weights {
+            Weights::Safetensors(files) => files.read_blocks(name)?,
+            Weights::Gguf(model) => model.read_blocks(name)?,
+        };
+        let Some(blocks) = stored else {
+            return Ok(None);
+        };
+        let [rows, columns] = blocks.dims();
+        let together = (WIDENED_AT_ONCE / columns.max(1)).max(1);
+        for first in (0..rows).step_by(together) {
+            let numbers = blocks.narrow(first, together.min(rows - first)).widened();
+            if let Some(index) = first_not_finite(&numbers) {
+                let value = numbers[index];
+                return Err(self.not_finite(name, first * columns + index, value));
+            }
+        }
+        Ok(Some(blocks))
     }
 
     /// Tokens that the files beside the tokenizer name.
@@ -201,6 +255,9 @@ impl Checkpoint {
         }
     }
 }
+
+/// Numbers that are widened together to be looked at.
+const WIDENED_AT_ONCE: usize = 1 << 20;
 
 /// Whole chunks first, without an early exit, so that the check runs as fast as memory does.
 fn first_not_finite(values: &[f32]) -> Option<usize> {

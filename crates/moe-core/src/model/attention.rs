@@ -1,9 +1,9 @@
 use burn::module::Module;
-use burn::nn::{Linear, RmsNorm};
+use burn::nn::RmsNorm;
 use burn::tensor::Tensor;
 use moe_kernels::{AttentionShape, attend, rotate};
 
-use super::{AttentionContext, LayerCache, linear, linears, rms_norm};
+use super::{AttentionContext, LayerCache, Linear, linear, linears, rms_norm};
 
 /// Grouped-query attention (Ainslie et al. 2023, "GQA") with rotary positions.
 #[derive(Module, Debug)]

@@ -1,8 +1,9 @@
 use burn::module::Module;
-use burn::nn::{Embedding, Linear, RmsNorm};
-use burn::tensor::{Bool, DType, Device, Int, Tensor};
+use burn::nn::RmsNorm;
+use burn::tensor::{Bool, Device, Int, Tensor};
+use moe_kernels::Matrix;
 
-use super::{AttentionContext, DecoderLayer, KvCache, Rope};
+use super::{AttentionContext, DecoderLayer, Embedding, KvCache, Linear, Rope};
 use crate::config::ModelConfig;
 
 /// A decoder-only language model of the Llama family.
@@ -35,12 +36,12 @@ impl Decoder {
 
     /// Where the weights are.
     pub fn device(&self) -> Device {
-        self.embedding.weight.val().device()
+        self.norm.gamma.val().device()
     }
 
     /// `tokens [batch, seq]` → `[batch, seq, d_model]`.
     pub fn embed(&self, tokens: Tensor<2, Int>) -> Tensor<3> {
-        self.embedding.forward(tokens).cast(DType::F32)
+        self.embedding.forward(tokens, &self.device())
     }
 
     /// Positions and visibility for `real [batch, total]` (true = real token), of which the first
@@ -99,10 +100,10 @@ impl Decoder {
     }
 
     /// `[d_model, vocab_size]`.
-    fn head(&self) -> Tensor<2> {
+    fn head(&self) -> Matrix {
         match &self.lm_head {
             Some(head) => head.weight.val(),
-            None => self.embedding.weight.val().transpose(),
+            None => self.embedding.as_head(),
         }
     }
 }

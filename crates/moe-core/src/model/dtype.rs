@@ -5,7 +5,7 @@ use burn::module::{Module, ModuleMapper, Param};
 use burn::tensor::{DType, Device, Tensor};
 use serde::{Deserialize, Serialize};
 
-use super::Decoder;
+use super::{Decoder, Weight};
 use crate::error::{Error, Result};
 
 /// The number format of a decoder's matrices. Norms, biases and all activations are in f32 whatever it is.
@@ -13,22 +13,22 @@ use crate::error::{Error, Result};
 #[serde(rename_all = "lowercase")]
 pub enum BaseDtype {
     /// `f32`: 4 bytes a number.
-    #[default]
     F32,
     /// `bf16`: 2 bytes a number, rounded to the nearest (ties to even). For a base that stays frozen.
     Bf16,
+    /// `stored`: quantised blocks and numbers of 16 bits as they lie in the file, all else in f32. Products are those of `f32`. Back
+    /// ends other than the CPU widen them to f32 when they are loaded, and so does a sparse layer for its experts.
+    #[default]
+    Stored,
 }
 
 impl BaseDtype {
     /// Names in configurations.
-    pub const NAMES: [&'static str; 2] = ["f32", "bf16"];
+    pub const NAMES: [&'static str; 3] = ["f32", "bf16", "stored"];
 
-    /// Bytes of one number.
-    pub fn bytes(self) -> u64 {
-        match self {
-            Self::F32 => 4,
-            Self::Bf16 => 2,
-        }
+    /// Whether a base loaded so has the numbers that one loaded as `other` has: `f32` and `stored` may be exchanged.
+    pub fn has_numbers_of(self, other: Self) -> bool {
+        (self == Self::Bf16) == (other == Self::Bf16)
     }
 
     /// # Errors
@@ -45,7 +45,7 @@ impl BaseDtype {
 
     pub(super) fn dtype(self) -> DType {
         match self {
-            Self::F32 => DType::F32,
+            Self::F32 | Self::Stored => DType::F32,
             Self::Bf16 => DType::BF16,
         }
     }
@@ -56,6 +56,7 @@ impl fmt::Display for BaseDtype {
         formatter.write_str(match self {
             Self::F32 => "f32",
             Self::Bf16 => "bf16",
+            Self::Stored => "stored",
         })
     }
 }
@@ -67,22 +68,39 @@ impl FromStr for BaseDtype {
         match name {
             "f32" => Ok(Self::F32),
             "bf16" => Ok(Self::Bf16),
+            "stored" => Ok(Self::Stored),
             _ => Err(Error::BaseDtype { name: name.into() }),
         }
     }
 }
 
 impl Decoder {
-    /// The format of its matrices.
+    /// The format of its matrices: `stored` where one of them is in blocks.
     pub fn dtype(&self) -> BaseDtype {
-        match self.embedding.weight.val().dtype() {
-            DType::BF16 => BaseDtype::Bf16,
-            _ => BaseDtype::F32,
+        let mut matrices = self.weights();
+        let bf16 = |weight: &Weight| match weight {
+            Weight::Float(numbers) => numbers.val().dtype() == DType::BF16,
+            Weight::Blocks(_) => false,
+        };
+        match matrices.any(|weight| matches!(weight, Weight::Blocks(_))) {
+            true => BaseDtype::Stored,
+            false if bf16(&self.embedding.weight) => BaseDtype::Bf16,
+            false => BaseDtype::F32,
         }
     }
 
-    /// The same decoder with its matrices in `dtype`: exact towards f32, rounded to the nearest towards bf16.
-    pub fn with_dtype(self, dtype: BaseDtype) -> Self {
+    /// The same decoder with its matrices in `dtype`: exact towards f32, rounded to the nearest towards bf16. Numbers are not put into
+    /// blocks: `stored` leaves the decoder as it is.
+    pub fn with_dtype(mut self, dtype: BaseDtype) -> Self {
+        if dtype == BaseDtype::Stored {
+            return self;
+        }
+        let device = self.device();
+        for weight in self.weights_mut() {
+            if let Weight::Blocks(_) = weight {
+                *weight = weight.in_dtype(dtype.dtype(), &device);
+            }
+        }
         self.map(&mut ToDtype(dtype.dtype()))
     }
 }
@@ -136,7 +154,7 @@ mod tests {
 
     #[test]
     fn its_names_read_back() {
-        for (dtype, name) in [BaseDtype::F32, BaseDtype::Bf16]
+        for (dtype, name) in [BaseDtype::F32, BaseDtype::Bf16, BaseDtype::Stored]
             .into_iter()
             .zip(BaseDtype::NAMES)
         {
@@ -144,6 +162,6 @@ mod tests {
             assert_eq!(name.parse::<BaseDtype>().unwrap(), dtype);
         }
         let message = "f16".parse::<BaseDtype>().unwrap_err().to_string();
-        assert!(message.contains("f32 or bf16"), "{message}");
+        assert!(message.contains("f32, bf16 or stored"), "{message}");
     }
 }

@@ -1,9 +1,8 @@
 use burn::module::Module;
-use burn::nn::Linear;
 use burn::tensor::Tensor;
 use moe_kernels::swiglu;
 
-use super::linear;
+use super::{Linear, linear};
 
 /// SwiGLU: `down(silu(gate(x)) ⊙ up(x))`.
 #[derive(Module, Debug)]

@@ -1,7 +1,18 @@
-use burn::nn::Linear;
+use burn::module::{Module, Param};
 use burn::tensor::Tensor;
 
-/// `x [batch, seq, d_in]` → `x W + b` as `[batch, seq, d_out]`: [`Linear::forward`], as one product of `batch · seq` rows.
+use super::Weight;
+
+/// A layer of the decoder: `x W + b`.
+#[derive(Module, Debug)]
+pub struct Linear {
+    /// `[d_in, d_out]`, as numbers or as blocks.
+    pub weight: Weight,
+    /// `[d_out]`, in f32.
+    pub bias: Option<Param<Tensor<1>>>,
+}
+
+/// `x [batch, seq, d_in]` → `x W + b` as `[batch, seq, d_out]`, as one product of `batch · seq` rows.
 ///
 /// # Panics
 ///
@@ -40,10 +51,14 @@ mod tests {
     #[test]
     fn one_product_of_all_rows_equals_burns_linear() {
         let device = Device::flex();
-        let layer = LinearConfig::new(6, 5).init(&device);
+        let theirs = LinearConfig::new(6, 5).init(&device);
+        let ours = super::Linear {
+            weight: super::Weight::Float(theirs.weight.clone()),
+            bias: theirs.bias.clone(),
+        };
         let x = Tensor::<3>::random([3, 4, 6], Distribution::Default, &device);
-        super::linear(&layer, x.clone())
+        super::linear(&ours, x.clone())
             .into_data()
-            .assert_approx_eq::<f32>(&layer.forward(x).into_data(), Tolerance::default());
+            .assert_approx_eq::<f32>(&theirs.forward(x).into_data(), Tolerance::default());
     }
 }

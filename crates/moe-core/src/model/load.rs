@@ -1,11 +1,12 @@
 use burn::module::{Param, ParamId};
-use burn::nn::{Embedding, Linear, RmsNorm, RmsNormConfig};
+use burn::nn::{RmsNorm, RmsNormConfig};
 use burn::tensor::{Device, Tensor, TensorData, bf16};
+use moe_kernels::Blocks;
 use rayon::prelude::*;
 
 use super::{
-    Attention, BaseDtype, Decoder, DecoderLayer, FeedForward, FeedForwardBlock, Rope, SharedExpert,
-    SparseFeedForward,
+    Attention, BaseDtype, Decoder, DecoderLayer, Embedding, FeedForward, FeedForwardBlock, Linear,
+    Rope, SharedExpert, SparseFeedForward, Weight,
 };
 use crate::checkpoint::Checkpoint;
 use crate::config::{ModelConfig, QkNorm, SparseConfig};
@@ -22,15 +23,41 @@ impl Decoder {
         Self::load_as(checkpoint, BaseDtype::F32, device)
     }
 
-    /// As [`Self::load`], with its matrices in `dtype`: one after the other, so that there is never a second copy of the model.
+    /// As [`Self::load`] (which is in f32), with its matrices in `dtype`: one after the other, so that there is never a second copy of the model.
     ///
     /// # Errors
     ///
     /// As [`Self::load`], and when the device has no such numbers.
     pub fn load_as(checkpoint: &Checkpoint, dtype: BaseDtype, device: &Device) -> Result<Self> {
         dtype.check(device)?;
-        let read = |name: &str, _: &[usize]| checkpoint.read_f32(name);
-        assemble(checkpoint.config(), dtype, read, device)
+        assemble(checkpoint.config(), dtype, checkpoint, device)
+    }
+}
+
+/// Where tensors come from, in Hugging Face names.
+pub(super) trait Source {
+    /// A tensor of a shape, row-major.
+    fn numbers(&mut self, name: &str, shape: &[usize]) -> Result<Vec<f32>>;
+
+    /// The same matrix as it is stored, where products can read that.
+    fn blocks(&mut self, _name: &str) -> Result<Option<Blocks>> {
+        Ok(None)
+    }
+}
+
+impl<F: FnMut(&str, &[usize]) -> Result<Vec<f32>>> Source for F {
+    fn numbers(&mut self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
+        self(name, shape)
+    }
+}
+
+impl Source for &Checkpoint {
+    fn numbers(&mut self, name: &str, _shape: &[usize]) -> Result<Vec<f32>> {
+        self.read_f32(name)
+    }
+
+    fn blocks(&mut self, name: &str) -> Result<Option<Blocks>> {
+        self.read_blocks(name)
     }
 }
 
@@ -39,19 +66,20 @@ impl Decoder {
 pub(super) fn assemble(
     config: &ModelConfig,
     dtype: BaseDtype,
-    read: impl FnMut(&str, &[usize]) -> Result<Vec<f32>>,
+    source: impl Source,
     device: &Device,
 ) -> Result<Decoder> {
     let mut parts = Parts {
         config,
         dtype,
-        read,
+        source,
         device,
+        keeps_blocks: dtype == BaseDtype::Stored && reads_blocks(device),
     };
     let (d_model, vocab) = (config.d_model, config.vocab_size);
     Ok(Decoder {
         embedding: Embedding {
-            weight: parts.embedding("model.embed_tokens.weight", [vocab, d_model])?,
+            weight: parts.embedding("model.embed_tokens", [vocab, d_model])?,
         },
         layers: (0..config.num_layers)
             .map(|index| parts.layer(index))
@@ -66,14 +94,20 @@ pub(super) fn assemble(
     })
 }
 
-struct Parts<'a, R> {
-    config: &'a ModelConfig,
-    dtype: BaseDtype,
-    read: R,
-    device: &'a Device,
+/// Whether products on `device` read blocks as they lie.
+fn reads_blocks(device: &Device) -> bool {
+    moe_kernels::has_kernels(&Tensor::<1>::zeros([1], device))
 }
 
-impl<R: FnMut(&str, &[usize]) -> Result<Vec<f32>>> Parts<'_, R> {
+struct Parts<'a, S> {
+    config: &'a ModelConfig,
+    dtype: BaseDtype,
+    source: S,
+    device: &'a Device,
+    keeps_blocks: bool,
+}
+
+impl<S: Source> Parts<'_, S> {
     fn layer(&mut self, index: usize) -> Result<DecoderLayer> {
         let (d_model, prefix) = (self.config.d_model, format!("model.layers.{index}"));
         Ok(DecoderLayer {
@@ -106,24 +140,14 @@ impl<R: FnMut(&str, &[usize]) -> Result<Vec<f32>>> Parts<'_, R> {
         let prefix = format!("{layer}.{}", names.block());
         let [gate, up, down] = names.matrices();
         Ok(SparseFeedForward {
-            router: self.linear(
-                &format!("{prefix}.gate"),
-                d_model,
-                sparse.num_experts,
-                false,
-            )?,
+            router: self.small(&format!("{prefix}.gate"), d_model, sparse.num_experts)?,
             gate: self.experts(&prefix, gate, [sparse.num_experts, d_model, d_ff])?,
             up: self.experts(&prefix, up, [sparse.num_experts, d_model, d_ff])?,
             down: self.experts(&prefix, down, [sparse.num_experts, d_ff, d_model])?,
             shared: match sparse.shared_d_ff {
                 Some(d_ff) => Some(SharedExpert {
                     feed_forward: self.feed_forward(&format!("{prefix}.shared_expert"), d_ff)?,
-                    gate: self.linear(
-                        &format!("{prefix}.shared_expert_gate"),
-                        d_model,
-                        1,
-                        false,
-                    )?,
+                    gate: self.small(&format!("{prefix}.shared_expert_gate"), d_model, 1)?,
                 }),
                 None => None,
             },
@@ -181,7 +205,10 @@ impl<R: FnMut(&str, &[usize]) -> Result<Vec<f32>>> Parts<'_, R> {
 
     fn linear(&mut self, name: &str, d_in: usize, d_out: usize, bias: bool) -> Result<Linear> {
         Ok(Linear {
-            weight: parameter(self.turned(name, d_in, d_out)?),
+            weight: match self.blocks(name)? {
+                Some(blocks) => Weight::Blocks(blocks),
+                None => Weight::new(self.turned(name, d_in, d_out)?),
+            },
             bias: match bias {
                 true => Some(self.tensor(&format!("{name}.bias"), [d_out])?),
                 false => None,
@@ -189,11 +216,28 @@ impl<R: FnMut(&str, &[usize]) -> Result<Vec<f32>>> Parts<'_, R> {
         })
     }
 
+    /// A layer without a bias that is no blocks however it is stored: the small ones that choose.
+    fn small(&mut self, name: &str, d_in: usize, d_out: usize) -> Result<Linear> {
+        Ok(Linear {
+            weight: Weight::new(self.turned(name, d_in, d_out)?),
+            bias: None,
+        })
+    }
+
+    fn blocks(&mut self, name: &str) -> Result<Option<Blocks>> {
+        match self.keeps_blocks {
+            true => self.source.blocks(&format!("{name}.weight")),
+            false => Ok(None),
+        }
+    }
+
     /// The stored `[d_out, d_in]` matrix is turned once, so that products read `[d_in, d_out]`.
     fn turned(&mut self, name: &str, d_in: usize, d_out: usize) -> Result<Tensor<2>> {
-        let stored = (self.read)(&format!("{name}.weight"), &[d_out, d_in])?;
+        let stored = self
+            .source
+            .numbers(&format!("{name}.weight"), &[d_out, d_in])?;
         let numbers = match self.dtype {
-            BaseDtype::F32 => {
+            BaseDtype::F32 | BaseDtype::Stored => {
                 TensorData::new(transpose(&stored, d_out, d_in, |x| x), [d_in, d_out])
             }
             BaseDtype::Bf16 => {
@@ -204,10 +248,13 @@ impl<R: FnMut(&str, &[usize]) -> Result<Vec<f32>>> Parts<'_, R> {
         Ok(self.matrix(numbers))
     }
 
-    fn embedding(&mut self, name: &str, shape: [usize; 2]) -> Result<Param<Tensor<2>>> {
-        let stored = (self.read)(name, &shape)?;
-        Ok(parameter(self.matrix(match self.dtype {
-            BaseDtype::F32 => TensorData::new(stored, shape),
+    fn embedding(&mut self, name: &str, shape: [usize; 2]) -> Result<Weight> {
+        if let Some(blocks) = self.blocks(name)? {
+            return Ok(Weight::Blocks(blocks));
+        }
+        let stored = self.source.numbers(&format!("{name}.weight"), &shape)?;
+        Ok(Weight::new(self.matrix(match self.dtype {
+            BaseDtype::F32 | BaseDtype::Stored => TensorData::new(stored, shape),
             BaseDtype::Bf16 => {
                 let rounded: Vec<bf16> = stored.par_iter().map(|x| bf16::from_f32(*x)).collect();
                 TensorData::new(rounded, shape)
@@ -232,7 +279,7 @@ impl<R: FnMut(&str, &[usize]) -> Result<Vec<f32>>> Parts<'_, R> {
         name: &str,
         shape: [usize; D],
     ) -> Result<Param<Tensor<D>>> {
-        let values = TensorData::new((self.read)(name, &shape)?, shape);
+        let values = TensorData::new(self.source.numbers(name, &shape)?, shape);
         Ok(parameter(Tensor::from_data(values, self.device)))
     }
 }

@@ -1,10 +1,9 @@
 use burn::module::{Module, Param};
-use burn::nn::Linear;
 use burn::tensor::activation::{sigmoid, softmax};
 use burn::tensor::{DType, Int, Tensor, TensorData};
 use moe_kernels::{Entries, sparse_ffn};
 
-use super::{FeedForward, linear};
+use super::{FeedForward, Linear, linear};
 
 /// A mixture of SwiGLU networks, of which each token goes through `top_k`: `Σ_{e ∈ top-k} g_e down_e(silu(gate_e(x)) ⊙ up_e(x))`
 /// (Jiang et al. 2024, "Mixtral of Experts", section 2.1). No token is ever dropped.
@@ -196,7 +195,14 @@ mod tests {
                 let gradients = (output.clone() * probe.clone()).sum().backward();
                 let matrices = [&mixture.gate, &mixture.up, &mixture.down];
                 let matrices = matrices.map(|it| it.val().grad(&gradients).unwrap().into_data());
-                let router = mixture.router.weight.val().grad(&gradients).unwrap();
+                let router = mixture
+                    .router
+                    .weight
+                    .float()
+                    .unwrap()
+                    .val()
+                    .grad(&gradients)
+                    .unwrap();
                 let of_x = x.grad(&gradients).unwrap().into_data();
                 let rest = [output.into_data(), router.into_data(), of_x];
                 matrices.into_iter().chain(rest).collect::<Vec<_>>()

@@ -158,7 +158,7 @@ fn a_tied_head_is_the_embedding() {
     };
     let model = Decoder::random(&config, 5, &device);
     let hidden = Tensor::<2>::random([3, 16], Distribution::Default, &device);
-    let embedding = model.embedding.weight.val();
+    let embedding = model.embedding.weight.float().unwrap().val();
     let expected = embedding.matmul(hidden.clone().transpose()).transpose();
     assert_close(model.logits(hidden), expected);
 }
@@ -203,7 +203,7 @@ fn the_same_seed_draws_the_same_weights() {
     let weights = |seed| {
         let model = Decoder::random(&tiny(), seed, &Device::flex());
         let dense = model.layers[1].feed_forward.dense().unwrap();
-        let weight = dense.down.weight.val();
+        let weight = dense.down.weight.float().unwrap().val();
         weight.into_data().iter::<f32>().collect::<Vec<_>>()
     };
     assert_eq!(weights(7), weights(7));

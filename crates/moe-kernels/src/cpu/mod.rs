@@ -50,3 +50,34 @@ macro_rules! vectorised {
     };
 }
 pub(crate) use vectorised;
+
+/// Compiles a loop for AVX-512, for AVX2 and for any processor, and calls what this one can run; the loop is generic in a type and in
+/// whether there is one instruction for `x · y + z`.
+macro_rules! levels {
+    ($name:ident<$generic:ident: $bound:path>, $body:ident, ($($argument:ident: $type:ty),* $(,)?)) => {
+        fn $name<$generic: $bound>($($argument: $type),*) {
+            #[cfg(target_arch = "x86_64")]
+            {
+                use $crate::cpu::level::Level;
+
+                #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
+                fn wide<$generic: $bound>($($argument: $type),*) {
+                    $body::<$generic, true>($($argument),*);
+                }
+                #[target_feature(enable = "avx2,fma")]
+                fn narrow<$generic: $bound>($($argument: $type),*) {
+                    $body::<$generic, true>($($argument),*);
+                }
+                match Level::of_this_process() {
+                    // SAFETY: the level says that the processor has these instructions.
+                    Level::Avx512 => return unsafe { wide::<$generic>($($argument),*) },
+                    // SAFETY: as above.
+                    Level::Avx2 => return unsafe { narrow::<$generic>($($argument),*) },
+                    Level::Portable => {}
+                }
+            }
+            $body::<$generic, { cfg!(target_arch = "aarch64") }>($($argument),*);
+        }
+    };
+}
+pub(crate) use levels;

@@ -4,18 +4,18 @@ use burn::tensor::{Tensor, TensorData, module};
 
 use super::{Loras, MoeFfn, Observed};
 use crate::dropout::Mask;
-use crate::swiglu;
+use crate::{Matrix, swiglu};
 
 pub(super) fn moe_ffn(
     x: Tensor<2>,
     weights: Tensor<2>,
     loras: [Loras; 3],
-    base: [Tensor<2>; 3],
+    base: [Matrix; 3],
     shares: Tensor<2>,
     settings: &MoeFfn,
 ) -> (Tensor<2>, Option<Tensor<2>>) {
     let [batch, seq] = shares.dims();
-    let base = base.map(|weight| weight.cast(x.dtype()));
+    let base = base.map(|weight| weight.to_tensor(x.dtype(), &x.device()));
     let product = |x: Tensor<2>, weight: &Tensor<2>| module::linear(x, weight.clone(), None);
     let start = [
         x.clone(),

@@ -9,6 +9,9 @@ mod shapes;
 use burn::backend::{Backend, ExtensionType, tensor::FloatTensor};
 use burn::tensor::Tensor;
 
+use crate::Matrix;
+#[cfg(feature = "flex")]
+use crate::cpu::weight::Weight;
 use crate::dropout::Mask;
 
 /// The LoRA matrices of all active experts on one projection, side by side.
@@ -63,9 +66,8 @@ pub struct MoeFfnInputs<B: Backend> {
     pub(crate) up_b: FloatTensor<B>,
     pub(crate) down_a: FloatTensor<B>,
     pub(crate) down_b: FloatTensor<B>,
-    pub(crate) base_gate: FloatTensor<B>,
-    pub(crate) base_up: FloatTensor<B>,
-    pub(crate) base_down: FloatTensor<B>,
+    /// Gate, up and down.
+    pub(crate) base: [Weight; 3],
     pub(crate) shares: FloatTensor<B>,
     pub(crate) settings: MoeFfn,
 }
@@ -76,7 +78,7 @@ pub struct MoeFfnInputs<B: Backend> {
 /// - `x [batch · seq, d_model]`
 /// - `weights [batch · seq, experts]`: g
 /// - `loras`: the experts', on gate, up and down
-/// - `base`: the frozen gate and up `[d_model, d_ff]` and down `[d_ff, d_model]`, in f32 or bf16 (see [`linear()`](fn@crate::linear))
+/// - `base`: the frozen gate and up `[d_model, d_ff]` and down `[d_ff, d_model]`, in any format of [`linear()`](fn@crate::linear)
 /// - `shares [batch, seq]`: each token's share of its row's mean
 ///
 /// Returns the mixture `[batch · seq, d_model]` and, when an expert is observed, `[batch, d_model]`, its output under `shares`.
@@ -100,13 +102,14 @@ pub fn moe_ffn(
     x: Tensor<2>,
     weights: Tensor<2>,
     loras: [Loras; 3],
-    base: [Tensor<2>; 3],
+    base: [impl Into<Matrix>; 3],
     shares: Tensor<2>,
     settings: MoeFfn,
 ) -> (Tensor<2>, Option<Tensor<2>>) {
+    let base = base.map(Into::into);
     shapes::assert_fit(&x, &weights, &loras, &base, &shares, &settings);
     #[cfg(feature = "flex")]
-    if base.iter().all(crate::linear::is_frozen)
+    if let [Some(base_gate), Some(base_up), Some(base_down)] = base.each_ref().map(Weight::frozen)
         && !shares.is_tracked()
         && [&x, &weights, &shares].into_iter().all(crate::has_kernels)
         && loras
@@ -117,7 +120,6 @@ pub fn moe_ffn(
         use crate::FusedOps;
         let [gate, up, down] = loras;
         let observed = settings.observed.is_some();
-        let [base_gate, base_up, base_down] = base.map(Tensor::into_dispatch);
         let (output, pooled) = burn::backend::Dispatch::moe_ffn(MoeFfnInputs {
             x: x.into_dispatch(),
             weights: weights.into_dispatch(),
@@ -127,9 +129,7 @@ pub fn moe_ffn(
             up_b: up.b.into_dispatch(),
             down_a: down.a.into_dispatch(),
             down_b: down.b.into_dispatch(),
-            base_gate,
-            base_up,
-            base_down,
+            base: [base_gate, base_up, base_down],
             shares: shares.into_dispatch(),
             settings,
         });

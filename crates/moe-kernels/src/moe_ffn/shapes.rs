@@ -3,6 +3,7 @@
 use burn::tensor::Tensor;
 
 use super::{Loras, MoeFfn};
+use crate::Matrix;
 
 /// # Panics
 ///
@@ -11,7 +12,7 @@ pub(super) fn assert_fit(
     x: &Tensor<2>,
     weights: &Tensor<2>,
     [gate, up, down]: &[Loras; 3],
-    [base_gate, base_up, base_down]: &[Tensor<2>; 3],
+    [base_gate, base_up, base_down]: &[Matrix; 3],
     shares: &Tensor<2>,
     settings: &MoeFfn,
 ) {

@@ -74,6 +74,6 @@ fn gradient(decoder: &Decoder, name: &str, gradients: &Gradients) -> Option<Vec<
         "shared_expert_gate.weight" => &shared?.gate,
         _ => return None,
     };
-    let gradient = matrix.weight.val().grad(gradients)?;
+    let gradient = matrix.weight.float()?.val().grad(gradients)?;
     Some(values(gradient.transpose()))
 }

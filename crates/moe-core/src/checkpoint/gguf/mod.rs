@@ -17,6 +17,8 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::Path;
 
+use moe_kernels::BlockFormat;
+
 pub use self::metadata::{Array, Metadata, Value};
 pub(super) use self::model::GgufModel;
 pub use self::tensor_type::{OtherType, TensorType};
@@ -33,6 +35,17 @@ pub struct TensorInfo {
     pub shape: Vec<usize>,
     /// Bytes from the start of the file.
     bytes: Range<u64>,
+}
+
+impl TensorInfo {
+    /// Format and shape, where it is a matrix whose rows are whole blocks.
+    fn blocks(&self) -> Option<(BlockFormat, [usize; 2])> {
+        let format = self.dtype.blocks()?;
+        let dims: [usize; 2] = self.shape.as_slice().try_into().ok()?;
+        dims[1]
+            .is_multiple_of(format.elements())
+            .then_some((format, dims))
+    }
 }
 
 /// A GGUF file whose header is read and checked; data is read on demand.

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::Path;
 
+use moe_kernels::Blocks;
+
 use super::names::{hugging_face, is_rotary};
 use super::sparse;
 use super::tokenizer::{self, GgufTokenizer};
@@ -93,23 +95,52 @@ impl GgufModel {
 
     /// Dequantised; query and key rows back in rotate-half order.
     pub(in crate::checkpoint) fn read_f32(&self, name: &str) -> Result<Vec<f32>> {
-        let Some(stored) = self.tensors.get(name) else {
-            let message = "not in this file under that Hugging Face name";
-            return Err(Error::tensor(self.file.path(), name, message));
-        };
+        let stored = self.place(name)?;
         let values = self.file.read_part(&stored.name, &stored.info)?;
-        // Only the llama converter permutes; the others keep the Hugging Face order.
-        let llama = [Architecture::Llama, Architecture::Mixtral];
-        let permuted = llama.contains(&self.config.architecture)
-            && (name.contains(".self_attn.q_proj.") || name.contains(".self_attn.k_proj."));
-        if !permuted {
-            return Ok(values);
+        match self.is_permuted(name) {
+            true => Ok(self.rotate_half_order(&values, self.rows(name))),
+            false => Ok(values),
         }
-        Ok(rotate_half_order(
-            &values,
-            self.config.head_dim,
-            self.rows(name),
-        ))
+    }
+
+    /// As it is stored, where that is a matrix of blocks; query and key rows back in rotate-half order.
+    pub(in crate::checkpoint) fn read_blocks(&self, name: &str) -> Result<Option<Blocks>> {
+        let info = &self.place(name)?.info;
+        let Some((format, dims @ [rows, _])) = info.blocks() else {
+            return Ok(None);
+        };
+        let range = &info.bytes;
+        let bytes = self.file.file.read(range.start, range.end - range.start)?;
+        let bytes = match self.is_permuted(name) {
+            true => self.rotate_half_order(&bytes, rows),
+            false => bytes,
+        };
+        let refused = |message| Error::tensor(self.file.path(), name, message);
+        let blocks = Blocks::new(format, bytes, dims);
+        blocks.map(Some).map_err(refused)
+    }
+
+    pub(in crate::checkpoint) fn has_blocks(&self, name: &str) -> bool {
+        self.tensor(name)
+            .is_some_and(|info| info.blocks().is_some())
+    }
+
+    fn place(&self, name: &str) -> Result<&Stored> {
+        self.tensors.get(name).ok_or_else(|| {
+            let message = "not in this file under that Hugging Face name";
+            Error::tensor(self.file.path(), name, message)
+        })
+    }
+
+    /// Whether the rotary pairs of its rows are interleaved: only the llama converter does that; the others keep the Hugging Face order.
+    fn is_permuted(&self, name: &str) -> bool {
+        let llama = [Architecture::Llama, Architecture::Mixtral];
+        llama.contains(&self.config.architecture)
+            && (name.contains(".self_attn.q_proj.") || name.contains(".self_attn.k_proj."))
+    }
+
+    fn rotate_half_order<T: Copy>(&self, values: &[T], rows: usize) -> Vec<T> {
+        rotate_half_order(values, self.config.head_dim, rows)
     }
 
     fn rows(&self, name: &str) -> usize {
@@ -119,8 +150,8 @@ impl GgufModel {
 }
 
 /// Undoes the interleaving of rotary pairs: within a head, row `2i + half` of `values`
-/// `[rows, columns]` becomes row `half · head_dim/2 + i`.
-fn rotate_half_order(values: &[f32], head_dim: usize, rows: usize) -> Vec<f32> {
+/// (numbers or bytes, `[rows, columns]`) becomes row `half · head_dim/2 + i`.
+fn rotate_half_order<T: Copy>(values: &[T], head_dim: usize, rows: usize) -> Vec<T> {
     let columns = values.len().checked_div(rows).unwrap_or(0);
     let mut out = Vec::with_capacity(values.len());
     for head in values.chunks(head_dim * columns.max(1)) {

@@ -1,5 +1,7 @@
 //! The storage types of ggml: how many numbers a block holds and in how many bytes.
 
+use moe_kernels::BlockFormat;
+
 /// A ggml storage type. Types that can be listed and skipped but not decoded are `Other`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs, non_camel_case_types)] // the names are ggml's
@@ -77,6 +79,31 @@ impl TensorType {
             35 => other("TQ2_0", 256, 66),
             39 => other("MXFP4", 32, 17),
             _ => return None,
+        })
+    }
+
+    /// As products read it where it lies; `None` for types that are no such blocks.
+    pub(super) fn blocks(self) -> Option<BlockFormat> {
+        Some(match self {
+            Self::F16 => BlockFormat::F16,
+            Self::BF16 => BlockFormat::BF16,
+            Self::Q4_0 => BlockFormat::Q4_0,
+            Self::Q4_1 => BlockFormat::Q4_1,
+            Self::Q5_0 => BlockFormat::Q5_0,
+            Self::Q5_1 => BlockFormat::Q5_1,
+            Self::Q8_0 => BlockFormat::Q8_0,
+            Self::Q2_K => BlockFormat::Q2_K,
+            Self::Q3_K => BlockFormat::Q3_K,
+            Self::Q4_K => BlockFormat::Q4_K,
+            Self::Q5_K => BlockFormat::Q5_K,
+            Self::Q6_K => BlockFormat::Q6_K,
+            Self::F32
+            | Self::F64
+            | Self::I8
+            | Self::I16
+            | Self::I32
+            | Self::I64
+            | Self::Other(_) => return None,
         })
     }
 

@@ -9,12 +9,28 @@ use std::collections::HashMap;
 use std::path::Path;
 
 pub use ::safetensors::Dtype;
+use moe_kernels::{BlockFormat, Blocks};
 
 use self::header::Header;
 pub use self::header::TensorEntry;
 pub(super) use self::sharded::Sharded;
 use super::positioned::PositionedFile;
 use crate::error::{Error, Result};
+
+impl TensorEntry {
+    /// Format and shape, where it is a matrix of 16-bit floats whose rows are whole blocks.
+    pub(super) fn blocks(&self) -> Option<(BlockFormat, [usize; 2])> {
+        let format = match self.dtype {
+            Dtype::F16 => BlockFormat::F16,
+            Dtype::BF16 => BlockFormat::BF16,
+            _ => return None,
+        };
+        let dims: [usize; 2] = self.shape.as_slice().try_into().ok()?;
+        dims[1]
+            .is_multiple_of(format.elements())
+            .then_some((format, dims))
+    }
+}
 
 /// One safetensors file whose header is read and checked; data is read on demand.
 #[derive(Debug)]
@@ -74,6 +90,19 @@ impl SafetensorsFile {
             );
             Error::tensor(self.path(), name, message)
         })
+    }
+
+    /// One matrix of 16-bit floats as it is stored; `None` for another type or shape, and for rows that are no multiple of 32.
+    ///
+    /// # Errors
+    /// When the name is unknown, or reading fails.
+    pub(super) fn read_blocks(&self, name: &str) -> Result<Option<Blocks>> {
+        let Some((format, dims)) = self.tensor(name).and_then(TensorEntry::blocks) else {
+            return Ok(None);
+        };
+        let (_, bytes) = self.read(name)?;
+        let refused = |message| Error::tensor(self.path(), name, message);
+        Blocks::new(format, bytes, dims).map(Some).map_err(refused)
     }
 
     /// One tensor of whole numbers (BOOL as 0 and 1), row-major.

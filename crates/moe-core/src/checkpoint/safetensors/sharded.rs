@@ -5,6 +5,8 @@ use std::fs;
 use std::ops::Range;
 use std::path::{Component, Path, PathBuf};
 
+use moe_kernels::Blocks;
+
 use super::unique_map::UniqueMap;
 use super::{SafetensorsFile, TensorEntry};
 use crate::checkpoint::check::is_harmless;
@@ -103,6 +105,18 @@ impl Sharded {
     pub(in crate::checkpoint) fn read_f32(&self, name: &str) -> Result<Vec<f32>> {
         match self.places.get(name) {
             Some(&place) => self.files[place].read_f32(name),
+            None => Err(Error::tensor(&self.dir, name, "not in this checkpoint")),
+        }
+    }
+
+    pub(in crate::checkpoint) fn has_blocks(&self, name: &str) -> bool {
+        self.tensor(name)
+            .is_some_and(|tensor| tensor.blocks().is_some())
+    }
+
+    pub(in crate::checkpoint) fn read_blocks(&self, name: &str) -> Result<Option<Blocks>> {
+        match self.places.get(name) {
+            Some(&place) => self.files[place].read_blocks(name),
             None => Err(Error::tensor(&self.dir, name, "not in this checkpoint")),
         }
     }

@@ -6,7 +6,7 @@ use std::{borrow::Cow, ops::Range};
 use burn::tensor::bf16;
 
 use super::{Activations, Stored};
-use crate::cpu::level::Level;
+use crate::cpu::levels;
 use crate::cpu::pieces::filled;
 use crate::cpu::product::transposed;
 
@@ -121,36 +121,8 @@ struct Part {
     columns_in_all: usize,
 }
 
-/// Compiles a loop over numbers for AVX-512, for AVX2 and for any processor, and calls what this one can run; the loop is generic in
-/// the number and in whether there is one instruction for `x · y + z`.
-macro_rules! levels {
-    ($name:ident, $body:ident, ($($argument:ident: $type:ty),*)) => {
-        fn $name<T: Number>($($argument: $type),*) {
-            #[cfg(target_arch = "x86_64")]
-            {
-                #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
-                fn wide<T: Number>($($argument: $type),*) {
-                    $body::<T, true>($($argument),*);
-                }
-                #[target_feature(enable = "avx2,fma")]
-                fn narrow<T: Number>($($argument: $type),*) {
-                    $body::<T, true>($($argument),*);
-                }
-                match Level::of_this_process() {
-                    // SAFETY: the level says that the processor has these instructions.
-                    Level::Avx512 => return unsafe { wide($($argument),*) },
-                    // SAFETY: as above.
-                    Level::Avx2 => return unsafe { narrow($($argument),*) },
-                    Level::Portable => {}
-                }
-            }
-            $body::<T, { cfg!(target_arch = "aarch64") }>($($argument),*);
-        }
-    };
-}
-
-levels!(dots, all_dots, (x: &[f32], depth: usize, columns: &[T], out: &mut [f32]));
-levels!(combinations, all_combinations, (x: &[f32], depth: usize, matrix: &[T], part: &Part, out: &mut [f32]));
+levels!(dots<T: Number>, all_dots, (x: &[f32], depth: usize, columns: &[T], out: &mut [f32]));
+levels!(combinations<T: Number>, all_combinations, (x: &[f32], depth: usize, matrix: &[T], part: &Part, out: &mut [f32]));
 
 /// `out [columns, rows]`: every row of `x` with every column.
 #[inline(always)]
@@ -224,7 +196,7 @@ fn dot<T: Number, const FUSED: bool>(x: &[f32], column: &[T]) -> f32 {
 
 /// `x · y + z`, in one instruction where there is one: elsewhere that would be a call.
 #[inline(always)]
-fn added<const FUSED: bool>(x: f32, y: f32, z: f32) -> f32 {
+pub(super) fn added<const FUSED: bool>(x: f32, y: f32, z: f32) -> f32 {
     match FUSED {
         true => x.mul_add(y, z),
         false => x * y + z,

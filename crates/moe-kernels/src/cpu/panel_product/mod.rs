@@ -11,6 +11,9 @@ mod few_rows;
 pub(crate) mod grouped;
 #[cfg(target_arch = "x86_64")]
 mod panel;
+pub(crate) mod quantised;
+#[cfg(target_arch = "x86_64")]
+mod right;
 #[cfg(target_arch = "x86_64")]
 mod round;
 #[cfg(target_arch = "x86_64")]

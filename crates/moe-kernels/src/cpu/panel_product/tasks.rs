@@ -2,9 +2,10 @@
 //! for the cache, and multiplies all its rows with it. Meanwhile the next panel's numbers are asked for.
 
 use super::ahead::Ahead;
-use super::panel::{COLUMNS, Line, Part, in_lane, lay_out, prefetch, room};
+use super::panel::{COLUMNS, Line, Part, in_lane};
+use super::right::{Right, Room};
 use super::tile::{ROWS, Sizes};
-use super::{Activations, Format, Stored};
+use super::{Activations, Format};
 use crate::cpu::pieces::{Buffer, Pieces};
 use crate::cpu::queue::for_each_task;
 
@@ -18,9 +19,10 @@ pub(super) const LEAST_ROWS: usize = 64;
 pub(super) const PARALLEL: usize = 1 << 16;
 
 /// See [`super::product()`].
-pub(super) fn product<T: Format>(left: &Activations<'_>, right: Stored<'_, T>) -> Vec<f32> {
-    let count = left.rows * right.columns;
-    if right.rows == 0 {
+pub(super) fn product<R: Right>(left: &Activations<'_>, right: R) -> Vec<f32> {
+    let [depth, columns] = right.dims();
+    let count = left.rows * columns;
+    if depth == 0 {
         return vec![0.0; count];
     }
     let mut out = Buffer::new(count);
@@ -30,35 +32,29 @@ pub(super) fn product<T: Format>(left: &Activations<'_>, right: Stored<'_, T>) -
 }
 
 /// See [`super::add_product`].
-pub(super) fn add_product<T: Format>(
-    left: &Activations<'_>,
-    right: Stored<'_, T>,
-    out: &mut [f32],
-) {
-    assert_eq!(
-        out.len(),
-        left.rows * right.columns,
-        "a result of another size"
-    );
-    if right.rows > 0 {
+pub(super) fn add_product<R: Right>(left: &Activations<'_>, right: R, out: &mut [f32]) {
+    let [depth, columns] = right.dims();
+    assert_eq!(out.len(), left.rows * columns, "a result of another size");
+    if depth > 0 {
         run(left, right, Pieces::new(out), true);
     }
 }
 
-fn run<T: Format>(left: &Activations<'_>, right: Stored<'_, T>, out: Pieces<'_>, add: bool) {
-    assert_eq!(left.depth, right.rows, "factors of different depth");
+fn run<R: Right>(left: &Activations<'_>, right: R, out: Pieces<'_>, add: bool) {
+    let [depth, columns] = right.dims();
+    assert_eq!(left.depth, depth, "factors of different depth");
     let rows = left.rows;
-    if rows == 0 || right.columns == 0 {
+    if rows == 0 || columns == 0 {
         return;
     }
-    let parallel = rows * right.columns * right.rows >= PARALLEL;
+    let parallel = rows * columns * depth >= PARALLEL;
     let threads = if parallel {
         rayon::current_num_threads()
     } else {
         1
     };
-    let panels = right.columns.div_ceil(COLUMNS);
-    let lanes = right.rows.div_ceil(in_lane::<T>());
+    let panels = columns.div_ceil(COLUMNS);
+    let lanes = depth.div_ceil(in_lane::<R::Number>());
     // Enough tasks for all threads to be busy to the end.
     let tasks = 8 * threads;
     let task_rows = (TASK_LANES / lanes)
@@ -66,62 +62,64 @@ fn run<T: Format>(left: &Activations<'_>, right: Stored<'_, T>, out: Pieces<'_>,
         .max(LEAST_ROWS)
         .next_multiple_of(ROWS);
     let product = Product {
-        left: T::lanes(left, parallel),
+        left: R::Number::lanes(left, parallel),
         lanes,
         rows,
         task_rows,
         threads,
         right,
+        columns,
         out,
         add,
     };
-    let task = |panel: &mut Vec<Line>, task: usize| {
+    let task = |room: &mut Room, task: usize| {
         // SAFETY: the processor has panels, and no other task has these rows and columns.
-        unsafe { product.task(task / panels, task % panels, panel) }
+        unsafe { product.task(task / panels, task % panels, room) }
     };
-    let panel = || room(lanes.min(DEPTH));
+    let room = || right.room(lanes.min(DEPTH));
     let tasks = rows.div_ceil(task_rows) * panels;
     if parallel {
-        for_each_task(tasks, panel, task);
+        for_each_task(tasks, room, task);
     } else {
-        let mut panel = panel();
-        (0..tasks).for_each(|index| task(&mut panel, index));
+        let mut room = room();
+        (0..tasks).for_each(|index| task(&mut room, index));
     }
 }
 
-struct Product<'a, T> {
+struct Product<'a, R> {
     /// `[rows, lanes]`.
     left: &'a [u32],
     lanes: usize,
     rows: usize,
     task_rows: usize,
     threads: usize,
-    right: Stored<'a, T>,
-    /// `[rows, right.columns]`.
+    right: R,
+    columns: usize,
+    /// `[rows, columns]`.
     out: Pieces<'a>,
     add: bool,
 }
 
-impl<T: Format> Product<'_, T> {
+impl<R: Right> Product<'_, R> {
     /// # Safety
     ///
     /// The processor has the instructions; nobody else uses these rows and columns of `out`, which hold numbers where `add`.
-    unsafe fn task(&self, chunk: usize, column: usize, panel: &mut [Line]) {
+    unsafe fn task(&self, chunk: usize, column: usize, room: &mut Room) {
         let rows = chunk * self.task_rows..self.rows.min((chunk + 1) * self.task_rows);
         let tiles = rows.len().div_ceil(ROWS);
         let mut part = self.part(column, 0);
         while let Some(now) = part {
             // SAFETY: the instructions are there, and so is the part.
-            unsafe { lay_out(self.right, now, panel) };
+            unsafe { self.right.lay_out(now, room) };
             part = self.part(column, now.start + DEPTH);
             // The panels in between are for the other threads.
             let next = part.or_else(|| self.part(column + self.threads, 0));
             for (index, row) in rows.clone().step_by(ROWS).enumerate() {
                 if let Some(next) = next {
-                    prefetch(self.right, next, index, tiles);
+                    self.right.prefetch(next, index, tiles);
                 }
                 // SAFETY: as the caller says.
-                unsafe { self.tile(row, rows.end - row, now, panel) }
+                unsafe { self.tile(row, rows.end - row, now, &room.panel) }
             }
         }
     }
@@ -129,11 +127,11 @@ impl<T: Format> Product<'_, T> {
     /// The part of panel `column` from lane `start` on.
     fn part(&self, column: usize, start: usize) -> Option<Part> {
         let first = column * COLUMNS;
-        (start < self.lanes && first < self.right.columns).then(|| Part {
+        (start < self.lanes && first < self.columns).then(|| Part {
             start,
             deep: (self.lanes - start).min(DEPTH),
             first,
-            width: (self.right.columns - first).min(COLUMNS),
+            width: (self.columns - first).min(COLUMNS),
         })
     }
 
@@ -141,7 +139,7 @@ impl<T: Format> Product<'_, T> {
     ///
     /// As [`Self::task`].
     unsafe fn tile(&self, row: usize, rows: usize, part: Part, panel: &[Line]) {
-        let columns = self.right.columns;
+        let columns = self.columns;
         let from = self.left[row * self.lanes + part.start..].as_ptr();
         let to = self.out.at(row * columns + part.first);
         let sizes = Sizes {
@@ -153,7 +151,7 @@ impl<T: Format> Product<'_, T> {
         let add = self.add || part.start > 0;
         let mut nothing = Ahead::NOTHING;
         // SAFETY: that many rows, and the part's columns, are there in both factors and in the result.
-        unsafe { tile::<T>(rows, from, panel, to, sizes, add, &mut nothing) }
+        unsafe { tile::<R::Number>(rows, from, panel, to, sizes, add, &mut nothing) }
     }
 }
 

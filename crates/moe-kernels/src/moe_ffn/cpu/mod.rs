@@ -121,14 +121,7 @@ impl Block {
 
 impl Inputs {
     fn new(tensors: MoeFfnInputs<Flex>) -> Self {
-        let MoeFfnInputs {
-            base_gate,
-            base_up,
-            base_down,
-            settings,
-            ..
-        } = tensors;
-        let base = [base_gate, base_up, base_down].map(Weight::of);
+        let MoeFfnInputs { base, settings, .. } = tensors;
         let ([tokens, d_model], [_, d_ff]) = (matrix_dims(&tensors.x), base[0].dims());
         let [batch, seq] = matrix_dims(&tensors.shares);
         let pooled = if settings.observed.is_some() {
