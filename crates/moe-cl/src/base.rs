@@ -36,6 +36,8 @@ pub struct Base {
     pub trunk: Option<TrunkCache>,
     /// What tells it from other bases.
     pub identity: BaseIdentity,
+    /// Its file has quantised blocks that were to stay as they are, and had to be widened: only products on the CPU read them.
+    pub widened: bool,
 }
 
 /// What tells a base from others, wherever it lies.
@@ -112,9 +114,13 @@ impl Base {
                 .chat_template()
                 .map(|source| sha256(source.as_bytes())),
         };
+        let decoder = Decoder::load_as(&checkpoint, dtype, device)?;
+        let has_blocks = checkpoint.bytes_in_memory(BaseDtype::Stored)
+            < checkpoint.bytes_in_memory(BaseDtype::F32);
         Ok(Self {
             path: path.into(),
-            decoder: Decoder::load_as(&checkpoint, dtype, device)?,
+            widened: dtype == BaseDtype::Stored && has_blocks && decoder.dtype() != dtype,
+            decoder,
             tokenizer,
             chat,
             ends,
@@ -148,6 +154,7 @@ impl Base {
             chat,
             trunk: None,
             identity,
+            widened: false,
         })
     }
 

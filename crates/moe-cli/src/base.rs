@@ -15,6 +15,7 @@ use moe_hub::{BaseSource, Cache, Fingerprints, fetch_default, smollm2};
 
 use crate::download::DownloadDisplay;
 use crate::failure::{self, Failure};
+use crate::terminal::tell;
 
 /// The local path of a base, fetched if need be. Without a name, and for the name of the default base, every source of
 /// SmolLM2-135M-Instruct is tried; the source that was used is returned with the path.
@@ -116,7 +117,13 @@ impl ModelBase {
 fn load_known(cache: &Cache, path: &Path, dtype: BaseDtype, device: &Device) -> Result<Base> {
     let known = Fingerprints::open(cache);
     let fingerprint = |checkpoint: &Checkpoint| known.of(path, || checkpoint.fingerprint());
-    Ok(Base::load_known(path, dtype, device, fingerprint)?)
+    let base = Base::load_known(path, dtype, device, fingerprint)?;
+    if base.widened {
+        tell!(
+            "warning: the base's quantised blocks were widened to f32: this device does not read them as they are stored"
+        );
+    }
+    Ok(base)
 }
 
 /// Puts what the command line says of base, number format and device into the experiment, and loads the base. What its frozen

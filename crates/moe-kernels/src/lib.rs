@@ -24,7 +24,7 @@ mod autodiff;
 #[cfg(feature = "flex")]
 mod backend;
 mod blocks;
-#[cfg(feature = "flex")]
+#[cfg_attr(not(feature = "flex"), allow(dead_code, unused_macros, unused_imports))]
 mod cpu;
 pub mod dropout;
 mod linear;

@@ -9,6 +9,7 @@ use std::{
 };
 
 use anyhow::{Context, ensure};
+use burn::module::Module;
 use burn::tensor::Device;
 use clap::Args;
 use moe_core::{
@@ -17,6 +18,8 @@ use moe_core::{
     model::{BaseDtype, Decoder},
 };
 use moe_kernels::Level;
+use moe_lora::{Adapted, AdapterConfig, Catalogue, GateInit, LayerRange, Routing};
+use rayon::prelude::*;
 use serde::Serialize;
 
 use crate::{
@@ -31,7 +34,7 @@ pub struct Options {
     #[arg(long, value_name = "N", default_value_t = 7)]
     pub rounds: usize,
     /// Type of our base's matrices
-    #[arg(long, value_name = "DTYPE", default_value_t = BaseDtype::Bf16)]
+    #[arg(long, value_name = "DTYPE", default_value_t = BaseDtype::Stored)]
     pub dtype: BaseDtype,
     /// Peers to run, all when none is named
     #[arg(long, value_name = "NAME", value_delimiter = ',', value_parser = PEERS.map(|peer| peer.name))]
@@ -59,11 +62,15 @@ pub struct Work {
     /// Tokens written behind each
     #[arg(long, hide = true, default_value_t = 64)]
     new: usize,
+    /// Through two experts and their gate in every layer
+    #[arg(long, hide = true)]
+    experts: bool,
 }
 
 /// A program to be compared with.
 struct Peer {
     name: &'static str,
+    /// Its file; [`OURS`] is this one without experts.
     program: &'static str,
     work: Work,
     /// Whether what counts is reading the prompts.
@@ -72,7 +79,9 @@ struct Peer {
     bar: f64,
 }
 
-const PEERS: [Peer; 4] = [
+const OURS: &str = "";
+
+const PEERS: [Peer; 5] = [
     Peer {
         name: "llama_cpp_1",
         program: "llama_cpp.py",
@@ -80,6 +89,7 @@ const PEERS: [Peer; 4] = [
             sequences: 1,
             prompt: 16,
             new: 64,
+            experts: false,
         },
         reads: false,
         bar: 1.0,
@@ -91,6 +101,7 @@ const PEERS: [Peer; 4] = [
             sequences: 8,
             prompt: 16,
             new: 64,
+            experts: false,
         },
         reads: false,
         bar: 1.0,
@@ -102,6 +113,7 @@ const PEERS: [Peer; 4] = [
             sequences: 1,
             prompt: 480,
             new: 1,
+            experts: false,
         },
         reads: true,
         bar: 3.0,
@@ -113,23 +125,36 @@ const PEERS: [Peer; 4] = [
             sequences: 1,
             prompt: 16,
             new: 64,
+            experts: false,
         },
         reads: false,
         bar: 2.0,
     },
+    Peer {
+        name: "without_experts",
+        program: OURS,
+        work: Work {
+            sequences: 1,
+            prompt: 16,
+            new: 64,
+            experts: true,
+        },
+        reads: false,
+        bar: 0.85,
+    },
 ];
 
 impl Work {
-    fn arguments(&self) -> [String; 6] {
+    fn arguments(&self) -> Vec<String> {
         let numbers = [
             ("--sequences", self.sequences),
             ("--prompt", self.prompt),
             ("--new", self.new),
         ];
-        let mut arguments = numbers
+        numbers
             .into_iter()
-            .flat_map(|(name, number)| [name.to_owned(), number.to_string()]);
-        std::array::from_fn(|_| arguments.next().unwrap_or_default())
+            .flat_map(|(name, number)| [name.to_owned(), number.to_string()])
+            .collect()
     }
 
     /// Invented tokens, the same for every program.
@@ -165,11 +190,19 @@ struct Outcome {
 pub fn run(options: &Options, out: &mut dyn Write) -> anyhow::Result<()> {
     ensure!(options.rounds > 0, "--rounds: at least one pair");
     let file = fetch(&options.setup.base)?;
-    let environment = options.setup.environment()?;
+    let wanted =
+        |peer: &&Peer| options.only.is_empty() || options.only.iter().any(|name| name == peer.name);
+    let environment = match PEERS.iter().filter(wanted).any(|peer| peer.program != OURS) {
+        true => Some(options.setup.environment()?),
+        false => None,
+    };
+    let bytes = Checkpoint::open(&file)?.bytes_in_memory(options.dtype);
+    let copies = copies_a_second(bytes as usize);
     writeln!(
         out,
-        "ours in {}, kernels {}; {} pairs, medians\n{:18} {:>10} {:>10}  ratio (range)        bar",
+        "ours in {}, {:.2} GB, copied {copies:.0} times a second; kernels {}; {} pairs, medians\n{:18} {:>10} {:>10}  ratio (range)        bar",
         options.dtype,
+        bytes as f64 / 1e9,
         options
             .level
             .map_or_else(Level::asked_for, Ok)
@@ -180,14 +213,12 @@ pub fn run(options: &Options, out: &mut dyn Write) -> anyhow::Result<()> {
         "ours tok/s"
     )?;
     let mut outcomes = Vec::new();
-    let wanted =
-        |peer: &&Peer| options.only.is_empty() || options.only.iter().any(|name| name == peer.name);
     for peer in PEERS.iter().filter(wanted) {
         let base = match peer.program {
-            "llama_cpp.py" => file.clone(),
-            _ => options.setup.exported(&file)?,
+            "transformers_decode.py" => options.setup.exported(&file)?,
+            _ => file.clone(),
         };
-        let outcome = measure(peer, &environment, &base, &file, options)?;
+        let outcome = measure(peer, environment.as_ref(), &base, &file, options)?;
         writeln!(
             out,
             "{:18} {:10.1} {:10.1}  {:5.2} ({:.2}–{:.2})  {:>8.2}",
@@ -210,18 +241,32 @@ pub fn run(options: &Options, out: &mut dyn Write) -> anyhow::Result<()> {
 
 fn measure(
     peer: &Peer,
-    environment: &Environment,
+    environment: Option<&Environment>,
     base: &Path,
     file: &Path,
     options: &Options,
 ) -> anyhow::Result<Outcome> {
     let work = peer.work;
-    let mut theirs = environment.command(peer.program, base);
-    theirs.args(work.arguments());
-    let mut ours = Command::new(std::env::current_exe().context("cannot find this program")?);
-    ours.arg("--serve").args(work.arguments());
-    ours.args(["--dtype", &options.dtype.to_string(), "--base"]);
-    ours.arg(file);
+    let own = || -> anyhow::Result<Command> {
+        let this = std::env::current_exe().context("cannot find this program")?;
+        let mut ours = Command::new(this);
+        ours.arg("--serve").args(work.arguments());
+        ours.args(["--dtype", &options.dtype.to_string(), "--base"]);
+        ours.arg(file);
+        Ok(ours)
+    };
+    let mut theirs = match environment {
+        Some(environment) if peer.program != OURS => {
+            let mut theirs = environment.command(peer.program, base);
+            theirs.args(work.arguments());
+            theirs
+        }
+        _ => own()?,
+    };
+    let mut ours = own()?;
+    if work.experts {
+        ours.arg("--experts");
+    }
     hold(&mut theirs, options.level);
     hold(&mut ours, options.level);
     let mut theirs = Program::start(peer.name, theirs)?;
@@ -259,9 +304,14 @@ pub fn serve(options: &Options, work: Work) -> anyhow::Result<()> {
     let file = fs::canonicalize(&options.setup.base).with_context(|| options.setup.base.clone())?;
     let decoder = Decoder::load_as(&Checkpoint::open(&file)?, options.dtype, &Device::flex())?;
     let prompts = work.prompts();
+    let (catalogue, routing) = experts(&decoder)?;
+    let adapted = Adapted::new(&decoder, &catalogue, &routing);
     let step = || {
-        let start = Instant::now();
-        let written = generate(&decoder, &prompts, work.new, &Sampling::greedy(), &[]);
+        let (start, greedy) = (Instant::now(), Sampling::greedy());
+        let written = match work.experts {
+            true => generate(&adapted, &prompts, work.new, &greedy, &[]),
+            false => generate(&decoder, &prompts, work.new, &greedy, &[]),
+        };
         let all = written.is_ok_and(|written| written.iter().all(|it| it.len() == work.new));
         assert!(all, "as many tokens as were asked for");
         start.elapsed().as_secs_f64()
@@ -274,4 +324,33 @@ pub fn serve(options: &Options, work: Work) -> anyhow::Result<()> {
         std::io::stdin().lock(),
         std::io::stdout(),
     )
+}
+
+/// Two experts that are as MoE-CL trains them, and their gate, in every layer.
+fn experts(decoder: &Decoder) -> anyhow::Result<(Catalogue, Routing)> {
+    let config = AdapterConfig {
+        layers: LayerRange::All,
+        ..AdapterConfig::default()
+    };
+    let device = Device::flex().autodiff();
+    let mut catalogue = Catalogue::new(&config, decoder.config())?;
+    let [own, shared] = [1, 2].map(|seed| catalogue.add_expert(&config.lora, "", seed, &device));
+    let gate = catalogue.add_gate(2, GateInit::Zeros, "", &device);
+    let experts = vec![own, shared];
+    Ok((catalogue.valid(), Routing::Gated { experts, gate }))
+}
+
+/// How often as many bytes are copied in a second, on all threads: the best of some times.
+fn copies_a_second(bytes: usize) -> f64 {
+    const PIECE: usize = 1 << 20;
+    let from = vec![1u8; bytes];
+    let mut to = vec![0u8; bytes];
+    let mut copied = || {
+        let start = Instant::now();
+        let pieces = to.par_chunks_mut(PIECE).zip(from.par_chunks(PIECE));
+        pieces.for_each(|(to, from)| to.copy_from_slice(from));
+        start.elapsed().as_secs_f64()
+    };
+    let best = (0..7).map(|_| copied()).fold(f64::INFINITY, f64::min);
+    1.0 / best
 }

@@ -39,8 +39,8 @@ pub(super) trait Source {
     /// A tensor of a shape, row-major.
     fn numbers(&mut self, name: &str, shape: &[usize]) -> Result<Vec<f32>>;
 
-    /// The same matrix as it is stored, where products can read that.
-    fn blocks(&mut self, _name: &str) -> Result<Option<Blocks>> {
+    /// The same matrix `[rows, columns]` as it is stored, where products can read that.
+    fn blocks(&mut self, _name: &str, _dims: [usize; 2]) -> Result<Option<Blocks>> {
         Ok(None)
     }
 }
@@ -56,7 +56,7 @@ impl Source for &Checkpoint {
         self.read_f32(name)
     }
 
-    fn blocks(&mut self, name: &str) -> Result<Option<Blocks>> {
+    fn blocks(&mut self, name: &str, _dims: [usize; 2]) -> Result<Option<Blocks>> {
         self.read_blocks(name)
     }
 }
@@ -205,7 +205,7 @@ impl<S: Source> Parts<'_, S> {
 
     fn linear(&mut self, name: &str, d_in: usize, d_out: usize, bias: bool) -> Result<Linear> {
         Ok(Linear {
-            weight: match self.blocks(name)? {
+            weight: match self.blocks(name, [d_out, d_in])? {
                 Some(blocks) => Weight::Blocks(blocks),
                 None => Weight::new(self.turned(name, d_in, d_out)?),
             },
@@ -224,9 +224,9 @@ impl<S: Source> Parts<'_, S> {
         })
     }
 
-    fn blocks(&mut self, name: &str) -> Result<Option<Blocks>> {
+    fn blocks(&mut self, name: &str, dims: [usize; 2]) -> Result<Option<Blocks>> {
         match self.keeps_blocks {
-            true => self.source.blocks(&format!("{name}.weight")),
+            true => self.source.blocks(&format!("{name}.weight"), dims),
             false => Ok(None),
         }
     }
@@ -249,7 +249,7 @@ impl<S: Source> Parts<'_, S> {
     }
 
     fn embedding(&mut self, name: &str, shape: [usize; 2]) -> Result<Weight> {
-        if let Some(blocks) = self.blocks(name)? {
+        if let Some(blocks) = self.blocks(name, shape)? {
             return Ok(Weight::Blocks(blocks));
         }
         let stored = self.source.numbers(&format!("{name}.weight"), &shape)?;

@@ -1,6 +1,6 @@
 use std::fmt;
 
-use super::{STRETCH, Stretch, half};
+use super::{Format, STRETCH, half};
 
 /// A way to store numbers; the names are ggml's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -20,7 +20,7 @@ pub enum BlockFormat {
     Q6_K,
 }
 
-/// Calls what is generic in a [`Stretch`] for a format: `with_format!(format, F => widen::<F>(…))`.
+/// Calls what is generic in a [`Format`] for a format: `with_format!(format, F => widen::<F>(…))`.
 macro_rules! with_format {
     ($format:expr, $name:ident => $call:expr) => {{
         use $crate::blocks::BlockFormat as It;
@@ -67,12 +67,12 @@ impl BlockFormat {
 
     /// Numbers of a block.
     pub fn elements(self) -> usize {
-        with_format!(self, F => STRETCH * F::IN_BLOCK)
+        with_format!(self, F => STRETCH * <F as Format>::IN_BLOCK)
     }
 
     /// Bytes of a block.
     pub fn bytes(self) -> usize {
-        with_format!(self, F => F::BYTES)
+        with_format!(self, F => <F as Format>::BYTES)
     }
 
     /// Bytes of `columns` numbers; `None` when they are no whole number of blocks.
@@ -91,31 +91,37 @@ impl fmt::Display for BlockFormat {
 /// 32 half-precision numbers.
 pub(crate) struct F16;
 
-impl Stretch for F16 {
+impl Format for F16 {
     const BYTES: usize = 64;
     const IN_BLOCK: usize = 1;
+    type Stretch = [f32; STRETCH];
 
     #[inline(always)]
-    fn widen(block: &[u8], _stretch: usize, out: &mut [f32; STRETCH]) {
+    fn read(block: &[u8], _stretch: usize) -> [f32; STRETCH] {
         let (numbers, _) = block[..64].as_chunks::<2>();
+        let mut out = [0.0; STRETCH];
         for (out, number) in out.iter_mut().zip(numbers) {
             *out = half::wide(u16::from_le_bytes(*number));
         }
+        out
     }
 }
 
 /// 32 numbers of the upper half of a 32-bit number.
 pub(crate) struct BF16;
 
-impl Stretch for BF16 {
+impl Format for BF16 {
     const BYTES: usize = 64;
     const IN_BLOCK: usize = 1;
+    type Stretch = [f32; STRETCH];
 
     #[inline(always)]
-    fn widen(block: &[u8], _stretch: usize, out: &mut [f32; STRETCH]) {
+    fn read(block: &[u8], _stretch: usize) -> [f32; STRETCH] {
         let (numbers, _) = block[..64].as_chunks::<2>();
+        let mut out = [0.0; STRETCH];
         for (out, number) in out.iter_mut().zip(numbers) {
             *out = f32::from_bits(u32::from(u16::from_le_bytes(*number)) << 16);
         }
+        out
     }
 }

@@ -1,27 +1,25 @@
 //! Super-blocks of 256: a half-precision scale over small integer scales, one per 16 or 32 numbers.
 #![allow(non_camel_case_types, reason = "ggml's names")]
 
-use super::{STRETCH, Stretch, half};
+use super::{Format, STRETCH, Scaled, half};
 
 /// 16 scale bytes (low nibble scale, high nibble offset), 64 bytes of 2-bit numbers, `d`, `dmin`;
 /// `x = d·s·q − dmin·o`.
 pub(crate) struct Q2_K;
 
-impl Stretch for Q2_K {
+impl Format for Q2_K {
     const BYTES: usize = 84;
     const IN_BLOCK: usize = 8;
+    type Stretch = Scaled<true>;
 
     #[inline(always)]
-    fn widen(block: &[u8], stretch: usize, out: &mut [f32; STRETCH]) {
+    fn read(block: &[u8], stretch: usize) -> Self::Stretch {
         let (d, dmin) = (half::at(block, 80), half::at(block, 82));
-        let scales = &block[2 * stretch..][..2];
-        let q = two_bits(&block[16..80], stretch);
-        for (half, (out, q)) in out.chunks_exact_mut(16).zip(q.chunks_exact(16)).enumerate() {
-            let scale = d * f32::from(scales[half] & 15);
-            let offset = dmin * f32::from(scales[half] >> 4);
-            for (out, q) in out.iter_mut().zip(q) {
-                *out = scale * f32::from(*q) - offset;
-            }
+        let scales = [block[2 * stretch], block[2 * stretch + 1]];
+        Scaled {
+            q: two_bits(&block[16..80], stretch),
+            scale: scales.map(|it| d * f32::from(it & 15)),
+            offset: scales.map(|it| -(dmin * f32::from(it >> 4))),
         }
     }
 }
@@ -30,27 +28,29 @@ impl Stretch for Q2_K {
 /// `x = d·(s − 32)·(q − 4·[third bit clear])`.
 pub(crate) struct Q3_K;
 
-impl Stretch for Q3_K {
+impl Format for Q3_K {
     const BYTES: usize = 110;
     const IN_BLOCK: usize = 8;
+    type Stretch = Scaled<false>;
 
     #[inline(always)]
-    fn widen(block: &[u8], stretch: usize, out: &mut [f32; STRETCH]) {
+    fn read(block: &[u8], stretch: usize) -> Self::Stretch {
         let (high, packed) = (&block[..32], &block[96..108]);
-        let d = half::at(block, 108);
         let mut q = two_bits(&block[32..96], stretch);
         for (q, high) in q.iter_mut().zip(high) {
-            *q |= ((high >> stretch) & 1) << 2;
+            *q += (((high >> stretch) & 1) << 2) as i8 - 4;
         }
-        for (half, (out, q)) in out.chunks_exact_mut(16).zip(q.chunks_exact(16)).enumerate() {
-            let group = 2 * stretch + half;
+        let d = half::at(block, 108);
+        let scale = [2 * stretch, 2 * stretch + 1].map(|group| {
             // Low 4 bits in the first 8 bytes (two rows of nibbles), high 2 bits in the last 4.
             let low = (packed[group % 8] >> (4 * (group / 8))) & 15;
             let top = (packed[8 + group % 4] >> (2 * (group / 4))) & 3;
-            let scale = d * f32::from((low | (top << 4)) as i8 - 32);
-            for (out, q) in out.iter_mut().zip(q) {
-                *out = scale * f32::from(*q as i8 - 4);
-            }
+            d * f32::from((low | (top << 4)) as i8 - 32)
+        });
+        Scaled {
+            q,
+            scale,
+            offset: [0.0; 2],
         }
     }
 }
@@ -59,49 +59,45 @@ impl Stretch for Q3_K {
 /// `x = d·s·q − dmin·o`.
 pub(crate) struct Q4_K;
 
-impl Stretch for Q4_K {
+impl Format for Q4_K {
     const BYTES: usize = 144;
     const IN_BLOCK: usize = 8;
+    type Stretch = Scaled<true>;
 
     #[inline(always)]
-    fn widen(block: &[u8], stretch: usize, out: &mut [f32; STRETCH]) {
-        let (scale, offset) = scale_and_offset(block, stretch);
-        let q = nibbles(&block[16..144], stretch);
-        for (out, q) in out.iter_mut().zip(q) {
-            *out = scale * f32::from(q) - offset;
-        }
+    fn read(block: &[u8], stretch: usize) -> Self::Stretch {
+        six_bits(block, stretch, nibbles(&block[16..144], stretch))
     }
 }
 
 /// As [`Q4_K`] with 32 bytes of fifth bits before the nibbles.
 pub(crate) struct Q5_K;
 
-impl Stretch for Q5_K {
+impl Format for Q5_K {
     const BYTES: usize = 176;
     const IN_BLOCK: usize = 8;
+    type Stretch = Scaled<true>;
 
     #[inline(always)]
-    fn widen(block: &[u8], stretch: usize, out: &mut [f32; STRETCH]) {
-        let (scale, offset) = scale_and_offset(block, stretch);
+    fn read(block: &[u8], stretch: usize) -> Self::Stretch {
         let mut q = nibbles(&block[48..176], stretch);
         for (q, high) in q.iter_mut().zip(&block[16..48]) {
-            *q |= ((high >> stretch) & 1) << 4;
+            *q |= (((high >> stretch) & 1) << 4) as i8;
         }
-        for (out, q) in out.iter_mut().zip(q) {
-            *out = scale * f32::from(q) - offset;
-        }
+        six_bits(block, stretch, q)
     }
 }
 
 /// 128 bytes of low nibbles, 64 bytes of upper 2 bits, 16 signed scales, `d`; `x = d·s·(q − 32)`.
 pub(crate) struct Q6_K;
 
-impl Stretch for Q6_K {
+impl Format for Q6_K {
     const BYTES: usize = 210;
     const IN_BLOCK: usize = 8;
+    type Stretch = Scaled<false>;
 
     #[inline(always)]
-    fn widen(block: &[u8], stretch: usize, out: &mut [f32; STRETCH]) {
+    fn read(block: &[u8], stretch: usize) -> Self::Stretch {
         // Each half of 128: 64 bytes of nibbles (64 low, then 64 high), 32 bytes of bit pairs.
         let (part, within) = (stretch / 4, stretch % 4);
         let low = &block[part * 64 + within % 2 * 32..][..32];
@@ -111,44 +107,43 @@ impl Stretch for Q6_K {
         for ((q, low), high) in q.iter_mut().zip(low).zip(high) {
             *q = ((low >> low_shift) & 15 | ((high >> high_shift) & 3) << 4) as i8 - 32;
         }
-        let scales = &block[192 + 2 * stretch..][..2];
         let d = half::at(block, 208);
-        for (half, (out, q)) in out.chunks_exact_mut(16).zip(q.chunks_exact(16)).enumerate() {
-            let scale = d * f32::from(scales[half] as i8);
-            for (out, q) in out.iter_mut().zip(q) {
-                *out = scale * f32::from(*q);
-            }
+        let scales = [block[192 + 2 * stretch], block[193 + 2 * stretch]];
+        Scaled {
+            q,
+            scale: scales.map(|it| d * f32::from(it as i8)),
+            offset: [0.0; 2],
         }
     }
 }
 
 /// 32 bytes carry 128 numbers: 2 bits for each of four stretches.
 #[inline(always)]
-fn two_bits(quants: &[u8], stretch: usize) -> [u8; STRETCH] {
+fn two_bits(quants: &[u8], stretch: usize) -> [i8; STRETCH] {
     let bytes = &quants[stretch / 4 * 32..][..32];
     let shift = 2 * (stretch % 4);
     let mut out = [0; STRETCH];
     for (out, byte) in out.iter_mut().zip(bytes) {
-        *out = (byte >> shift) & 3;
+        *out = ((byte >> shift) & 3) as i8;
     }
     out
 }
 
 /// 32 bytes carry two stretches: low nibbles, then high nibbles.
 #[inline(always)]
-fn nibbles(quants: &[u8], stretch: usize) -> [u8; STRETCH] {
+fn nibbles(quants: &[u8], stretch: usize) -> [i8; STRETCH] {
     let bytes = &quants[stretch / 2 * 32..][..32];
     let shift = 4 * (stretch % 2);
     let mut out = [0; STRETCH];
     for (out, byte) in out.iter_mut().zip(bytes) {
-        *out = (byte >> shift) & 15;
+        *out = ((byte >> shift) & 15) as i8;
     }
     out
 }
 
-/// Scale and offset of one of the eight stretches of [`Q4_K`] and [`Q5_K`], six bits each, times `d` and `dmin`.
+/// `q` under the scale and offset of one of the eight stretches of [`Q4_K`] and [`Q5_K`]: six bits each, times `d` and `dmin`.
 #[inline(always)]
-fn scale_and_offset(block: &[u8], stretch: usize) -> (f32, f32) {
+fn six_bits(block: &[u8], stretch: usize, q: [i8; STRETCH]) -> Scaled<true> {
     let packed = &block[4..16];
     let (scale, offset) = if stretch < 4 {
         (packed[stretch] & 63, packed[stretch + 4] & 63)
@@ -160,7 +155,11 @@ fn scale_and_offset(block: &[u8], stretch: usize) -> (f32, f32) {
         )
     };
     let (d, dmin) = (half::at(block, 0), half::at(block, 2));
-    (d * f32::from(scale), dmin * f32::from(offset))
+    Scaled {
+        q,
+        scale: [d * f32::from(scale); 2],
+        offset: [-(dmin * f32::from(offset)); 2],
+    }
 }
 
 #[cfg(test)]

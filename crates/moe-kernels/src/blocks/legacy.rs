@@ -3,107 +3,125 @@
 //! Nibbles come in two halves: number `j` is the low nibble of byte `j`, number `j + 16` the high.
 #![allow(non_camel_case_types, reason = "ggml's names")]
 
-use super::{STRETCH, Stretch, half};
+use super::{Format, STRETCH, Scaled, half};
 
 /// `d`, 16 bytes of nibbles; `x = d·(q − 8)`.
 pub(crate) struct Q4_0;
 
-impl Stretch for Q4_0 {
+impl Format for Q4_0 {
     const BYTES: usize = 18;
     const IN_BLOCK: usize = 1;
+    type Stretch = Scaled<false>;
 
     #[inline(always)]
-    fn widen(block: &[u8], _stretch: usize, out: &mut [f32; STRETCH]) {
-        let d = half::at(block, 0);
-        for (out, q) in out.iter_mut().zip(nibbles(&block[2..18])) {
-            *out = d * (f32::from(q) - 8.0);
-        }
+    fn read(block: &[u8], _stretch: usize) -> Self::Stretch {
+        let q = nibbles(&block[2..18]);
+        around_zero(half::at(block, 0), less(q, 8))
     }
 }
 
 /// `d`, `m`, 16 bytes of nibbles; `x = d·q + m`.
 pub(crate) struct Q4_1;
 
-impl Stretch for Q4_1 {
+impl Format for Q4_1 {
     const BYTES: usize = 20;
     const IN_BLOCK: usize = 1;
+    type Stretch = Scaled<true>;
 
     #[inline(always)]
-    fn widen(block: &[u8], _stretch: usize, out: &mut [f32; STRETCH]) {
-        let (d, m) = (half::at(block, 0), half::at(block, 2));
-        for (out, q) in out.iter_mut().zip(nibbles(&block[4..20])) {
-            *out = d * f32::from(q) + m;
-        }
+    fn read(block: &[u8], _stretch: usize) -> Self::Stretch {
+        from_least(block, nibbles(&block[4..20]))
     }
 }
 
 /// `d`, 32 fifth bits, 16 bytes of nibbles; `x = d·(q − 16)`.
 pub(crate) struct Q5_0;
 
-impl Stretch for Q5_0 {
+impl Format for Q5_0 {
     const BYTES: usize = 22;
     const IN_BLOCK: usize = 1;
+    type Stretch = Scaled<false>;
 
     #[inline(always)]
-    fn widen(block: &[u8], _stretch: usize, out: &mut [f32; STRETCH]) {
-        let d = half::at(block, 0);
+    fn read(block: &[u8], _stretch: usize) -> Self::Stretch {
         let q = with_fifth(nibbles(&block[6..22]), &block[2..6]);
-        for (out, q) in out.iter_mut().zip(q) {
-            *out = d * (f32::from(q) - 16.0);
-        }
+        around_zero(half::at(block, 0), less(q, 16))
     }
 }
 
 /// `d`, `m`, 32 fifth bits, 16 bytes of nibbles; `x = d·q + m`.
 pub(crate) struct Q5_1;
 
-impl Stretch for Q5_1 {
+impl Format for Q5_1 {
     const BYTES: usize = 24;
     const IN_BLOCK: usize = 1;
+    type Stretch = Scaled<true>;
 
     #[inline(always)]
-    fn widen(block: &[u8], _stretch: usize, out: &mut [f32; STRETCH]) {
-        let (d, m) = (half::at(block, 0), half::at(block, 2));
-        let q = with_fifth(nibbles(&block[8..24]), &block[4..8]);
-        for (out, q) in out.iter_mut().zip(q) {
-            *out = d * f32::from(q) + m;
-        }
+    fn read(block: &[u8], _stretch: usize) -> Self::Stretch {
+        from_least(block, with_fifth(nibbles(&block[8..24]), &block[4..8]))
     }
 }
 
 /// `d`, 32 signed bytes; `x = d·q`.
 pub(crate) struct Q8_0;
 
-impl Stretch for Q8_0 {
+impl Format for Q8_0 {
     const BYTES: usize = 34;
     const IN_BLOCK: usize = 1;
+    type Stretch = Scaled<false>;
 
     #[inline(always)]
-    fn widen(block: &[u8], _stretch: usize, out: &mut [f32; STRETCH]) {
-        let d = half::at(block, 0);
-        for (out, byte) in out.iter_mut().zip(&block[2..34]) {
-            *out = d * f32::from(*byte as i8);
+    fn read(block: &[u8], _stretch: usize) -> Self::Stretch {
+        let mut q = [0; STRETCH];
+        for (q, byte) in q.iter_mut().zip(&block[2..34]) {
+            *q = *byte as i8;
         }
+        around_zero(half::at(block, 0), q)
     }
+}
+
+#[inline(always)]
+fn around_zero(d: f32, q: [i8; STRETCH]) -> Scaled<false> {
+    Scaled {
+        q,
+        scale: [d; 2],
+        offset: [0.0; 2],
+    }
+}
+
+/// `d` and `m` come first.
+#[inline(always)]
+fn from_least(block: &[u8], q: [i8; STRETCH]) -> Scaled<true> {
+    Scaled {
+        q,
+        scale: [half::at(block, 0); 2],
+        offset: [half::at(block, 2); 2],
+    }
+}
+
+#[inline(always)]
+fn less(mut q: [i8; STRETCH], zero: i8) -> [i8; STRETCH] {
+    q.iter_mut().for_each(|q| *q -= zero);
+    q
 }
 
 /// The low nibbles of 16 bytes, then the high ones.
 #[inline(always)]
-fn nibbles(bytes: &[u8]) -> [u8; STRETCH] {
+fn nibbles(bytes: &[u8]) -> [i8; STRETCH] {
     let mut out = [0; STRETCH];
     let (low, high) = out.split_at_mut(16);
     for ((low, high), byte) in low.iter_mut().zip(high).zip(&bytes[..16]) {
-        (*low, *high) = (byte & 15, byte >> 4);
+        (*low, *high) = ((byte & 15) as i8, (byte >> 4) as i8);
     }
     out
 }
 
 /// Bit `j` of `high` above nibble `j`.
 #[inline(always)]
-fn with_fifth(mut q: [u8; STRETCH], high: &[u8]) -> [u8; STRETCH] {
-    let high = u32::from_le_bytes([high[0], high[1], high[2], high[3]]);
+fn with_fifth(mut q: [i8; STRETCH], high: &[u8]) -> [i8; STRETCH] {
     for (j, q) in q.iter_mut().enumerate() {
-        *q |= (((high >> j) & 1) << 4) as u8;
+        *q |= i8::from(high[j / 8] & (1 << (j % 8)) != 0) << 4;
     }
     q
 }

@@ -14,6 +14,8 @@ use std::sync::Arc;
 
 use rayon::prelude::*;
 
+use crate::cpu::simd::Simd;
+
 pub use self::format::BlockFormat;
 pub(crate) use self::format::with_format;
 
@@ -24,14 +26,70 @@ pub(crate) const STRETCH: usize = 32;
 const TASK: usize = 1 << 15;
 
 /// How one format stores numbers.
-pub(crate) trait Stretch {
+pub(crate) trait Format {
     /// Bytes of a block.
     const BYTES: usize;
     /// Stretches in a block.
     const IN_BLOCK: usize;
+    /// What a stretch is read as.
+    type Stretch: Stretch;
 
     /// Numbers `32 · stretch..` of a block.
-    fn widen(block: &[u8], stretch: usize, out: &mut [f32; STRETCH]);
+    fn read(block: &[u8], stretch: usize) -> Self::Stretch;
+}
+
+/// 32 numbers of a row, on their way to vectors.
+pub(crate) trait Stretch {
+    /// Numbers `at..` as a vector.
+    ///
+    /// # Safety
+    ///
+    /// The processor has the instructions, and a whole vector lies in the stretch from `at`.
+    unsafe fn vector<S: Simd>(&self, at: usize) -> S::Floats;
+
+    /// All of them.
+    ///
+    /// # Safety
+    ///
+    /// The processor has the instructions.
+    #[inline(always)]
+    unsafe fn widen<S: Simd>(&self, out: &mut [f32; STRETCH]) {
+        for at in (0..STRETCH).step_by(S::LANES) {
+            // SAFETY: vectors of 8 or 16 fill a stretch.
+            unsafe { S::store(out[at..].as_mut_ptr(), self.vector::<S>(at)) };
+        }
+    }
+}
+
+/// Integers under a scale and an offset for each half: `scale · q + offset`, rounded after either.
+pub(crate) struct Scaled<const OFFSET: bool> {
+    q: [i8; STRETCH],
+    scale: [f32; 2],
+    offset: [f32; 2],
+}
+
+impl<const OFFSET: bool> Stretch for Scaled<OFFSET> {
+    #[inline(always)]
+    unsafe fn vector<S: Simd>(&self, at: usize) -> S::Floats {
+        let half = at / (STRETCH / 2);
+        // SAFETY: the caller's promise.
+        unsafe {
+            let q = S::of_bytes(self.q[at..].as_ptr());
+            let scaled = S::multiply(S::splat(self.scale[half]), q);
+            match OFFSET {
+                true => S::add(scaled, S::splat(self.offset[half])),
+                false => scaled,
+            }
+        }
+    }
+}
+
+impl Stretch for [f32; STRETCH] {
+    #[inline(always)]
+    unsafe fn vector<S: Simd>(&self, at: usize) -> S::Floats {
+        // SAFETY: the caller's promise.
+        unsafe { S::load(self[at..].as_ptr()) }
+    }
 }
 
 /// A matrix `[rows, columns]` whose rows are quantised, block after block. Cloning shares the bytes.
@@ -159,23 +217,18 @@ pub fn widen(format: BlockFormat, bytes: &[u8], out: &mut [f32]) {
     with_format!(format, F => all_stretches::<F>(bytes, out));
 }
 
-#[cfg(feature = "flex")]
-crate::cpu::levels!(all_stretches<F: Stretch>, stretches, (bytes: &[u8], out: &mut [f32]));
-
-#[cfg(not(feature = "flex"))]
-fn all_stretches<F: Stretch>(bytes: &[u8], out: &mut [f32]) {
-    stretches::<F, false>(bytes, out);
-}
+crate::cpu::levels!(all_stretches<F: Format>, stretches, (bytes: &[u8], out: &mut [f32]));
 
 #[inline(always)]
-fn stretches<F: Stretch, const FUSED: bool>(bytes: &[u8], out: &mut [f32]) {
+fn stretches<F: Format, S: Simd>(bytes: &[u8], out: &mut [f32]) {
     let (out, _) = out.as_chunks_mut::<STRETCH>();
     for (block, out) in bytes
         .chunks_exact(F::BYTES)
         .zip(out.chunks_exact_mut(F::IN_BLOCK))
     {
         for (stretch, out) in out.iter_mut().enumerate() {
-            F::widen(block, stretch, out);
+            // SAFETY: this is compiled for the vectors.
+            unsafe { F::read(block, stretch).widen::<S>(out) };
         }
     }
 }

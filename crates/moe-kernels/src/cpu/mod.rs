@@ -1,16 +1,25 @@
 //! Kernels on plain slices. Work is cut into the same pieces whatever the number of threads, so that
 //! results are the same bit for bit.
 
+#[cfg(feature = "flex")]
 mod awake;
+#[cfg(feature = "flex")]
 pub(crate) mod exp;
 pub(crate) mod level;
+#[cfg(feature = "flex")]
 pub(crate) mod panel_product;
+#[cfg(feature = "flex")]
 pub(crate) mod pieces;
+#[cfg(feature = "flex")]
 pub(crate) mod product;
+#[cfg(feature = "flex")]
 pub(crate) mod queue;
 pub(crate) mod simd;
+#[cfg(feature = "flex")]
 pub(crate) mod stack;
+#[cfg(feature = "flex")]
 pub(crate) mod tile;
+#[cfg(feature = "flex")]
 pub(crate) mod weight;
 
 /// Compiles the body for AVX-512, for AVX2 and for any processor, and calls what this one can run.
@@ -52,7 +61,7 @@ macro_rules! vectorised {
 pub(crate) use vectorised;
 
 /// Compiles a loop for AVX-512, for AVX2 and for any processor, and calls what this one can run; the loop is generic in a type and in
-/// whether there is one instruction for `x · y + z`.
+/// the vectors.
 macro_rules! levels {
     ($name:ident<$generic:ident: $bound:path>, $body:ident, ($($argument:ident: $type:ty),* $(,)?)) => {
         fn $name<$generic: $bound>($($argument: $type),*) {
@@ -62,11 +71,11 @@ macro_rules! levels {
 
                 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
                 fn wide<$generic: $bound>($($argument: $type),*) {
-                    $body::<$generic, true>($($argument),*);
+                    $body::<$generic, $crate::cpu::simd::Avx512>($($argument),*);
                 }
                 #[target_feature(enable = "avx2,fma")]
                 fn narrow<$generic: $bound>($($argument: $type),*) {
-                    $body::<$generic, true>($($argument),*);
+                    $body::<$generic, $crate::cpu::simd::Avx2>($($argument),*);
                 }
                 match Level::of_this_process() {
                     // SAFETY: the level says that the processor has these instructions.
@@ -76,7 +85,7 @@ macro_rules! levels {
                     Level::Portable => {}
                 }
             }
-            $body::<$generic, { cfg!(target_arch = "aarch64") }>($($argument),*);
+            $body::<$generic, $crate::cpu::simd::Portable>($($argument),*);
         }
     };
 }

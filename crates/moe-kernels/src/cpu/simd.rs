@@ -11,6 +11,8 @@ pub(crate) trait Simd: Copy {
     type Mask: Copy;
     /// Floats in a vector.
     const LANES: usize;
+    /// There is one instruction for `x · y + z`.
+    const FUSED: bool;
     /// Rows of a tile whose sums stay in registers, with [`Self::VECTORS`] vectors each.
     const ROWS: usize;
     /// Vectors of a row of such a tile.
@@ -32,6 +34,10 @@ pub(crate) trait Simd: Copy {
     unsafe fn multiply_add(x: Self::Floats, y: Self::Floats, z: Self::Floats) -> Self::Floats;
     /// `x + y`.
     unsafe fn add(x: Self::Floats, y: Self::Floats) -> Self::Floats;
+    /// `x · y`.
+    unsafe fn multiply(x: Self::Floats, y: Self::Floats) -> Self::Floats;
+    /// As many signed bytes.
+    unsafe fn of_bytes(from: *const i8) -> Self::Floats;
 }
 
 /// Of any processor: the compiler makes of it what it can.
@@ -42,6 +48,7 @@ impl Simd for Portable {
     type Floats = [f32; 8];
     type Mask = usize;
     const LANES: usize = 8;
+    const FUSED: bool = cfg!(any(target_feature = "fma", target_arch = "aarch64"));
     const ROWS: usize = 4;
     const VECTORS: usize = 1;
 
@@ -94,13 +101,25 @@ impl Simd for Portable {
     unsafe fn add(x: [f32; 8], y: [f32; 8]) -> [f32; 8] {
         std::array::from_fn(|lane| x[lane] + y[lane])
     }
+
+    #[inline(always)]
+    unsafe fn multiply(x: [f32; 8], y: [f32; 8]) -> [f32; 8] {
+        std::array::from_fn(|lane| x[lane] * y[lane])
+    }
+
+    #[inline(always)]
+    unsafe fn of_bytes(from: *const i8) -> [f32; 8] {
+        // SAFETY: the caller's promise.
+        let bytes = unsafe { from.cast::<[i8; 8]>().read_unaligned() };
+        bytes.map(f32::from)
+    }
 }
 
 /// `x · y + z`: rounded once where the build's processors have an instruction for that. Elsewhere it would be a call of a function for
 /// each number.
 #[inline(always)]
 pub(crate) fn fused(x: f32, y: f32, z: f32) -> f32 {
-    match cfg!(any(target_feature = "fma", target_arch = "aarch64")) {
+    match Portable::FUSED {
         true => x.mul_add(y, z),
         false => x * y + z,
     }
@@ -123,6 +142,7 @@ mod x86 {
         type Floats = __m512;
         type Mask = __mmask16;
         const LANES: usize = 16;
+        const FUSED: bool = true;
         const ROWS: usize = 12;
         const VECTORS: usize = 2;
 
@@ -172,6 +192,18 @@ mod x86 {
             // SAFETY: as above.
             unsafe { _mm512_add_ps(x, y) }
         }
+
+        #[inline(always)]
+        unsafe fn multiply(x: __m512, y: __m512) -> __m512 {
+            // SAFETY: as above.
+            unsafe { _mm512_mul_ps(x, y) }
+        }
+
+        #[inline(always)]
+        unsafe fn of_bytes(from: *const i8) -> __m512 {
+            // SAFETY: as above.
+            unsafe { _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(from.cast()))) }
+        }
     }
 
     /// AVX2 with FMA: 16 registers, of which a tile's sums take 12.
@@ -182,6 +214,7 @@ mod x86 {
         type Floats = __m256;
         type Mask = __m256i;
         const LANES: usize = 8;
+        const FUSED: bool = true;
         const ROWS: usize = 6;
         const VECTORS: usize = 2;
 
@@ -235,6 +268,18 @@ mod x86 {
         unsafe fn add(x: __m256, y: __m256) -> __m256 {
             // SAFETY: as above.
             unsafe { _mm256_add_ps(x, y) }
+        }
+
+        #[inline(always)]
+        unsafe fn multiply(x: __m256, y: __m256) -> __m256 {
+            // SAFETY: as above.
+            unsafe { _mm256_mul_ps(x, y) }
+        }
+
+        #[inline(always)]
+        unsafe fn of_bytes(from: *const i8) -> __m256 {
+            // SAFETY: as above.
+            unsafe { _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(from.cast()))) }
         }
     }
 }

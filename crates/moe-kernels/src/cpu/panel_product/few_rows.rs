@@ -9,6 +9,7 @@ use super::{Activations, Stored};
 use crate::cpu::levels;
 use crate::cpu::pieces::filled;
 use crate::cpu::product::transposed;
+use crate::cpu::simd::Simd;
 
 /// Most rows for which reading the matrix once is what counts.
 pub(super) const MOST: usize = 8;
@@ -126,18 +127,18 @@ levels!(combinations<T: Number>, all_combinations, (x: &[f32], depth: usize, mat
 
 /// `out [columns, rows]`: every row of `x` with every column.
 #[inline(always)]
-fn all_dots<T: Number, const FUSED: bool>(x: &[f32], depth: usize, columns: &[T], out: &mut [f32]) {
+fn all_dots<T: Number, S: Simd>(x: &[f32], depth: usize, columns: &[T], out: &mut [f32]) {
     let rows = x.len() / depth;
     for (column, out) in columns.chunks_exact(depth).zip(out.chunks_exact_mut(rows)) {
         for (row, out) in x.chunks_exact(depth).zip(out) {
-            *out = dot::<T, FUSED>(row, column);
+            *out = dot::<T, S>(row, column);
         }
     }
 }
 
 /// `out [rows, wide]`, which begins as zeros: for every row of `x` the sum of the matrix's rows in the part, each times its number.
 #[inline(always)]
-fn all_combinations<T: Number, const FUSED: bool>(
+fn all_combinations<T: Number, S: Simd>(
     x: &[f32],
     depth: usize,
     matrix: &[T],
@@ -153,10 +154,10 @@ fn all_combinations<T: Number, const FUSED: bool>(
         for (x, out) in x.chunks_exact(depth).zip(out.chunks_exact_mut(wide)) {
             let out = &mut out[..here];
             for i in 0..here {
-                let sum = added::<FUSED>(x[row], a[i].wide(), out[i]);
-                let sum = added::<FUSED>(x[row + 1], b[i].wide(), sum);
-                let sum = added::<FUSED>(x[row + 2], c[i].wide(), sum);
-                out[i] = added::<FUSED>(x[row + 3], d[i].wide(), sum);
+                let sum = added::<S>(x[row], a[i].wide(), out[i]);
+                let sum = added::<S>(x[row + 1], b[i].wide(), sum);
+                let sum = added::<S>(x[row + 2], c[i].wide(), sum);
+                out[i] = added::<S>(x[row + 3], d[i].wide(), sum);
             }
         }
         row += 4;
@@ -165,24 +166,24 @@ fn all_combinations<T: Number, const FUSED: bool>(
         let numbers = of(row);
         for (x, out) in x.chunks_exact(depth).zip(out.chunks_exact_mut(wide)) {
             for (out, number) in out[..here].iter_mut().zip(numbers) {
-                *out = added::<FUSED>(x[row], number.wide(), *out);
+                *out = added::<S>(x[row], number.wide(), *out);
             }
         }
     }
 }
 
 #[inline(always)]
-fn dot<T: Number, const FUSED: bool>(x: &[f32], column: &[T]) -> f32 {
+fn dot<T: Number, S: Simd>(x: &[f32], column: &[T]) -> f32 {
     let mut sums = [0.0; LANES];
     let (blocks, rest) = x.as_chunks::<LANES>();
     let (column_blocks, column_rest) = column.as_chunks::<LANES>();
     for (x, column) in blocks.iter().zip(column_blocks) {
         for lane in 0..LANES {
-            sums[lane] = added::<FUSED>(x[lane], column[lane].wide(), sums[lane]);
+            sums[lane] = added::<S>(x[lane], column[lane].wide(), sums[lane]);
         }
     }
     for (lane, (x, number)) in rest.iter().zip(column_rest).enumerate() {
-        sums[lane] = added::<FUSED>(*x, number.wide(), sums[lane]);
+        sums[lane] = added::<S>(*x, number.wide(), sums[lane]);
     }
     let mut width = LANES;
     while width > 1 {
@@ -196,8 +197,8 @@ fn dot<T: Number, const FUSED: bool>(x: &[f32], column: &[T]) -> f32 {
 
 /// `x · y + z`, in one instruction where there is one: elsewhere that would be a call.
 #[inline(always)]
-pub(super) fn added<const FUSED: bool>(x: f32, y: f32, z: f32) -> f32 {
-    match FUSED {
+fn added<S: Simd>(x: f32, y: f32, z: f32) -> f32 {
+    match S::FUSED {
         true => x.mul_add(y, z),
         false => x * y + z,
     }

@@ -6,10 +6,11 @@ use super::panel::{self, COLUMNS, Part};
 #[cfg(target_arch = "x86_64")]
 use super::right::{Right, Room};
 use super::{Activations, Stored, few_rows::MOST};
-use crate::blocks::{Blocks, STRETCH, Stretch, with_format};
+use crate::blocks::{Blocks, Format, STRETCH, Stretch, with_format};
 use crate::cpu::levels;
 use crate::cpu::pieces::filled;
 use crate::cpu::product::transposed;
+use crate::cpu::simd::Simd;
 
 /// Numbers of the matrix that one task of a few rows reads.
 const TASK: usize = 1 << 15;
@@ -112,16 +113,11 @@ fn of_few_rows(left: &Activations<'_>, blocks: &Blocks) -> Vec<f32> {
     }
 }
 
-levels!(dots<F: Stretch>, all_dots, (x: &[f32], depth: usize, columns: &[u8], out: &mut [f32]));
+levels!(dots<F: Format>, all_dots, (x: &[f32], depth: usize, columns: &[u8], out: &mut [f32]));
 
 /// `out [columns, rows]`: every row of `x` with every column.
 #[inline(always)]
-fn all_dots<F: Stretch, const FUSED: bool>(
-    x: &[f32],
-    depth: usize,
-    columns: &[u8],
-    out: &mut [f32],
-) {
+fn all_dots<F: Format, S: Simd>(x: &[f32], depth: usize, columns: &[u8], out: &mut [f32]) {
     let rows = x.len() / depth;
     let column = depth / (STRETCH * F::IN_BLOCK) * F::BYTES;
     for (column, out) in columns.chunks_exact(column).zip(out.chunks_exact_mut(rows)) {
@@ -129,9 +125,9 @@ fn all_dots<F: Stretch, const FUSED: bool>(
         // As many rows side by side as leave their sums in registers.
         while !out.is_empty() {
             let together = match out.len() {
-                1 => of_rows::<F, 1, FUSED>(x, depth, column, out),
-                2 | 3 => of_rows::<F, 2, FUSED>(x, depth, column, out),
-                _ => of_rows::<F, 4, FUSED>(x, depth, column, out),
+                1 => of_rows::<F, S, 1>(x, depth, column, out),
+                2 | 3 => of_rows::<F, S, 2>(x, depth, column, out),
+                _ => of_rows::<F, S, 4>(x, depth, column, out),
             };
             (x, out) = (&x[together * depth..], &mut out[together..]);
         }
@@ -140,38 +136,53 @@ fn all_dots<F: Stretch, const FUSED: bool>(
 
 /// The first `M` rows of `x` with one column; returns `M`.
 #[inline(always)]
-fn of_rows<F: Stretch, const M: usize, const FUSED: bool>(
+fn of_rows<F: Format, S: Simd, const M: usize>(
     x: &[f32],
     depth: usize,
     column: &[u8],
     out: &mut [f32],
 ) -> usize {
-    let mut sums = [[0.0; STRETCH]; M];
-    let mut wide = [0.0; STRETCH];
-    let mut at = 0;
-    for block in column.chunks_exact(F::BYTES) {
-        for stretch in 0..F::IN_BLOCK {
-            F::widen(block, stretch, &mut wide);
-            for (row, sums) in sums.iter_mut().enumerate() {
-                let x = &x[row * depth + at..][..STRETCH];
-                for lane in 0..STRETCH {
-                    sums[lane] = super::few_rows::added::<FUSED>(x[lane], wide[lane], sums[lane]);
+    assert!(x.len() >= M * depth && column.len() / F::BYTES * F::IN_BLOCK * STRETCH == depth);
+    // SAFETY: this is compiled for the vectors, and every row has a stretch of numbers for each of the column.
+    unsafe {
+        // As many vectors as a stretch has.
+        let mut sums = [[S::splat(0.0); STRETCH / 8]; M];
+        let mut from = x.as_ptr();
+        for block in column.chunks_exact(F::BYTES) {
+            for stretch in 0..F::IN_BLOCK {
+                let wide = F::read(block, stretch);
+                for vector in 0..STRETCH / S::LANES {
+                    let wide = wide.vector::<S>(vector * S::LANES);
+                    for (row, sums) in sums.iter_mut().enumerate() {
+                        let x = S::load(from.add(row * depth + vector * S::LANES));
+                        sums[vector] = S::multiply_add(x, wide, sums[vector]);
+                    }
                 }
-            }
-            at += STRETCH;
-        }
-    }
-    for (out, sums) in out.iter_mut().zip(&mut sums) {
-        let mut width = STRETCH;
-        while width > 1 {
-            width /= 2;
-            for lane in 0..width {
-                sums[lane] += sums[lane + width];
+                from = from.wrapping_add(STRETCH);
             }
         }
-        *out = sums[0];
+        for (out, sums) in out.iter_mut().zip(sums) {
+            let mut lanes = [0.0; STRETCH];
+            for vector in 0..STRETCH / S::LANES {
+                S::store(lanes[vector * S::LANES..].as_mut_ptr(), sums[vector]);
+            }
+            *out = sum(&mut lanes);
+        }
     }
     M
+}
+
+/// Halves onto each other, so that the sum is the same whatever the vectors.
+#[inline(always)]
+fn sum(lanes: &mut [f32; STRETCH]) -> f32 {
+    let mut width = STRETCH;
+    while width > 1 {
+        width /= 2;
+        for lane in 0..width {
+            lanes[lane] += lanes[lane + width];
+        }
+    }
+    lanes[0]
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -242,7 +253,7 @@ impl Right for Quantised<'_> {
 }
 
 #[cfg(target_arch = "x86_64")]
-levels!(stretches_of_rows<F: Stretch>, all_stretches, (
+levels!(stretches_of_rows<F: Format>, all_stretches, (
     bytes: &[u8],
     row: usize,
     stretches: std::ops::Range<usize>,
@@ -252,7 +263,7 @@ levels!(stretches_of_rows<F: Stretch>, all_stretches, (
 /// Some stretches of every row, `out [rows, stretches · 32]`.
 #[cfg(target_arch = "x86_64")]
 #[inline(always)]
-fn all_stretches<F: Stretch, const FUSED: bool>(
+fn all_stretches<F: Format, S: Simd>(
     bytes: &[u8],
     row: usize,
     stretches: std::ops::Range<usize>,
@@ -265,7 +276,8 @@ fn all_stretches<F: Stretch, const FUSED: bool>(
     {
         for (stretch, out) in stretches.clone().zip(out) {
             let block = &row[stretch / F::IN_BLOCK * F::BYTES..][..F::BYTES];
-            F::widen(block, stretch % F::IN_BLOCK, out);
+            // SAFETY: this is compiled for the vectors.
+            unsafe { F::read(block, stretch % F::IN_BLOCK).widen::<S>(out) };
         }
     }
 }
