@@ -16,7 +16,10 @@ use crate::{
     learner::Learner,
     methods::{AfterBackward, Method, Own, Place, Step},
     seeds::{Purpose, Seeds},
-    training::optimizer::{clip_by_global_norm, gradient_norm, largest_gradient},
+    training::{
+        balance::with_routers,
+        optimizer::{clip_by_global_norm, gradient_norm, largest_gradient},
+    },
 };
 
 /// What one optimiser step reads besides the weights.
@@ -134,6 +137,8 @@ pub fn gradients(
             }),
             rng: seeds.rng(Purpose::StandIns, step, part),
         });
+        let share = batch.lengths.len() as f64 / place.texts as f64;
+        let losses = with_routers(&settings.balance, losses, &batch, share);
         let gradients = losses.total.backward();
         accumulated.accumulate(learner, GradientsParams::from_grads(gradients, learner));
 
