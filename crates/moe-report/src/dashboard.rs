@@ -344,6 +344,7 @@ mod tests {
             learning_rate: 0.25,
             gradient_norm: 1.0,
             real_tokens: 10,
+            balance: Vec::new(),
             seconds: 0.5,
         }
     }

@@ -102,6 +102,7 @@ fn run(method: &str, fade: f64, seed: u64) -> RunData {
                     learning_rate: 1e-3,
                     gradient_norm: 1.0,
                     real_tokens: 400,
+                    balance: Vec::new(),
                     seconds: 0.58,
                 },
             );

@@ -336,6 +336,7 @@ mod tests {
             learning_rate: 0.25,
             gradient_norm: 2.0,
             real_tokens: 64,
+            balance: Vec::new(),
             seconds: 0.5,
         };
         let scores = vec![Some(0.5), None];

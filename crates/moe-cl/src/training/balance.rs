@@ -1,11 +1,13 @@
-//! The losses of a sparse base's routers, added to the task's.
+//! The routers of a sparse base: their losses, added to the task's, and where they send the tokens.
+
+use std::collections::BTreeMap;
 
 use moe_core::model::Routed;
 use moe_lora::router::{
-    Dispatch, LossKind, RouterLoss, Tokens, Variance, balance_loss, cv_squared, z_loss,
+    Balance, Dispatch, LossKind, RouterLoss, Tokens, Variance, balance_loss, cv_squared, z_loss,
 };
 
-use crate::{config::BalanceConfig, data::Batch, methods::Loss};
+use crate::{config::BalanceConfig, data::Batch, events::LayerBalance, methods::Loss};
 
 impl Batch {
     /// Its tokens as routers see them, `batch · seq`, of which padding goes nowhere.
@@ -45,6 +47,37 @@ pub(super) fn with_routers(
     loss
 }
 
+/// Where the layers of a sparse base sent their tokens, added up over batches.
+#[derive(Default)]
+pub(super) struct Balances(BTreeMap<usize, Balance>);
+
+impl Balances {
+    /// Adds what the layers' routers chose for a batch.
+    pub(super) fn add(&mut self, routed: &[(usize, Routed)], batch: &Batch) {
+        if routed.is_empty() {
+            return;
+        }
+        let tokens = batch.routed_tokens();
+        for (layer, routed) in routed {
+            let dispatch = Dispatch::of_routed(routed, &tokens);
+            let fresh = || Balance::new(dispatch.experts);
+            let balance = self.0.entry(*layer).or_insert_with(fresh);
+            balance.add(&dispatch, &tokens);
+        }
+    }
+
+    /// The figures of each layer, lowest first.
+    pub(super) fn figures(&self) -> Vec<LayerBalance> {
+        let layers = self.0.iter();
+        layers
+            .map(|(&layer, balance)| LayerBalance {
+                layer,
+                figures: balance.figures(),
+            })
+            .collect()
+    }
+}
+
 /// The losses of one router.
 fn losses(config: &BalanceConfig, routed: &Routed, tokens: &Tokens) -> Vec<RouterLoss> {
     let mut losses = Vec::new();
@@ -80,5 +113,57 @@ fn figure(kind: LossKind) -> &'static str {
         LossKind::Importance => "router/importance",
         LossKind::Load => "router/load",
         LossKind::Z => "router/z",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::{Device, Tensor, activation::softmax};
+
+    use super::*;
+    use crate::config::BalanceLoss;
+
+    /// Of tokens with these logits over three experts, each at its best two.
+    fn routed(logits: &[[f32; 3]], experts: &[u32]) -> Routed {
+        let device = Device::flex();
+        let rows: Vec<f32> = logits.concat();
+        let logits = Tensor::<1>::from_floats(&rows[..], &device).reshape([logits.len(), 3]);
+        let probs = softmax(logits.clone(), 1);
+        Routed {
+            weights: Tensor::ones([experts.len() / 2, 2], &device) / 2.0,
+            experts: experts.to_vec(),
+            logits,
+            probs,
+        }
+    }
+
+    #[test]
+    fn padding_counts_in_no_loss_and_no_figure() {
+        let rows = [[1.0, 0.5, 0.0], [2.0, 0.0, 1.0], [9.0, -9.0, 9.0]];
+        let experts = [0, 1, 0, 2, 0, 2];
+        let padded = routed(&rows, &experts);
+        let alone = routed(&rows[..2], &experts[..4]);
+        let real = Tokens::new(3).with_real(vec![true, true, false]);
+        for loss in [BalanceLoss::Balance, BalanceLoss::Importance] {
+            let config = BalanceConfig {
+                loss,
+                z_loss: 0.001,
+                ..BalanceConfig::default()
+            };
+            let with = losses(&config, &padded, &real);
+            let without = losses(&config, &alone, &Tokens::new(2));
+            assert_eq!(with.len(), 2);
+            for (with, without) in with.into_iter().zip(without) {
+                let [with, without] = [with, without].map(|it| it.value.into_scalar::<f32>());
+                assert!((with - without).abs() < 1e-6, "{with} {without}");
+            }
+        }
+        let figures = |routed, tokens: &Tokens| {
+            let dispatch = Dispatch::of_routed(routed, tokens);
+            Balance::of(&dispatch, tokens).figures()
+        };
+        let padded = figures(&padded, &real);
+        assert_eq!(padded.load, [2, 1, 1]);
+        assert_eq!(padded.tokens, 2);
     }
 }
