@@ -9,7 +9,7 @@ use std::{
 };
 
 pub use log::{JsonLog, Log, Logged, read_log};
-use moe_lora::router::BalanceFigures;
+pub use moe_lora::router::BalanceFigures;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::metrics::{Inferred, Summary};
@@ -163,6 +163,17 @@ pub struct LayerBalance {
     /// The figures.
     #[serde(flatten)]
     pub figures: BalanceFigures,
+}
+
+/// The figures of several layers as means over them, `balance/load_cv_squared` and so on.
+pub fn mean_balance(layers: &[LayerBalance]) -> BTreeMap<String, f64> {
+    let mut sums: BTreeMap<String, (f64, f64)> = BTreeMap::new();
+    for (name, number) in layers.iter().flat_map(|it| it.figures.numbers()) {
+        let (sum, count) = sums.entry(format!("balance/{name}")).or_default();
+        (*sum, *count) = (*sum + number, *count + 1.0);
+    }
+    let mean = |(name, (sum, count))| (name, sum / count);
+    sums.into_iter().map(mean).collect()
 }
 
 /// JSON has no infinities and no NaN: serde_json writes them as null, and a log that holds one must stay readable.

@@ -42,6 +42,21 @@ pub struct BalanceFigures {
     pub dead: usize,
 }
 
+impl BalanceFigures {
+    /// What is one number for all experts, by name.
+    pub fn numbers(&self) -> impl Iterator<Item = (&'static str, f64)> {
+        let known = [
+            ("load_cv_squared", self.load_cv_squared),
+            ("importance_cv_squared", self.importance_cv_squared),
+            ("max_over_mean", self.max_over_mean),
+            ("dropped", self.dropped),
+            ("dead", self.dead as f64),
+        ];
+        let entropy = self.entropy.map(|entropy| ("entropy", entropy));
+        known.into_iter().chain(entropy)
+    }
+}
+
 impl Balance {
     /// Of no token yet.
     pub fn new(experts: usize) -> Self {
