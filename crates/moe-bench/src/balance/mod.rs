@@ -33,13 +33,13 @@ const MEASURED: usize = 16;
 #[derive(Clone, Debug, Args)]
 pub struct Options {
     /// Experts of the mixture
-    #[arg(long, value_name = "N", default_value_t = 16)]
+    #[arg(long, value_name = "N", default_value_t = 32)]
     experts: usize,
     /// Experts of a token
     #[arg(long, value_name = "K", default_value_t = 2)]
     top_k: usize,
     /// Optimiser steps
-    #[arg(long, value_name = "N", default_value_t = 2000)]
+    #[arg(long, value_name = "N", default_value_t = 3000)]
     steps: usize,
     /// Tokens of a step
     #[arg(long, value_name = "N", default_value_t = 256)]

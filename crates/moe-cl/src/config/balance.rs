@@ -30,7 +30,7 @@ pub enum BalanceLoss {
     None,
     /// Experts that are chosen often are to have little probability: `E Σ f_e P_e` (Switch Transformers, eq. 4). 1 where all is even.
     Balance,
-    /// Experts are to have equal sums of weights: their squared coefficient of variation (Shazeer et al. 2017, eq. 7). 0 where all is even.
+    /// Experts are to have equal sums of probabilities: their squared coefficient of variation (after Shazeer et al. 2017, eq. 7). 0 where all is even.
     Importance,
 }
 

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use moe_core::model::Routed;
 use moe_lora::router::{
-    Balance, Dispatch, LossKind, RouterLoss, Tokens, Variance, balance_loss, cv_squared, z_loss,
+    Balance, Dispatch, LossKind, RouterLoss, Tokens, Variance, balance_loss, importance_loss,
+    z_loss,
 };
 
 use crate::{config::BalanceConfig, data::Batch, events::LayerBalance, methods::Loss};
@@ -82,13 +83,13 @@ impl Balances {
 fn losses(config: &BalanceConfig, routed: &Routed, tokens: &Tokens) -> Vec<RouterLoss> {
     let mut losses = Vec::new();
     if let Some(kind) = config.loss.kind() {
-        let dispatch = Dispatch::of_routed(routed, tokens);
+        let probs = routed.probs.clone();
         let value = match kind {
-            LossKind::Importance => {
-                let importance = dispatch.gates().sum_dim(0).squeeze_dim(0); // [experts]
-                cv_squared(importance, Variance::Biased)
+            LossKind::Importance => importance_loss(probs, tokens, Variance::Biased),
+            _ => {
+                let chosen = Dispatch::of_routed(routed, tokens).wanted;
+                balance_loss(probs, &chosen, tokens)
             }
-            _ => balance_loss(routed.probs.clone(), &dispatch.wanted, tokens),
         };
         losses.push(RouterLoss {
             kind,

@@ -18,6 +18,12 @@ fn moe_cl(folder: &Path, arguments: &[&str]) -> (Option<i32>, String, String) {
     )
 }
 
+/// By how much a logit moved at most, as `upcycle` says.
+fn logit_moved(out: &str) -> f32 {
+    let moved = out.split("no logit moved by more than ").nth(1).unwrap();
+    moved.split(' ').next().unwrap().parse().unwrap()
+}
+
 #[test]
 fn an_upcycled_base_writes_what_the_dense_one_writes_and_its_experts_train() {
     let folder = tempfile::tempdir().unwrap();
@@ -35,9 +41,7 @@ fn an_upcycled_base_writes_what_the_dense_one_writes_and_its_experts_train() {
         ] {
             assert!(out.contains(words), "{out}");
         }
-        let moved = out.split("no logit moved by more than ").nth(1).unwrap();
-        let moved: f32 = moved.split(' ').next().unwrap().parse().unwrap();
-        assert!(moved < 1e-5, "{out}");
+        assert!(logit_moved(&out) < 1e-5, "{out}");
         let write = |base: &str| {
             let arguments = [
                 "generate",
@@ -99,9 +103,7 @@ fn noise_is_told_and_what_cannot_be_is_refused_with_the_way_out() {
     };
     let (status, out, err) = upcycle(&["--noise", "0.5", "--seed", "3", "--to", "noisy"]);
     assert_eq!(status, Some(0), "{err}");
-    let perplexity = out.split("perplexity ").nth(1).unwrap();
-    let (before, after) = perplexity.split_once(" before, ").unwrap();
-    assert_ne!(before, after.split(' ').next().unwrap());
+    assert!(logit_moved(&out) > 1e-3, "{out}");
     let refused = |more: &[&str], words: &str| {
         let (status, out, err) = upcycle(more);
         assert_ne!(status, Some(0));

@@ -45,7 +45,7 @@ pub use glam::Glam;
 pub use gshard::{GShard, GShardConfig, SecondDraw, SecondExpert};
 pub use jacobs::Jacobs;
 pub use linear::{RouterInit, RouterLinear};
-pub use loss::{LossKind, RouterLoss, Variance, balance_loss, cv_squared, z_loss};
+pub use loss::{LossKind, RouterLoss, Variance, balance_loss, cv_squared, importance_loss, z_loss};
 pub use noisy_top_k::{GateNoise, NoisyTopK, NoisyTopKConfig};
 pub use queue::Priority;
 pub use random_routed::{DomainTable, RandomRouted};
