@@ -115,7 +115,7 @@ fn noise_is_told_and_what_cannot_be_is_refused_with_the_way_out() {
         "layers 1..3 are not among the base's 2",
     );
     refused(&["--to", "x", "--layers", "one"], "20..30");
-    refused(&["--to", "x", "--noise", "-1"], "at least 0");
+    refused(&["--to", "x", "--noise=-1"], "at least 0");
     refused(&["--to", "no/such/folder"], "no/such");
     let (_, _, err) = moe_cl(
         folder,
