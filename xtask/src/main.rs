@@ -67,7 +67,7 @@ enum Task {
     /// matrix products), `scale` (the same over tasks, lengths, batches, ranks, layers), `peers` (the same against PyTorch, in turn),
     /// `decode` (writing behind prompts, against llama.cpp and transformers),
     /// `continual` (methods on streams of tasks), `grow` (learning one more task, the more tasks a model has),
-    /// `moe` (the experts of a sparse mixture against one dense product)
+    /// `moe` (the experts of a sparse mixture against one dense product), `balance` (what the losses of a router do, and cost)
     #[command(disable_help_flag = true)]
     Bench {
         /// Run this one only

@@ -26,7 +26,8 @@ pub fn benches(names: &[&str]) -> Step {
 }
 
 /// Programs that measure, with arguments of their own.
-pub const PROGRAMS: [&str; 7] = [
+pub const PROGRAMS: [&str; 8] = [
+    "balance",
     "continual",
     "decode",
     "step",

@@ -1,5 +1,6 @@
 //! Benchmarks of moe-cl, and the runner that holds its code against fixtures computed by other programs.
 
+pub mod balance;
 pub mod conformance;
 pub mod continual;
 pub mod crash;

@@ -127,6 +127,14 @@ pub enum Error {
     /// The recognizer cannot learn a task.
     #[error("the router cannot learn this task: {0}; raise `router.ridge`, whose default is 10")]
     Recognizer(#[from] crate::recognizer::Singular),
+    /// A loss of routers is asked for, and the base has none.
+    #[error(
+        "`{key}` asks for a loss of routers, and the base has none: all of its layers are dense; leave it out, or make the base sparse first with `moe-cl upcycle`"
+    )]
+    NoRouters {
+        /// The setting.
+        key: &'static str,
+    },
     /// A parameter that should be trained has no gradient.
     #[error(
         "task '{task}': no gradient reached {parameters} after the first step; check `adapters.targets` and `adapters.layers`"

@@ -238,7 +238,9 @@ impl Recorder for ProgressDisplay {
                     clock(Duration::from_secs_f64(*seconds))
                 ))
             }
-            Event::LayerFigures { .. } | Event::CheckpointSaved { .. } => Ok(()),
+            Event::LayerFigures { .. } | Event::Balance { .. } | Event::CheckpointSaved { .. } => {
+                Ok(())
+            }
         }
     }
 }
@@ -305,6 +307,7 @@ mod tests {
             learning_rate: 1e-3,
             gradient_norm: 1.0,
             real_tokens: 100,
+            balance: Vec::new(),
             seconds: 0.5,
         };
         let evaluated = Event::Evaluated {

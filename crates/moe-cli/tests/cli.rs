@@ -77,7 +77,7 @@ fn help_names_every_command_and_a_wrong_one_exits_with_2() {
     assert_eq!(status, Some(0));
     for name in [
         "demo", "train", "learn", "tasks", "rollback", "eval", "generate", "report", "data",
-        "inspect", "methods", "schema", "--device",
+        "inspect", "upcycle", "methods", "schema", "--device",
     ] {
         assert!(out.contains(name), "{name} in {out}");
     }

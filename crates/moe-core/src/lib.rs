@@ -16,6 +16,7 @@ pub mod model;
 pub mod parameters;
 pub mod plain_file;
 pub mod tokenizer;
+pub mod upcycle;
 
 pub use error::{Error, Result};
 

@@ -1,6 +1,8 @@
 use burn::tensor::{Bool, Device, Int, Tensor};
 use moe_core::generate::CausalLm;
-use moe_core::model::{AttentionContext, Decoder, DecoderLayer, KvCache, LayerCache, Residual};
+use moe_core::model::{
+    AttentionContext, Decoder, DecoderLayer, KvCache, LayerCache, Residual, Routed,
+};
 
 use crate::{Catalogue, LoraDropout, Observe, Routing, Texts};
 
@@ -15,6 +17,8 @@ pub struct Forward {
     /// Per adapted layer: each token's weights of the active experts, `[batch, seq, active]`.
     /// Empty when no gate chose.
     pub gates: Vec<Tensor<3>>,
+    /// Per sparse layer of the base without experts of this catalogue, lowest first: its index, and what its router chose.
+    pub routed: Vec<(usize, Routed)>,
 }
 
 impl Catalogue {
@@ -49,10 +53,12 @@ impl Catalogue {
         dropout: Option<&LoraDropout>,
     ) -> Forward {
         let shares = observe.map(|observe| (observe, pool_shares(texts.real.clone())));
-        let (mut pooled, mut gates) = (Vec::new(), Vec::new());
+        let (mut pooled, mut gates, mut routed) = (Vec::new(), Vec::new(), Vec::new());
         let hidden = self.walk(base, texts, cache, |index, layer, x, context, cache| {
             let Some(bank) = self.bank(index, routing) else {
-                return layer.forward(x, context, cache);
+                let chosen = layer.forward_routed(x, context, cache);
+                routed.extend(chosen.map(|chosen| (index, chosen)));
+                return;
             };
             let normed = x.normed(&layer.input_norm);
             x.add(bank.attend(&layer.attention, normed, context, cache, dropout));
@@ -66,6 +72,7 @@ impl Catalogue {
             hidden,
             pooled,
             gates,
+            routed,
         }
     }
 

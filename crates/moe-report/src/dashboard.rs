@@ -11,7 +11,7 @@ use burn_train::{
     renderer::{EvaluationName, MetricsRenderer, tui::TuiMetricsRendererWrapper},
 };
 
-use moe_cl::events::{Event, Recorder};
+use moe_cl::events::{Event, Recorder, mean_balance};
 
 use crate::scalar::{Reading, Scalar};
 
@@ -133,6 +133,7 @@ impl Recorder for Dashboard {
                 figures,
                 learning_rate,
                 real_tokens,
+                balance,
                 seconds,
                 ..
             } => {
@@ -141,7 +142,7 @@ impl Recorder for Dashboard {
                 for (shown, value) in self.training.iter_mut().zip(values) {
                     shown.train(renderer, value);
                 }
-                for (name, value) in figures {
+                for (name, value) in figures.iter().chain(&mean_balance(balance)) {
                     Shown::called(&mut self.figures, name).train(renderer, Some(*value));
                 }
                 self.step = *step;
@@ -169,6 +170,13 @@ impl Recorder for Dashboard {
                 if let (Some(task), false) = (self.tasks.get(*task), layers.is_empty()) {
                     let mean = layers.iter().sum::<f64>() / layers.len() as f64;
                     Shown::called(&mut self.layer_figures, name).test(renderer, task, mean);
+                }
+            }
+            Event::Balance { task, layers, .. } => {
+                if let Some(task) = self.tasks.get(*task) {
+                    for (name, mean) in mean_balance(layers) {
+                        Shown::called(&mut self.layer_figures, &name).test(renderer, task, mean);
+                    }
                 }
             }
             Event::Inferred { .. } => {}
@@ -254,6 +262,7 @@ mod tests {
     };
 
     use super::*;
+    use crate::examples::look;
 
     /// Writes down its calls as text.
     #[derive(Clone, Default)]
@@ -344,6 +353,7 @@ mod tests {
             learning_rate: 0.25,
             gradient_norm: 1.0,
             real_tokens: 10,
+            balance: vec![look(8, 0.5, [4; 4]), look(9, 0.25, [4; 4])],
             seconds: 0.5,
         }
     }
@@ -357,10 +367,17 @@ mod tests {
             scores: vec![Some(0.75), None],
             examples_per_second: 1.0,
         };
-        for event in [started(), step(3), evaluated] {
+        let balance = Event::Balance {
+            task: 0,
+            after: 1,
+            layers: vec![look(8, 1.5, [4; 4])],
+        };
+        for event in [started(), step(3), evaluated, balance] {
             dashboard.record(&event).unwrap();
         }
         for call in [
+            "train MetricId { id: \"balance/load_cv_squared\" } 0.375",
+            "amazon MetricId { id: \"balance/load_cv_squared\" } 1.5",
             "\"Loss\" } 0.5",
             "\"Learning rate\" } 0.25",
             "\"Tokens per second\" } 20",

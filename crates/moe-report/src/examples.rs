@@ -1,6 +1,6 @@
 //! Synthetic runs for the tests of this module: numbers made up to look like a small experiment, not measured.
 
-use moe_cl::events::{Event, Logged};
+use moe_cl::events::{BalanceFigures, Event, LayerBalance, Logged};
 
 use super::*;
 
@@ -102,6 +102,7 @@ fn run(method: &str, fade: f64, seed: u64) -> RunData {
                     learning_rate: 1e-3,
                     gradient_norm: 1.0,
                     real_tokens: 400,
+                    balance: Vec::new(),
                     seconds: 0.58,
                 },
             );
@@ -155,6 +156,37 @@ fn run(method: &str, fade: f64, seed: u64) -> RunData {
         "seed = {seed}\nname = \"synthetic\"\n[base]\nsource = \"(none: made-up numbers)\"\n[adapters]\nrank = 8\n[method]\nmode = \"{mode}\"\n[training]\nobjective = \"instruction\"\nlearning_rate = 0.001\n"
     );
     RunData::from_log(&log, config.parse().expect("a table")).expect("a run was started")
+}
+
+/// A look at a layer of four experts.
+pub fn look(layer: usize, load_cv_squared: f64, load: [u64; 4]) -> LayerBalance {
+    LayerBalance {
+        layer,
+        figures: BalanceFigures {
+            tokens: load.iter().sum(),
+            importance: load.map(|it| it as f64).to_vec(),
+            load_cv_squared,
+            importance_cv_squared: 0.5,
+            max_over_mean: 2.0,
+            dropped: 0.0,
+            entropy: None,
+            dead: load.iter().filter(|&&it| it == 0).count(),
+            load: load.to_vec(),
+        },
+    }
+}
+
+/// Adds looks at two sparse layers of four experts, of which one is left alone by and by, to the first steps of a run and to its tasks.
+pub fn with_routers(run: &mut RunData, looks: usize) {
+    for step in 1..=looks {
+        let cv = if step < looks { 1.0 } else { 0.5 };
+        let layers = vec![look(20, cv, [4, 2, 1, 1]), look(21, cv, [2; 4])];
+        run.balance_of_steps.insert(step, layers);
+    }
+    for task in 0..TASKS.len() {
+        let layers = vec![look(20, 1.0, [8, 0, 0, 8]), look(21, 0.0, [4; 4])];
+        run.balance_of_tasks.insert(task, layers);
+    }
 }
 
 /// The page and the table over synthetic runs. For people to look at: with `MOE_CL_PAGE=page.html` the page stays,

@@ -29,6 +29,7 @@ pub fn html(runs: &[RunData], front: &str) -> String {
         sections::losses(&groups),
         sections::layer_figures(&groups),
         sections::step_figures(&groups),
+        sections::balance(&groups),
         sections::warnings(runs),
         sections::settings(&groups),
     ];

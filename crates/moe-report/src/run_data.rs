@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fs, io, path::Path};
 
 use moe_cl::{
     directory::newest_saved,
-    events::{Event, Logged, read_log},
+    events::{Event, LayerBalance, Logged, read_log},
     metrics::{AccuracyMatrix, Inferred},
 };
 
@@ -33,6 +33,10 @@ pub struct RunData {
     pub layer_figures: BTreeMap<String, BTreeMap<usize, Vec<f64>>>,
     /// Index of the lowest adapted layer in the decoder.
     pub first_layer: usize,
+    /// How tokens were spread over the experts of a sparse base, by the optimiser step that was looked at.
+    pub balance_of_steps: BTreeMap<usize, Vec<LayerBalance>>,
+    /// The same of the scored texts, by index of the task, as they were scored last.
+    pub balance_of_tasks: BTreeMap<usize, Vec<LayerBalance>>,
     /// Warnings in the order in which they came, each text once.
     pub warnings: Vec<String>,
     /// What is damaged and was passed over; it is among the warnings too.
@@ -164,9 +168,13 @@ impl RunData {
                 loss,
                 figures,
                 real_tokens,
+                balance,
                 seconds,
                 ..
             } => {
+                if !balance.is_empty() {
+                    self.balance_of_steps.insert(*step, balance.clone());
+                }
                 self.steps.push(StepPoint {
                     task: *task,
                     step: *step,
@@ -199,6 +207,9 @@ impl RunData {
                 self.first_layer = *first;
                 let of_tasks = self.layer_figures.entry(name.clone()).or_default();
                 of_tasks.insert(*task, layers.clone());
+            }
+            Event::Balance { task, layers, .. } => {
+                self.balance_of_tasks.insert(*task, layers.clone());
             }
             Event::Warning { message } => {
                 if !self.warnings.contains(message) {

@@ -12,14 +12,14 @@ use std::{
 };
 
 use moe_cl::{
-    events::{Event, Recorder},
+    events::{Event, LayerBalance, Recorder, mean_balance},
     metrics::AccuracyMatrix,
 };
 
 /// Writes the scalars of a run as `events.out.tfevents.*` for TensorBoard.
 ///
 /// Tags: `train/loss`, `train/learning_rate`, `train/gradient_norm`, `train/tokens_per_second`, the method's own figures by their
-/// names, `eval/<task>`, `eval/average`, `inferred/…` (no task given) and `<name>/layer_NN` for what the method says of the NN-th adapted
+/// names, `eval/<task>`, `eval/average`, `inferred/…` (no task given), `balance/<figure>/layer_NN` and `balance/<figure>/<task>` for the experts of a sparse base, and `<name>/layer_NN` for what the method says of the NN-th adapted
 /// layer, all over optimiser steps.
 ///
 /// Every start of a run begins a new file, since event files are only ever appended to. Its first record tells TensorBoard from which
@@ -121,6 +121,7 @@ impl Recorder for TensorBoard {
                 learning_rate,
                 gradient_norm,
                 real_tokens,
+                balance,
                 seconds,
                 ..
             } => {
@@ -133,11 +134,22 @@ impl Recorder for TensorBoard {
                     ("train/tokens_per_second", rate),
                 ];
                 let figures = figures.iter().map(|(name, value)| (name.as_str(), *value));
+                let balance: Vec<(String, f64)> = balance
+                    .iter()
+                    .flat_map(|LayerBalance { layer, figures }| {
+                        let tag = move |name| format!("balance/{name}/layer_{layer:02}");
+                        figures
+                            .numbers()
+                            .map(move |(name, value)| (tag(name), value))
+                    })
+                    .collect();
+                let balance = balance.iter().map(|(tag, value)| (tag.as_str(), *value));
                 self.scalars(
                     values
                         .into_iter()
                         .filter_map(|(tag, value)| Some((tag, value?)))
-                        .chain(figures),
+                        .chain(figures)
+                        .chain(balance),
                 )
             }
             Event::Evaluated { after, scores, .. } => {
@@ -173,6 +185,14 @@ impl Recorder for TensorBoard {
                 let layers = layers.iter().zip(*first..);
                 let values: Vec<(String, f64)> = layers
                     .map(|(value, layer)| (format!("{name}/layer_{layer:02}"), *value))
+                    .collect();
+                self.scalars(values.iter().map(|(tag, value)| (tag.as_str(), *value)))
+            }
+            Event::Balance { task, layers, .. } => {
+                let task = self.tasks.get(*task).map_or("?", String::as_str);
+                let values: Vec<(String, f64)> = mean_balance(layers)
+                    .into_iter()
+                    .map(|(name, value)| (format!("{name}/{task}"), value))
                     .collect();
                 self.scalars(values.iter().map(|(tag, value)| (tag.as_str(), *value)))
             }
@@ -245,6 +265,7 @@ fn masked_crc(bytes: &[u8]) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::examples::look;
 
     /// CRC-32C bit by bit, to check the frames with code that shares nothing with what wrote them.
     fn slow_crc(bytes: &[u8]) -> u32 {
@@ -336,6 +357,7 @@ mod tests {
             learning_rate: 0.25,
             gradient_norm: 2.0,
             real_tokens: 64,
+            balance: vec![look(8, 0.5, [4; 4])],
             seconds: 0.5,
         };
         let scores = vec![Some(0.5), None];
@@ -350,7 +372,12 @@ mod tests {
             first: 22,
             layers: vec![0.25, 0.75],
         };
-        for event in [started, step, evaluated, gates] {
+        let balance = Event::Balance {
+            task: 0,
+            after: 1,
+            layers: vec![look(8, 0.5, [4; 4]), look(9, 0.25, [8, 8, 0, 0])],
+        };
+        for event in [started, step, evaluated, gates, balance] {
             board.record(&event).unwrap();
         }
         let path = fs::read_dir(directory.path().join("board"))
@@ -384,10 +411,20 @@ mod tests {
             ("train/gradient_norm", 2.0),
             ("train/tokens_per_second", 128.0),
             ("adversary/accuracy", 0.75),
+            ("balance/load_cv_squared/layer_08", 0.5),
+            ("balance/importance_cv_squared/layer_08", 0.5),
+            ("balance/max_over_mean/layer_08", 2.0),
+            ("balance/dropped/layer_08", 0.0),
+            ("balance/dead/layer_08", 0.0),
             ("eval/amazon", 0.5),
             ("eval/average", 0.5),
             ("gate/own/layer_22", 0.25),
             ("gate/own/layer_23", 0.75),
+            ("balance/dead/amazon", 1.0),
+            ("balance/dropped/amazon", 0.0),
+            ("balance/importance_cv_squared/amazon", 0.5),
+            ("balance/load_cv_squared/amazon", 0.375),
+            ("balance/max_over_mean/amazon", 2.0),
         ];
         assert_eq!(
             scalars,

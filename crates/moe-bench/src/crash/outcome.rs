@@ -63,7 +63,7 @@ fn learnt(run: &Path) -> anyhow::Result<(Vec<String>, bool)> {
                 examples_per_second,
                 ..
             } => *examples_per_second = 0.0,
-            Event::Inferred { .. } | Event::LayerFigures { .. } => {}
+            Event::Inferred { .. } | Event::LayerFigures { .. } | Event::Balance { .. } => {}
             _ => continue,
         }
         let event = serde_json::to_string(&logged.event)?;

@@ -10,8 +10,8 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    AdaptersConfig, ConfigError, EvaluationConfig, MethodConfig, Objective, RouterConfig,
-    TrainingConfig,
+    AdaptersConfig, BalanceConfig, ConfigError, EvaluationConfig, MethodConfig, Objective,
+    RouterConfig, TrainingConfig,
     document::{Document, Sources},
     inline::inline_forms,
     sense, strict,
@@ -43,6 +43,9 @@ pub struct Experiment {
     /// The continual-learning method.
     #[serde(default)]
     pub method: MethodConfig,
+    /// How the routers of a sparse base are kept from sending all tokens to few experts.
+    #[serde(default)]
+    pub balance: BalanceConfig,
     /// How the task of a text is inferred when nobody says it.
     #[serde(default)]
     pub router: RouterConfig,

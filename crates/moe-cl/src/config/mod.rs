@@ -4,6 +4,7 @@
 //! value stands), `strict` (the tree against the schema), serde (the tree → [`Experiment`]), `sense` (values that make no sense).
 
 mod adapters;
+mod balance;
 mod bounds;
 mod document;
 mod error;
@@ -21,6 +22,7 @@ pub use crate::methods::{
     OLoraConfig, OLoraTest, RehearsalConfig, SequentialConfig, SharedExpert, Weights,
 };
 pub use adapters::AdaptersConfig;
+pub use balance::{BalanceConfig, BalanceLoss};
 pub use bounds::Bounds;
 pub use error::{ConfigError, KeyPlace};
 pub use experiment::{BaseConfig, DataConfig, Experiment, TaskConfig};

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use super::{Experiment, MethodConfig, Objective, TaskConfig};
+use super::{Experiment, MethodConfig, Objective, SequentialConfig, TaskConfig, Weights};
 
 /// The dotted key of the first value that makes no sense, and what it should be.
 pub(super) fn first_nonsense(experiment: &Experiment) -> Option<(String, String)> {
@@ -10,6 +10,7 @@ pub(super) fn first_nonsense(experiment: &Experiment) -> Option<(String, String)
         name,
         base,
         adapters,
+        balance,
         method,
         training,
         tasks,
@@ -19,6 +20,17 @@ pub(super) fn first_nonsense(experiment: &Experiment) -> Option<(String, String)
         return Some((
             "training.objective".into(),
             "must be \"heads\" for a linear probe, which trains nothing else".into(),
+        ));
+    }
+    let all = SequentialConfig {
+        weights: Weights::All,
+    };
+    if let Some(key) = balance.asks()
+        && *method != MethodConfig::Sequential(all)
+    {
+        return Some((
+            key.into(),
+            "needs routers that train: the base's own, with method = { name = \"sequential\", weights = \"all\" }".into(),
         ));
     }
     if adapters.targets.is_empty() {

@@ -8,7 +8,10 @@ use serde::{Deserialize, Serialize};
 use super::Part;
 use crate::{
     base::BaseIdentity,
-    config::{AdaptersConfig, DataConfig, Experiment, Pooling, Split, TaskConfig, TrainingConfig},
+    config::{
+        AdaptersConfig, BalanceConfig, DataConfig, Experiment, Pooling, Split, TaskConfig,
+        TrainingConfig,
+    },
     data::Form,
     learner::TaskExperts,
     methods::OwnForm,
@@ -116,6 +119,9 @@ pub struct TaskSettings {
     pub training: TrainingConfig,
     /// Size and start of the experts that are made for it.
     pub adapters: AdaptersConfig,
+    /// Which losses the routers of a sparse base have.
+    #[serde(default)]
+    pub balance: BalanceConfig,
     /// How many of its texts are used, and how long they may be.
     pub data: DataConfig,
 }
@@ -130,6 +136,7 @@ impl TaskSettings {
                 ..training
             },
             adapters: experiment.adapters.clone(),
+            balance: experiment.balance.clone(),
             data: experiment.data.clone(),
         }
     }

@@ -305,6 +305,7 @@ mod tests {
             learning_rate: 1e-3,
             gradient_norm: 1.5,
             real_tokens: 100,
+            balance: Vec::new(),
             seconds: 0.1,
         }
     }

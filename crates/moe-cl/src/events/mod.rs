@@ -9,6 +9,7 @@ use std::{
 };
 
 pub use log::{JsonLog, Log, Logged, read_log};
+pub use moe_lora::router::BalanceFigures;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::metrics::{Inferred, Summary};
@@ -70,6 +71,9 @@ pub enum Event {
         gradient_norm: f64,
         /// Tokens that are not padding.
         real_tokens: usize,
+        /// How the step's tokens were spread over the experts of each sparse layer of the base, every `balance.every` steps.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        balance: Vec<LayerBalance>,
         /// Seconds that the step took.
         #[serde(default)]
         seconds: f64,
@@ -117,6 +121,15 @@ pub enum Event {
         #[serde(deserialize_with = "listed_nan_where_null")]
         layers: Vec<f64>,
     },
+    /// How the tokens of some of a task's scored texts were spread over the experts of each sparse layer of the base.
+    Balance {
+        /// Index of the task.
+        task: usize,
+        /// Number of tasks learnt so far.
+        after: usize,
+        /// A sparse layer each, from the input to the output.
+        layers: Vec<LayerBalance>,
+    },
     /// A checkpoint is on disk.
     CheckpointSaved {
         /// Optimiser steps done.
@@ -140,6 +153,27 @@ pub enum Event {
         /// Largest resident memory of the process in bytes, where the platform tells.
         peak_memory: Option<u64>,
     },
+}
+
+/// How evenly the router of one layer spread its tokens.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LayerBalance {
+    /// Index of the layer in the decoder.
+    pub layer: usize,
+    /// The figures.
+    #[serde(flatten)]
+    pub figures: BalanceFigures,
+}
+
+/// The figures of several layers as means over them, `balance/load_cv_squared` and so on.
+pub fn mean_balance(layers: &[LayerBalance]) -> BTreeMap<String, f64> {
+    let mut sums: BTreeMap<String, (f64, f64)> = BTreeMap::new();
+    for (name, number) in layers.iter().flat_map(|it| it.figures.numbers()) {
+        let (sum, count) = sums.entry(format!("balance/{name}")).or_default();
+        (*sum, *count) = (*sum + number, *count + 1.0);
+    }
+    let mean = |(name, (sum, count))| (name, sum / count);
+    sums.into_iter().map(mean).collect()
 }
 
 /// JSON has no infinities and no NaN: serde_json writes them as null, and a log that holds one must stay readable.

@@ -30,6 +30,10 @@ impl Method for LinearProbe {
         }
     }
 
+    fn adapts(&self) -> bool {
+        false
+    }
+
     fn prepare(&self, mut learner: Learner, _new: NewTask<'_>) -> Learner {
         learner.tasks.push(TaskExperts::of(Routing::Base));
         learner

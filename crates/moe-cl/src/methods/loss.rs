@@ -1,6 +1,7 @@
 //! The loss of one batch, and the forward pass of the methods that have nothing to add to it.
 
 use burn::tensor::Tensor;
+use moe_core::model::Routed;
 use moe_lora::Routing;
 
 use super::Step;
@@ -16,6 +17,8 @@ pub struct Loss {
     /// What else the method has to say of the batch: figures by their names in [`Event::Step`](crate::events::Event::Step), shape
     /// `[1]` each, detached.
     pub figures: Vec<(&'static str, Tensor<1>)>,
+    /// Where each sparse layer of the base sent the batch's tokens, lowest first: its index, and what its router chose.
+    pub routed: Vec<(usize, Routed)>,
 }
 
 impl Loss {
@@ -25,6 +28,7 @@ impl Loss {
             task: loss.clone().detach(),
             total: loss,
             figures: Vec::new(),
+            routed: Vec::new(),
         }
     }
 
@@ -35,7 +39,7 @@ impl Loss {
     }
 
     /// With another term to minimise, shape `[1]`.
-    pub(super) fn plus(mut self, term: Tensor<1>) -> Self {
+    pub(crate) fn plus(mut self, term: Tensor<1>) -> Self {
         self.total = self.total + term;
         self
     }
@@ -50,7 +54,10 @@ pub(super) fn routed_loss(step: &Step<'_>, routing: &Routing) -> Loss {
         None,
         step.dropout.as_ref(),
     );
-    loss_of_hidden(step, forward.hidden)
+    Loss {
+        routed: forward.routed,
+        ..loss_of_hidden(step, forward.hidden)
+    }
 }
 
 /// The batch's part of the loss of the task, at `hidden [batch, seq, d_model]`.

@@ -149,6 +149,11 @@ pub trait Method {
         None
     }
 
+    /// Whether it has LoRA experts, so that `[adapters]` says something.
+    fn adapts(&self) -> bool {
+        true
+    }
+
     /// Adds to `learner` what the task needs before its first step, and who answers for it ([`Learner::tasks`]). Tasks are prepared
     /// in order, and the draws of `new.rng` alone decide the new weights, so that a task finds the same whether it was known
     /// from the start or came later. What earlier tasks are answered with must not change.

@@ -64,6 +64,10 @@ impl Method for Sequential {
         }
     }
 
+    fn adapts(&self) -> bool {
+        self.options.weights == Weights::Adapter
+    }
+
     fn prepare(&self, mut learner: Learner, new: NewTask<'_>) -> Learner {
         match self.options.weights {
             Weights::Adapter => with_one_expert(learner, new),

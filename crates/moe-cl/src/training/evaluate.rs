@@ -8,13 +8,13 @@ use crate::{
     base::Base,
     data::Example,
     error::Result,
-    events::{Event, Recorder},
+    events::{Event, LayerBalance, Recorder},
     learner::Learner,
     methods::Method,
     metrics::TextScore,
     predict::{predict, write_answers},
     task_model::TaskChoice,
-    training::stream::Task,
+    training::{balance::Balances, stream::Task},
 };
 
 /// A learner that is asked about the texts of its tasks.
@@ -106,7 +106,7 @@ impl Evaluation<'_> {
     }
 }
 
-/// Texts of a task from which the gate's share is read.
+/// Texts of a task from which the gate's share is read, and the load of a sparse base's experts.
 const GATE_TEXTS: usize = 64;
 
 /// Mean weight of the first active expert (in MoE-CL the shared one) per adapted layer, over the real tokens of some texts of the task
@@ -135,4 +135,27 @@ pub(super) fn gate_share(
         f64::from((first * real.clone()).sum().into_scalar::<f32>()) / batch.real_tokens as f64
     });
     Some(shares.collect())
+}
+
+/// How the tokens of some texts of the task `index` are spread over the experts of each sparse layer of the base; nothing where it is dense.
+pub(super) fn balance_of(
+    base: &Base,
+    learner: &Learner,
+    task: &Task,
+    index: usize,
+) -> Vec<LayerBalance> {
+    let decoder = learner.decoder(&base.decoder);
+    let texts: Vec<&Example> = task.evaluation.iter().take(GATE_TEXTS).collect();
+    if decoder.config().sparse.is_none() || texts.is_empty() {
+        return Vec::new();
+    }
+    let batch = learner
+        .collate(base.collate())
+        .batch(&texts, &decoder.device());
+    let routing = learner.answering(index);
+    let catalogue = learner.catalogue.valid();
+    let forward = catalogue.forward(decoder, &batch.texts, routing, None, None);
+    let mut balances = Balances::default();
+    balances.add(&forward.routed, &batch);
+    balances.figures()
 }

@@ -1,5 +1,6 @@
 //! The continual-learning scheduler: tasks arrive one after another, each is learnt, then all are evaluated.
 
+mod balance;
 mod evaluate;
 mod guard;
 mod infer;

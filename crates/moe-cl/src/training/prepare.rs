@@ -8,19 +8,27 @@ use super::optimizer::adamw;
 use crate::{
     config::{Experiment, Objective, TrainingConfig},
     directory::TaskSettings,
-    error::Result,
+    error::{Error, Result},
     head::Head,
     learner::Learner,
-    methods::{Method, NewTask},
+    methods::{Method, NewTask, method},
     seeds::{Purpose, Seeds},
 };
 
 /// A learner without experts and tasks.
 ///
 /// # Errors
-/// When the adapters' targets or layers match nothing in the base.
+/// When the adapters' targets or layers match nothing in the base, where the method has adapters; when a loss of routers is asked
+/// for, and the base has no router.
 pub fn untrained(experiment: &Experiment, base: &Decoder) -> Result<Learner> {
-    let catalogue = Catalogue::new(&(&experiment.adapters).into(), base.config())?;
+    let config = base.config();
+    if let (Some(key), None) = (experiment.balance.asks(), &config.sparse) {
+        return Err(Error::NoRouters { key });
+    }
+    let catalogue = match method(&experiment.method, 0).adapts() {
+        true => Catalogue::new(&(&experiment.adapters).into(), config)?,
+        false => Catalogue::of_none(config),
+    };
     Ok(Learner::new(catalogue))
 }
 

@@ -6,7 +6,7 @@ use crate::{config::Experiment, directory::TaskSettings};
 
 /// Settings that change nothing of what is learnt: where it is computed, what is kept, what is scored at once.
 /// The base is known by its fingerprint and the data by their hashes, wherever they lie.
-const FREE: [&str; 11] = [
+const FREE: [&str; 12] = [
     "name",
     "device",
     "base.source",
@@ -15,6 +15,7 @@ const FREE: [&str; 11] = [
     "data.suite",
     "training.checkpoint_every",
     "training.keep",
+    "balance.every",
     "evaluation.batch_size",
     "evaluation.every",
     "evaluation.tasks",

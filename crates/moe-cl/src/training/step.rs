@@ -13,10 +13,14 @@ use rand::Rng;
 use crate::{
     data::{Collate, Example},
     directory::TaskSettings,
+    events::LayerBalance,
     learner::Learner,
     methods::{AfterBackward, Method, Own, Place, Step},
     seeds::{Purpose, Seeds},
-    training::optimizer::{clip_by_global_norm, gradient_norm, largest_gradient},
+    training::{
+        balance::{Balances, with_routers},
+        optimizer::{clip_by_global_norm, gradient_norm, largest_gradient},
+    },
 };
 
 /// What one optimiser step reads besides the weights.
@@ -52,6 +56,8 @@ pub struct StepFigures {
     pub gradient_norm: f64,
     /// Tokens that are not padding.
     pub real_tokens: usize,
+    /// How they were spread over the experts of a sparse base, where that was looked at (`balance.every`).
+    pub balance: Vec<LayerBalance>,
 }
 
 /// Loss or gradient of a step that are no finite numbers: the learner is not to be moved by them.
@@ -117,7 +123,7 @@ pub fn gradients(
 
     let mut accumulated = GradientsAccumulator::new();
     let (mut loss, mut real_tokens) = (0.0, 0);
-    let mut named = BTreeMap::new();
+    let (mut named, mut balances) = (BTreeMap::new(), Balances::default());
     let mut place = Place::first_of(micro_batches);
     for (part, examples) in micro_batches.iter().enumerate() {
         let batch = collate.batch(examples, &device);
@@ -134,6 +140,11 @@ pub fn gradients(
             }),
             rng: seeds.rng(Purpose::StandIns, step, part),
         });
+        let share = batch.lengths.len() as f64 / place.texts as f64;
+        let losses = with_routers(&settings.balance, losses, &batch, share);
+        if step.is_multiple_of(settings.balance.every) {
+            balances.add(&losses.routed, &batch);
+        }
         let gradients = losses.total.backward();
         accumulated.accumulate(learner, GradientsParams::from_grads(gradients, learner));
 
@@ -168,6 +179,7 @@ pub fn gradients(
         figures: named,
         gradient_norm,
         real_tokens,
+        balance: balances.figures(),
     };
     Ok((gradients, figures))
 }

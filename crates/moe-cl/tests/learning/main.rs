@@ -3,6 +3,7 @@
 mod accumulation;
 mod living;
 mod methods;
+mod sparse;
 mod stopping;
 
 use std::{

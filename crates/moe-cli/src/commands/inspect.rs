@@ -179,7 +179,7 @@ fn summary(
 }
 
 /// The decoder layers that are sparse.
-fn sparse_layers(config: &ModelConfig) -> Vec<usize> {
+pub(super) fn sparse_layers(config: &ModelConfig) -> Vec<usize> {
     let layers = 0..config.num_layers;
     layers
         .filter(|&layer| config.sparse_in(layer).is_some())
@@ -279,12 +279,12 @@ impl Memory {
 const PROGRAM: u64 = 50_000_000;
 
 /// `1234567` → `1.2 M`
-fn count(count: u64) -> String {
+pub(super) fn count(count: u64) -> String {
     scaled(count, ["", " k", " M", " G"])
 }
 
 /// `1234567` → `1.2 MB`
-fn bytes(count: u64) -> String {
+pub(super) fn bytes(count: u64) -> String {
     scaled(count, [" bytes", " kB", " MB", " GB"])
 }
 

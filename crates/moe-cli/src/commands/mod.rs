@@ -18,6 +18,7 @@ mod rollback;
 mod schema;
 mod tasks;
 mod train;
+mod upcycle;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -80,6 +81,8 @@ enum Command {
     Data(data::Arguments),
     /// Architecture, parameters and types of a base, and the memory that training it needs
     Inspect(inspect::Arguments),
+    /// Make a dense base sparse: every expert begins as a copy of the feed-forward network
+    Upcycle(upcycle::Arguments),
     /// The continual-learning methods: what each needs at test time, what it stores, where it comes from
     Methods(methods::Arguments),
     /// JSON Schema of experiment files, for editors; or every key in tables, for people
@@ -106,6 +109,7 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Report(arguments) => report::run(&arguments),
         Command::Data(arguments) => data::run(&arguments),
         Command::Inspect(arguments) => inspect::run(&arguments),
+        Command::Upcycle(arguments) => upcycle::run(&arguments, device),
         Command::Methods(arguments) => methods::run(&arguments),
         Command::Schema(arguments) => schema::run(&arguments),
     }?;

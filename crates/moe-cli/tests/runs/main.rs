@@ -5,6 +5,7 @@ mod damage;
 mod guide;
 mod stop;
 mod suite;
+mod upcycle;
 mod walk;
 
 use std::{

@@ -92,7 +92,7 @@ fn only_gguf(dir: &Path) -> Result<PathBuf> {
 }
 
 /// `chat_template.jinja` if there is one, else the key in `tokenizer_config.json`.
-fn chat_template(dir: &Path) -> Result<Option<String>> {
+pub(super) fn chat_template(dir: &Path) -> Result<Option<String>> {
     let file = dir.join("chat_template.jinja");
     if file.exists() {
         return read_text(&file).map(Some);

@@ -11,6 +11,7 @@ mod named;
 pub(crate) mod pointer;
 mod positioned;
 pub mod safetensors;
+mod save;
 mod special;
 
 use std::path::{Path, PathBuf};
@@ -20,6 +21,7 @@ use rayon::prelude::*;
 
 use self::gguf::{GgufModel, GgufTokenizer};
 use self::safetensors::Sharded;
+pub use self::save::save_folder;
 pub use self::special::AnswerEnds;
 use crate::config::ModelConfig;
 use crate::error::{Error, Result};
@@ -273,4 +275,4 @@ fn first_not_finite(values: &[f32]) -> Option<usize> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

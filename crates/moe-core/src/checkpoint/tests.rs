@@ -43,6 +43,17 @@ fn folder(tied: bool) -> (tempfile::TempDir, Vec<(String, Vec<usize>)>) {
     (dir, shapes)
 }
 
+/// A checkpoint of zeros without a tokenizer in the new folder `dir`, for what asks for one.
+pub(crate) fn zeros(dir: &Path) -> Checkpoint {
+    let (folder, shapes) = folder(true);
+    open(folder.path(), &shapes).unwrap();
+    fs::create_dir(dir).unwrap();
+    for name in ["config.json", "model.safetensors"] {
+        fs::copy(folder.path().join(name), dir.join(name)).unwrap();
+    }
+    Checkpoint::open(dir).unwrap()
+}
+
 fn open(dir: &Path, tensors: &[(String, Vec<usize>)]) -> Result<Checkpoint> {
     write(&dir.join("model.safetensors"), tensors, "F32", &HALF);
     Checkpoint::open(dir)

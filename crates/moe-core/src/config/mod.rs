@@ -5,6 +5,7 @@ mod keys;
 mod rope;
 mod sparse;
 mod sparse_json;
+mod to_json;
 
 use std::path::Path;
 

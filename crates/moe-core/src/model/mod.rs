@@ -25,6 +25,7 @@ mod residual;
 mod rope;
 mod sparse;
 mod states;
+mod stored;
 #[cfg(test)]
 pub(crate) mod tests;
 mod walk;

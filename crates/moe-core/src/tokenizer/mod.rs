@@ -103,8 +103,16 @@ impl Tokenizer {
     ///
     /// A part of it cannot be written as JSON.
     pub fn hash(&self) -> Result<String> {
-        let json = self.inner.to_string(false).map_err(failed)?;
-        Ok(hex::encode(Sha256::digest(json)))
+        Ok(hex::encode(Sha256::digest(self.to_json()?)))
+    }
+
+    /// The content of a `tokenizer.json` that is read as this tokenizer.
+    ///
+    /// # Errors
+    ///
+    /// A part of it cannot be written as JSON.
+    pub fn to_json(&self) -> Result<String> {
+        self.inner.to_string(false).map_err(failed)
     }
 
     /// Token ids of `text`, in which special tokens written out are special tokens: for what a

@@ -62,16 +62,28 @@ impl Catalogue {
             targets: config.targets.clone(),
             base: base.clone(),
         };
-        let next = NextIds {
-            expert: ExpertId(0),
-            gate: GateId(0),
-        };
-        Ok(Self {
+        Ok(Self::empty(shape))
+    }
+
+    /// One that no expert will ever be in, for what adapts nothing.
+    pub fn of_none(base: &ModelConfig) -> Self {
+        Self::empty(Shape {
+            layers: base.num_layers..base.num_layers,
+            targets: Vec::new(),
+            base: base.clone(),
+        })
+    }
+
+    fn empty(shape: Shape) -> Self {
+        Self {
             experts: Vec::new(),
             gates: Vec::new(),
-            next,
+            next: NextIds {
+                expert: ExpertId(0),
+                gate: GateId(0),
+            },
             shape,
-        })
+        }
     }
 
     /// The decoder layers that have experts.

@@ -135,6 +135,13 @@ pub fn z_loss(logits: Tensor<2>, tokens: &Tokens) -> Tensor<1> {
     masked(log_sum_exp(logits).powi_scalar(2), tokens).sum() / real as f64
 }
 
+/// The squared coefficient of variation of the sums of `probs [tokens, experts]` over the real tokens, `[1]`: the importance loss
+/// (Shazeer et al. 2017, eq. 7) with the probabilities of all experts for the gates. Without noise on the choice, the gates of the
+/// chosen alone would have no gradient towards experts that nobody chooses.
+pub fn importance_loss(probs: Tensor<2>, tokens: &Tokens, variance: Variance) -> Tensor<1> {
+    cv_squared(masked(probs, tokens).sum_dim(0).squeeze_dim(0), variance)
+}
+
 /// Whose variance [`cv_squared`] takes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -4,6 +4,7 @@
 //! own losses. It keeps nothing of what it has routed, and what it draws is a function of the seed in [`Phase::Train`].
 //! Choices are made on the host, from one read of the scores; probabilities, weights and losses stay tensors.
 
+mod balance;
 mod bias_balanced;
 mod capacity;
 mod choices;
@@ -23,6 +24,7 @@ pub mod noisy_top_k;
 mod queue;
 mod random_routed;
 mod recorded;
+mod routed;
 mod softmax_top_k;
 mod st_moe;
 mod switch;
@@ -32,6 +34,7 @@ mod uniform;
 use burn::module::Module;
 use burn::tensor::Tensor;
 
+pub use balance::{Balance, BalanceFigures};
 pub use bias_balanced::{BiasBalanced, BiasBalancedConfig, ExpertGroups, Rebalance};
 pub use capacity::Capacity;
 pub use config::{DomainGroups, Place, RouterConfig};
@@ -42,7 +45,7 @@ pub use glam::Glam;
 pub use gshard::{GShard, GShardConfig, SecondDraw, SecondExpert};
 pub use jacobs::Jacobs;
 pub use linear::{RouterInit, RouterLinear};
-pub use loss::{LossKind, RouterLoss, Variance, balance_loss, cv_squared, z_loss};
+pub use loss::{LossKind, RouterLoss, Variance, balance_loss, cv_squared, importance_loss, z_loss};
 pub use noisy_top_k::{GateNoise, NoisyTopK, NoisyTopKConfig};
 pub use queue::Priority;
 pub use random_routed::{DomainTable, RandomRouted};

@@ -11,11 +11,17 @@ pub struct Caption {
     pub middle: Option<f64>,
 }
 
-const CAPTIONS: [Caption; 2] = [
+const CAPTIONS: [Caption; 3] = [
     Caption {
         of: "discriminator",
         title: "Discriminator: can the task be told from the shared expert?",
         how: "Over optimiser steps, smoothed within each task. Accuracy: share of pooled shared features whose task the discriminator names rightly, mean over layers. Chance is 1 / number of tasks seen: a line near it means that the shared expert's features say little about the task, a line near 1 that the adversarial game is lost.",
+        middle: None,
+    },
+    Caption {
+        of: "router",
+        title: "Routers of the base: their losses",
+        how: "Over optimiser steps, smoothed within each task, without their weights, mean over sparse layers. Balance is 1 and importance 0 where all experts have as much; z is the mean squared log-sum of a router's exponentials.",
         middle: None,
     },
     Caption {

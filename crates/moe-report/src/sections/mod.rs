@@ -1,6 +1,7 @@
 //! The parts of the page below its head. Each is empty where no run has what it shows.
 
 mod accuracy;
+mod balance;
 mod captions;
 mod courses;
 mod layers;
@@ -9,6 +10,7 @@ mod routing;
 mod training;
 
 pub use accuracy::{forgetting, matrices};
+pub use balance::balance;
 pub use layers::layer_figures;
 pub use notes::{settings, warnings};
 pub use routing::routing;

@@ -13,7 +13,7 @@ use crate::{
     methods::Method,
     recognizer::{Matrix, TaskRecognizer},
     training::{
-        evaluate::{Evaluation, Scores, gate_share},
+        evaluate::{Evaluation, Scores, balance_of, gate_share},
         infer::{Answers, Known, Sent, evaluation_features},
         scored::TextScores,
         stream::Task,
@@ -67,6 +67,17 @@ impl Run<'_> {
             scores: scores.accuracies.clone(),
             examples_per_second: scores.examples_per_second,
         })?;
+        for &task in &asked {
+            let layers = balance_of(self.base, &ahead, &self.tasks[task], task);
+            if !layers.is_empty() {
+                let event = Event::Balance {
+                    task,
+                    after,
+                    layers,
+                };
+                self.record(event)?;
+            }
+        }
         let Some(learnt) = after.checked_sub(1) else {
             return Ok(());
         };

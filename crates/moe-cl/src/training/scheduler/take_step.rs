@@ -74,6 +74,7 @@ impl Run<'_> {
             learning_rate,
             gradient_norm: figures.gradient_norm,
             real_tokens: figures.real_tokens,
+            balance: figures.balance,
             seconds,
         })
     }

@@ -4,6 +4,7 @@ mod convert;
 mod header;
 mod sharded;
 mod unique_map;
+mod write;
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -14,6 +15,7 @@ use moe_kernels::{BlockFormat, Blocks};
 use self::header::Header;
 pub use self::header::TensorEntry;
 pub(super) use self::sharded::Sharded;
+pub(super) use self::write::write;
 use super::positioned::PositionedFile;
 use crate::error::{Error, Result};
 
