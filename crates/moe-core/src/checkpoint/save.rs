@@ -44,7 +44,7 @@ pub fn save_folder(
         return Err(Error::file(to, message));
     }
     let (name, matrices) = match dtype {
-        BaseDtype::F32 => ("float32", ::safetensors::Dtype::F32),
+        BaseDtype::F32 | BaseDtype::Stored => ("float32", ::safetensors::Dtype::F32),
         BaseDtype::Bf16 => ("bfloat16", ::safetensors::Dtype::BF16),
     };
     let settings = config.to_json(name, &to.join("config.json"))?;

@@ -4,7 +4,9 @@ use std::path::Path;
 
 use burn::tensor::{DType, Tensor};
 
-use super::{Attention, Decoder, DecoderLayer, FeedForward, FeedForwardBlock, SparseFeedForward};
+use super::{
+    Attention, Decoder, DecoderLayer, FeedForward, FeedForwardBlock, SparseFeedForward, Weight,
+};
 use crate::checkpoint::{self, Checkpoint};
 use crate::config::ExpertNames;
 use crate::error::{Error, Result};
@@ -14,9 +16,12 @@ impl Decoder {
     /// tensor.
     pub fn stored(&self, name: &str) -> Option<Vec<f32>> {
         match name {
-            "model.embed_tokens.weight" => Some(numbers(self.embedding.weight.val())),
+            "model.embed_tokens.weight" => Some(match &self.embedding.weight {
+                Weight::Float(rows) => numbers(rows.val()),
+                Weight::Blocks(rows) => rows.widened(),
+            }),
             "model.norm.weight" => Some(numbers(self.norm.gamma.val())),
-            "lm_head.weight" => Some(turned(self.lm_head.as_ref()?.weight.val())),
+            "lm_head.weight" => Some(matrix(&self.lm_head.as_ref()?.weight)),
             _ => {
                 let (index, rest) = name.strip_prefix("model.layers.")?.split_once('.')?;
                 let layer = self.layers.get(index.parse::<usize>().ok()?)?;
@@ -30,7 +35,7 @@ impl Decoder {
     }
 
     /// Writes the folder `to`: settings and weights as files of its architecture have them, matrices in the format that they have
-    /// here, norms and biases in f32, with the tokenizer of `base`. What is read from there is this decoder, to the bit.
+    /// here (f32 for those in blocks), norms and biases in f32, with the tokenizer of `base`. What is read from there is this decoder, to the bit.
     ///
     /// # Errors
     /// As [`checkpoint::save_folder`].
@@ -74,7 +79,7 @@ impl Attention {
             _ => return None,
         };
         match what {
-            "weight" => Some(turned(layer.weight.val())),
+            "weight" => Some(matrix(&layer.weight)),
             "bias" => Some(numbers(layer.bias.as_ref()?.val())),
             _ => None,
         }
@@ -89,17 +94,17 @@ impl FeedForward {
             "down_proj.weight" => &self.down,
             _ => return None,
         };
-        Some(turned(layer.weight.val()))
+        Some(matrix(&layer.weight))
     }
 }
 
 impl SparseFeedForward {
     fn stored(&self, name: &str, names: ExpertNames) -> Option<Vec<f32>> {
         if name == "gate.weight" {
-            return Some(turned(self.router.weight.val()));
+            return Some(matrix(&self.router.weight));
         }
         if name == "shared_expert_gate.weight" {
-            return Some(turned(self.shared.as_ref()?.gate.weight.val()));
+            return Some(matrix(&self.shared.as_ref()?.gate.weight));
         }
         if let Some(name) = name.strip_prefix("shared_expert.") {
             return self.shared.as_ref()?.feed_forward.stored(name);
@@ -111,6 +116,14 @@ impl SparseFeedForward {
         let expert: usize = expert.parse().ok()?;
         let [experts, _, _] = stacked.dims();
         (expert < experts).then(|| turned(stacked.narrow(0, expert, 1).squeeze_dim(0)))
+    }
+}
+
+/// `[d_out, d_in]`.
+fn matrix(weight: &Weight) -> Vec<f32> {
+    match weight {
+        Weight::Float(numbers) => turned(numbers.val()),
+        Weight::Blocks(blocks) => blocks.widened(),
     }
 }
 
