@@ -46,7 +46,13 @@ fn experts_and_routers_train_with_targets_that_a_sparse_base_lacks() {
             .expect("sparse")
             .clone();
         [
-            layer.router.weight.val().unsqueeze(),
+            layer
+                .router
+                .weight
+                .float()
+                .expect("numbers")
+                .val()
+                .unsqueeze(),
             layer.gate.val(),
             layer.up.val(),
             layer.down.val(),
