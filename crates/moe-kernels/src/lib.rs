@@ -5,6 +5,7 @@
 //! is taken for frozen is trained after all, it *is* that composition.
 //!
 //! - [`linear()`], [`linears()`]: products with frozen matrices
+//! - [`grouped_linear()`]: rows that lie group by group, each group with a matrix of its own
 //! - [`rms_norm()`], [`add_rms_norm()`], [`swiglu()`]
 //! - [`token_gate()`]: the weights of the experts for each token
 //! - [`attention()`]: rotary, grouped-query, causal attention that keeps no score matrix
@@ -26,6 +27,7 @@ mod backend;
 #[cfg(feature = "flex")]
 mod cpu;
 pub mod dropout;
+mod grouped_linear;
 mod linear;
 mod moe_ffn;
 mod process;
@@ -43,6 +45,7 @@ pub use attention::{AttentionShape, attend, attention, attention_bias, rotate};
 pub use backend::FusedOps;
 #[cfg(feature = "flex")]
 pub use cpu::level::{LEVEL_VARIABLE, Level};
+pub use grouped_linear::grouped_linear;
 pub use linear::{linear, linears};
 pub use moe_ffn::{Dropout, Loras, MoeFfn, Observed, moe_ffn};
 pub use process::set_up_process;

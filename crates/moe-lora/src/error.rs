@@ -24,17 +24,6 @@ pub enum Error {
         /// What was given.
         given: String,
     },
-    /// A target inside a layer whose feed-forward block is a mixture already.
-    #[error(
-        "the LoRA target `{target}` is not in layer {layer} of the base, whose feed-forward block is a sparse mixture; \
-         name attention targets only (q, k, v, o), or leave that layer out with `layers`"
-    )]
-    SparseLayer {
-        /// The target.
-        target: &'static str,
-        /// The decoder layer.
-        layer: usize,
-    },
     /// A LoRA setting outside its range.
     #[error("LoRA {key} = {value} is out of range; it must be {expected}")]
     Setting {

@@ -1,8 +1,11 @@
 use burn::tensor::{Bool, Device, Int, Tensor};
 use moe_core::generate::CausalLm;
-use moe_core::model::{AttentionContext, Decoder, DecoderLayer, KvCache, LayerCache, Residual};
+use moe_core::model::{
+    AttentionContext, Decoder, DecoderLayer, KvCache, LayerCache, Residual, Routed,
+};
 
-use crate::{Catalogue, LoraDropout, Observe, Routing, Texts};
+use crate::router::{Dispatch, Phase};
+use crate::{Catalogue, LoraDropout, Observe, Pass, Routing, Texts};
 
 /// Output of [`Catalogue::forward`].
 #[derive(Clone, Debug)]
@@ -15,6 +18,10 @@ pub struct Forward {
     /// Per adapted layer: each token's weights of the active experts, `[batch, seq, active]`.
     /// Empty when no gate chose.
     pub gates: Vec<Tensor<3>>,
+    /// Per adapted layer, lowest first, where a router chose: the layer's index, and what it chose.
+    pub dispatched: Vec<(usize, Dispatch)>,
+    /// Per sparse layer of the base, lowest first: its index, and what its router chose.
+    pub routed: Vec<(usize, Routed)>,
 }
 
 impl Catalogue {
@@ -35,10 +42,30 @@ impl Catalogue {
         observe: Option<&Observe>,
         dropout: Option<&LoraDropout>,
     ) -> Forward {
-        self.run(base, texts, None, routing, observe, dropout)
+        let phase = Phase::Evaluate;
+        self.run(base, texts, None, routing, observe, phase, dropout)
+    }
+
+    /// As [`Self::forward`] without anything observed, of a pass that trains: routers draw from `seed`, of which the caller makes one per
+    /// step.
+    ///
+    /// # Panics
+    ///
+    /// As [`Self::forward`].
+    pub fn forward_training(
+        &self,
+        base: &Decoder,
+        texts: &Texts,
+        routing: &Routing,
+        seed: u64,
+        dropout: Option<&LoraDropout>,
+    ) -> Forward {
+        let phase = Phase::Train { seed };
+        self.run(base, texts, None, routing, None, phase, dropout)
     }
 
     /// As [`Self::forward`], for texts that may follow those in a cache.
+    #[allow(clippy::too_many_arguments, reason = "what a pass is made of")]
     fn run(
         &self,
         base: &Decoder,
@@ -46,26 +73,39 @@ impl Catalogue {
         cache: Option<&mut KvCache>,
         routing: &Routing,
         observe: Option<&Observe>,
+        phase: Phase,
         dropout: Option<&LoraDropout>,
     ) -> Forward {
+        let pass = self.routers(routing).map(|_| Pass::new(texts, phase));
         let shares = observe.map(|observe| (observe, pool_shares(texts.real.clone())));
         let (mut pooled, mut gates) = (Vec::new(), Vec::new());
+        let (mut dispatched, mut routed) = (Vec::new(), Vec::new());
         let hidden = self.walk(base, texts, cache, |index, layer, x, context, cache| {
             let Some(bank) = self.bank(index, routing) else {
-                return layer.forward(x, context, cache);
+                let chosen = layer.forward_routed(x, context, cache);
+                routed.extend(chosen.map(|it| (index, it)));
+                return;
             };
             let normed = x.normed(&layer.input_norm);
             x.add(bank.attend(&layer.attention, normed, context, cache, dropout));
             let normed = x.normed(&layer.post_attention_norm);
-            let mixture = bank.forward_block(&layer.feed_forward, normed, shares.clone(), dropout);
+            let block = &layer.feed_forward;
+            let mixture = match &pass {
+                Some(pass) => bank.forward_routed(block, normed, pass, dropout),
+                None => bank.forward_block(block, normed, shares.clone(), dropout),
+            };
             pooled.extend(mixture.pooled);
             gates.extend(mixture.gate);
+            dispatched.extend(mixture.dispatch.map(|it| (index, it)));
+            routed.extend(mixture.routed.map(|it| (index, it)));
             x.add(mixture.output);
         });
         Forward {
             hidden,
             pooled,
             gates,
+            dispatched,
+            routed,
         }
     }
 
@@ -162,7 +202,15 @@ impl CausalLm for Adapted<'_> {
         } = self;
         let texts = Texts::new(tokens, real);
         catalogue
-            .run(base, &texts, Some(cache), routing, None, None)
+            .run(
+                base,
+                &texts,
+                Some(cache),
+                routing,
+                None,
+                Phase::Evaluate,
+                None,
+            )
             .hidden
     }
 

@@ -17,7 +17,7 @@ mod strict;
 mod training;
 
 pub use crate::methods::{
-    DiscriminatorLoss, EwcConfig, EwcMode, Experts, Gate, LwfConfig, Mode, MoeClConfig,
+    DiscriminatorLoss, EwcConfig, EwcMode, Experts, Gate, LwfConfig, MixLoraConfig, Mode, MoeClConfig,
     OLoraConfig, OLoraTest, RehearsalConfig, SequentialConfig, SharedExpert, Weights,
 };
 pub use adapters::AdaptersConfig;

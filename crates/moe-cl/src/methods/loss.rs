@@ -2,6 +2,7 @@
 
 use burn::tensor::Tensor;
 use moe_lora::Routing;
+use moe_lora::router::{Dispatch, LossKind};
 
 use super::Step;
 use crate::objective::task_loss;
@@ -16,6 +17,8 @@ pub struct Loss {
     /// What else the method has to say of the batch: figures by their names in [`Event::Step`](crate::events::Event::Step), shape
     /// `[1]` each, detached.
     pub figures: Vec<(&'static str, Tensor<1>)>,
+    /// Where each layer's router sent the batch's tokens, lowest layer first: the layer's index, and what was chosen.
+    pub dispatched: Vec<(usize, Dispatch)>,
 }
 
 impl Loss {
@@ -25,7 +28,26 @@ impl Loss {
             task: loss.clone().detach(),
             total: loss,
             figures: Vec::new(),
+            dispatched: Vec::new(),
         }
+    }
+
+    /// With the routers' own losses, at the batch's `share` of its step: each kind a figure, the sum over the layers without coefficients.
+    pub(super) fn with_routers(mut self, dispatched: Vec<(usize, Dispatch)>, share: f64) -> Self {
+        for (_, dispatch) in &dispatched {
+            if let Some(auxiliary) = dispatch.auxiliary() {
+                self = self.plus(auxiliary * share);
+            }
+            for loss in &dispatch.losses {
+                let (name, value) = (figure_of(loss.kind), loss.value.clone().detach() * share);
+                match self.figures.iter_mut().find(|(called, _)| *called == name) {
+                    Some((_, sum)) => *sum = sum.clone() + value,
+                    None => self.figures.push((name, value)),
+                }
+            }
+        }
+        self.dispatched = dispatched;
+        self
     }
 
     /// The figure called `name`, shape `[1]`; none where the method does not have it.
@@ -38,6 +60,16 @@ impl Loss {
     pub(super) fn plus(mut self, term: Tensor<1>) -> Self {
         self.total = self.total + term;
         self
+    }
+}
+
+/// The figure of a router's loss.
+fn figure_of(kind: LossKind) -> &'static str {
+    match kind {
+        LossKind::Balance => "router/balance",
+        LossKind::Importance => "router/importance",
+        LossKind::Load => "router/load",
+        LossKind::Z => "router/z",
     }
 }
 

@@ -11,15 +11,16 @@ use crate::{
     error::Result,
     head::Head,
     learner::Learner,
-    methods::{Method, NewTask},
+    methods::{Method, NewTask, method},
     seeds::{Purpose, Seeds},
 };
 
 /// A learner without experts and tasks.
 ///
 /// # Errors
-/// When the adapters' targets or layers match nothing in the base.
+/// When the adapters' targets or layers match nothing in the base, or the method's options do not fit it.
 pub fn untrained(experiment: &Experiment, base: &Decoder) -> Result<Learner> {
+    method(&experiment.method, experiment.tasks.len()).check(base.config())?;
     let catalogue = Catalogue::new(&(&experiment.adapters).into(), base.config())?;
     Ok(Learner::new(catalogue))
 }

@@ -15,7 +15,7 @@ use moe_lora::ExpertId;
 use super::*;
 
 /// A setting for every method, and for every option that changes what a method keeps.
-pub const METHODS: [&str; 20] = [
+pub const METHODS: [&str; 24] = [
     "{name='moe_cl'}",
     "{name='moe_cl',experts='shared'}",
     "{name='moe_cl',experts='dedicated'}",
@@ -36,6 +36,10 @@ pub const METHODS: [&str; 20] = [
     "{name='a_gem',budget=5,batch_size=3}",
     "{name='slao'}",
     "{name='joint'}",
+    "{name='mix_lora',experts=4}",
+    "{name='mix_lora',experts=3,router={kind='bias_balanced',top_k=2,rate=0.1}}",
+    "{name='mix_lora',experts=4,router={kind='switch',jitter=0.1,capacity={factor={factor=1.0,min=1}}}}",
+    "{name='mix_lora',experts=3,router={kind='noisy_top_k'}}",
 ];
 
 fn setting(method: &str) -> String {

@@ -4,6 +4,7 @@
 mod awake;
 pub(crate) mod exp;
 pub(crate) mod level;
+pub(crate) mod outer_products;
 pub(crate) mod panel_product;
 pub(crate) mod pieces;
 pub(crate) mod product;

@@ -1,6 +1,7 @@
 use burn::module::{Module, Param};
 use burn::tensor::activation::sigmoid;
 use burn::tensor::{Device, Tensor};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::choices::{Choices, values};
@@ -9,7 +10,7 @@ use super::queue::Order;
 use super::{Dispatch, RouterInit, RouterLinear, Tokens};
 
 /// Groups of experts, of which a token sees the best alone (DeepSeek-V3's node-limited routing, arXiv 2412.19437, §2.1.2).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ExpertGroups {
     /// How many groups the experts are cut into, side by side.
@@ -19,7 +20,7 @@ pub struct ExpertGroups {
 }
 
 /// Settings of a [`BiasBalanced`].
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct BiasBalancedConfig {
     /// Experts per token.

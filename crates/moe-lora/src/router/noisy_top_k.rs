@@ -3,6 +3,7 @@
 use burn::module::Module;
 use burn::tensor::activation::{softmax, softplus};
 use burn::tensor::{Device, Int, Tensor, TensorData};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::choices::{Choices, constant, values};
@@ -17,7 +18,7 @@ use super::{
 const LEAST_NOISE: f64 = 1e-2;
 
 /// Settings of a [`NoisyTopK`].
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct NoisyTopKConfig {
     /// Experts per token.

@@ -1,6 +1,7 @@
 use burn::module::Module;
 use burn::tensor::activation::softmax;
 use burn::tensor::{Device, Tensor};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::choices::{Choices, values};
@@ -10,7 +11,7 @@ use super::queue::Order;
 use super::{Capacity, Dispatch, Phase, RouterInit, RouterLinear, Tokens};
 
 /// Which first choices make the shares of ST-MoE's balance loss; either are shares of the group's tokens.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum FirstChoices {
     /// All of them, as in Switch Transformers and Mesh TensorFlow.
@@ -21,7 +22,7 @@ pub enum FirstChoices {
 }
 
 /// Settings of a [`StMoe`].
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct StMoeConfig {
     /// Experts per token at most.

@@ -1,6 +1,7 @@
 use burn::module::Module;
 use burn::tensor::activation::softmax;
 use burn::tensor::{Device, Tensor};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::choices::{Choices, values};
@@ -9,7 +10,7 @@ use super::loss::Coefficients;
 use super::{Capacity, Dispatch, Phase, Priority, RouterInit, RouterLinear, Tokens};
 
 /// Settings of a [`Switch`].
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct SwitchConfig {
     /// While training.
