@@ -34,6 +34,25 @@ pub enum Error {
         /// The range.
         expected: &'static str,
     },
+    /// A layer that a replayed routing says nothing of.
+    #[error("no routing was recorded of layer {layer}; replay a record of the same model and texts")]
+    NoRecord {
+        /// The decoder layer.
+        layer: usize,
+    },
+    /// A recorded routing that is of something else.
+    #[error(
+        "the routing recorded of layer {layer} is of {} tokens and {} experts, expected {} and {}; replay a record of the same model and texts",
+        found.0, found.1, expected.0, expected.1
+    )]
+    OtherRecord {
+        /// The decoder layer.
+        layer: usize,
+        /// Tokens and experts as recorded.
+        found: (usize, usize),
+        /// As they are.
+        expected: (usize, usize),
+    },
     /// A router that cannot be what its settings say.
     #[error("router `{router}`: {message}")]
     Router {

@@ -4,7 +4,8 @@ use moe_core::model::{
     AttentionContext, Decoder, DecoderLayer, KvCache, LayerCache, Residual, Routed,
 };
 
-use crate::router::{Dispatch, Phase};
+use crate::error::Result;
+use crate::router::{Dispatch, Phase, Recorded};
 use crate::{Catalogue, LoraDropout, Observe, Pass, Routing, Texts};
 
 /// Output of [`Catalogue::forward`].
@@ -42,8 +43,8 @@ impl Catalogue {
         observe: Option<&Observe>,
         dropout: Option<&LoraDropout>,
     ) -> Forward {
-        let phase = Phase::Evaluate;
-        self.run(base, texts, None, routing, observe, phase, dropout)
+        let pass = self.pass(texts, routing, Phase::Evaluate);
+        self.run(base, texts, None, routing, observe, pass, dropout)
     }
 
     /// As [`Self::forward`] without anything observed, of a pass that trains: routers draw from `seed`, of which the caller makes one per
@@ -60,8 +61,35 @@ impl Catalogue {
         seed: u64,
         dropout: Option<&LoraDropout>,
     ) -> Forward {
-        let phase = Phase::Train { seed };
-        self.run(base, texts, None, routing, None, phase, dropout)
+        let pass = self.pass(texts, routing, Phase::Train { seed });
+        self.run(base, texts, None, routing, None, pass, dropout)
+    }
+
+    /// As [`Self::forward`] without anything observed, the routers' choices in the adapted layers being those that were `recorded` of such
+    /// a pass: the same numbers, bit for bit.
+    ///
+    /// # Errors
+    /// When a layer has no record, or one of other tokens or another number of experts.
+    ///
+    /// # Panics
+    ///
+    /// As [`Self::forward`].
+    pub fn replay(
+        &self,
+        base: &Decoder,
+        texts: &Texts,
+        routing: &Routing,
+        recorded: &[Recorded],
+    ) -> Result<Forward> {
+        let experts = routing.experts().len();
+        let pass = Pass::of_recorded(texts, recorded, self.layers(), experts)?;
+        let pass = self.routers(routing).map(|_| pass);
+        Ok(self.run(base, texts, None, routing, None, pass, None))
+    }
+
+    /// What the routers of `routing` are told, where there are any.
+    fn pass(&self, texts: &Texts, routing: &Routing, phase: Phase) -> Option<Pass> {
+        self.routers(routing).map(|_| Pass::new(texts, phase))
     }
 
     /// As [`Self::forward`], for texts that may follow those in a cache.
@@ -73,10 +101,9 @@ impl Catalogue {
         cache: Option<&mut KvCache>,
         routing: &Routing,
         observe: Option<&Observe>,
-        phase: Phase,
+        pass: Option<Pass>,
         dropout: Option<&LoraDropout>,
     ) -> Forward {
-        let pass = self.routers(routing).map(|_| Pass::new(texts, phase));
         let shares = observe.map(|observe| (observe, pool_shares(texts.real.clone())));
         let (mut pooled, mut gates) = (Vec::new(), Vec::new());
         let (mut dispatched, mut routed) = (Vec::new(), Vec::new());
@@ -201,16 +228,9 @@ impl CausalLm for Adapted<'_> {
             routing,
         } = self;
         let texts = Texts::new(tokens, real);
+        let pass = catalogue.pass(&texts, routing, Phase::Evaluate);
         catalogue
-            .run(
-                base,
-                &texts,
-                Some(cache),
-                routing,
-                None,
-                Phase::Evaluate,
-                None,
-            )
+            .run(base, &texts, Some(cache), routing, None, pass, None)
             .hidden
     }
 

@@ -4,8 +4,9 @@ use burn::tensor::{Device, IndexingUpdateOp, Int, Tensor, TensorData};
 use moe_core::model::{FeedForward, FeedForwardBlock, Routed};
 use moe_kernels::{grouped_linear, linear, swiglu};
 
+use crate::error::{Error, Result};
 use crate::hidden::Start;
-use crate::router::{Dispatch, Phase, Tokens};
+use crate::router::{Dispatch, Phase, Recorded, Tokens};
 use crate::stacked::widened;
 use crate::{BankOutput, ExpertBank, ExpertId, Lora, LoraDropout, Projection, Texts};
 
@@ -14,6 +15,8 @@ use crate::{BankOutput, ExpertBank, ExpertId, Lora, LoraDropout, Projection, Tex
 pub struct Pass {
     tokens: Tokens,
     phase: Phase,
+    /// What takes the place of the routers' choices.
+    recorded: Vec<Recorded>,
 }
 
 impl Pass {
@@ -23,18 +26,48 @@ impl Pass {
     /// # Panics
     /// When every token is padding.
     pub fn new(texts: &Texts, phase: Phase) -> Self {
-        let [batch, seq] = texts.tokens.dims();
+        let [batch, _seq] = texts.tokens.dims();
         let ids: Vec<u32> = texts.tokens.clone().into_data().iter::<u32>().collect();
-        let real = texts.real.clone().into_data().iter::<bool>().collect();
         let domains = vec![0; ids.len()];
-        let tokens = Tokens::new(batch * seq)
-            .with_real(real)
-            .with_ids(ids, domains);
+        let tokens = texts.routed_tokens().with_ids(ids, domains);
         let tokens = match phase {
             Phase::Train { .. } => tokens,
             Phase::Evaluate => tokens.in_groups(batch),
         };
-        Self { tokens, phase }
+        Self {
+            tokens,
+            phase,
+            recorded: Vec::new(),
+        }
+    }
+
+    /// An evaluation of `texts` in which every layer in `layers` does what was recorded of it.
+    ///
+    /// # Errors
+    /// When a layer has no record, or one of other tokens or another number of experts.
+    pub(crate) fn of_recorded(
+        texts: &Texts,
+        recorded: &[Recorded],
+        layers: std::ops::Range<usize>,
+        experts: usize,
+    ) -> Result<Self> {
+        let mut pass = Self::new(texts, Phase::Evaluate);
+        let tokens = pass.tokens.count();
+        for layer in layers {
+            let found = recorded.iter().find(|it| it.layer == layer);
+            let Some(found) = found else {
+                return Err(Error::NoRecord { layer });
+            };
+            if (found.tokens, found.experts) != (tokens, experts) {
+                return Err(Error::OtherRecord {
+                    layer,
+                    found: (found.tokens, found.experts),
+                    expected: (tokens, experts),
+                });
+            }
+            pass.recorded.push(found.clone());
+        }
+        Ok(pass)
     }
 
     /// Of one layer, which draws numbers of its own.
@@ -56,7 +89,7 @@ impl ExpertBank<'_> {
     /// y_t = F(x_t) + Σ_i w_i (F_{e_i}(x_t) − F(x_t))
     /// ```
     ///
-    /// which is `Σ_i w_i F_{e_i}(x_t)` where a token's weights sum to one (MixLoRA, arXiv 2404.15159, eq. 5). A token that was dropped, or
+    /// which is `Σ_i w_i F_{e_i}(x_t)` where a token's weights sum to one (MixLoRA, arXiv 2404.15159). A token that was dropped, or
     /// is padding, is the base's.
     ///
     /// # Panics
@@ -72,7 +105,11 @@ impl ExpertBank<'_> {
         let router = self.router.expect("a router picks the experts");
         let dims @ [batch, seq, d_model] = x.dims();
         let rows = x.clone().reshape([batch * seq, d_model]);
-        let dispatch = router.forward(rows.clone(), &pass.tokens, pass.phase(self.layer));
+        let recorded = pass.recorded.iter().find(|it| it.layer == self.layer);
+        let dispatch = match recorded {
+            Some(recorded) => recorded.replay(&rows.device()),
+            None => router.forward(rows.clone(), &pass.tokens, pass.phase(self.layer)),
+        };
         let (output, routed) = self.follow(block, rows, &dispatch, dropout);
         BankOutput {
             output: output.reshape(dims),

@@ -1,5 +1,7 @@
 use burn::tensor::{Bool, Int, Tensor, TensorData};
 
+use crate::router::Tokens;
+
 /// A batch of texts, as base and experts read them.
 #[derive(Clone, Debug)]
 pub struct Texts {
@@ -28,6 +30,16 @@ impl Texts {
             real,
             states: None,
         }
+    }
+
+    /// The tokens as routers see them, `batch · seq`, of which padding goes nowhere.
+    ///
+    /// # Panics
+    /// When every token is padding.
+    pub fn routed_tokens(&self) -> Tokens {
+        let [batch, seq] = self.tokens.dims();
+        let real = self.real.clone().into_data().iter::<bool>().collect();
+        Tokens::new(batch * seq).with_real(real)
     }
 
     /// Some of the texts, in this order, without what is known of them.

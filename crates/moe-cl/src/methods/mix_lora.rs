@@ -96,7 +96,7 @@ impl Method for MixLora {
             needs: "nothing",
             stores: "nothing",
             source: "arXiv 2404.15159",
-            strength: "8 experts, 2 per token; router.balance 0.01 (the paper's)",
+            strength: "8 experts, 2 per token; method.router.balance 0.01 (Switch's)",
         }
     }
 

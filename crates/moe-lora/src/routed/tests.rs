@@ -1,4 +1,4 @@
-use burn::tensor::{Bool, DType, Distribution, Gradients, Tolerance, activation};
+use burn::tensor::{DType, Distribution, Gradients, Tolerance, activation};
 use moe_core::config::ModelConfig;
 use moe_core::model::{Decoder, SparseFeedForward};
 use moe_core::parameters::to_bytes;
@@ -339,8 +339,42 @@ fn draws_are_a_function_of_seed_and_layer() {
     let texts = texts(&decoder);
     let pass = Pass::new(&texts, Phase::Train { seed: 1 });
     assert_ne!(pass.phase(0), pass.phase(1));
-    let real: Tensor<2, Bool> = texts.real.clone();
-    assert_eq!(Pass::new(&Texts::new(texts.tokens, real), pass.phase).tokens, pass.tokens);
+}
+
+#[test]
+fn a_recorded_routing_replayed_gives_the_same_numbers_bit_for_bit() {
+    for base in [tiny::model(), tiny::sparse()] {
+        let (decoder, catalogue, routing) = setup(&base, &FFN, top_k(2));
+        let (texts, other) = (texts(&decoder), top_k(1));
+        let forward = catalogue.forward(&decoder, &texts, &routing, None, None);
+        let records = forward.dispatched.iter();
+        let mut records: Vec<_> = records.map(|(layer, it)| Recorded::of(*layer, it)).collect();
+        // The same experts behind routers that would choose otherwise.
+        let (_, mut others, _) = setup(&base, &FFN, other.clone());
+        let router = GateRouter {
+            seed: 77,
+            settings: other,
+        };
+        let device = Device::flex().autodiff();
+        let gate = others.add_router(4, router, "task", &device).unwrap();
+        let experts = routing.experts().to_vec();
+        let elsewhere = Routing::Gated { experts, gate };
+        let want = forward.hidden.into_data();
+        assert_ne!(hidden(&decoder, &others, &elsewhere), want);
+        let replayed = others.replay(&decoder, &texts, &elsewhere, &records).unwrap();
+        assert_eq!(replayed.hidden.into_data(), want);
+        records[2].tokens += 1;
+        let refused = others.replay(&decoder, &texts, &elsewhere, &records);
+        assert!(refused.unwrap_err().to_string().contains("layer 2"));
+        let refused = others.replay(&decoder, &texts, &elsewhere, &records[..1]);
+        assert!(refused.unwrap_err().to_string().contains("layer 1"));
+        for (layer, routed) in &forward.routed {
+            let tokens = texts.routed_tokens();
+            let record = Recorded::of_base(*layer, routed, &tokens);
+            assert_eq!(record.replay(&Device::flex()).load(), record.wanted);
+            assert_eq!(record.token.len(), 16);
+        }
+    }
 }
 
 #[test]
