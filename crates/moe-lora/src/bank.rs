@@ -2,8 +2,8 @@ use burn::tensor::Tensor;
 use moe_core::model::{FeedForward, FeedForwardBlock, Routed};
 
 use crate::hidden::{Hidden, Start};
-use crate::stacked::Stacked;
 use crate::router::{Dispatch, Router};
+use crate::stacked::Stacked;
 use crate::{Catalogue, ExpertId, LayerExpert, LoraDropout, Routing, TokenGate};
 
 /// The experts that answer in one decoder layer, and how they are weighed.
@@ -93,7 +93,10 @@ impl<'a> ExpertBank<'a> {
         observe: Option<(&Observe, Tensor<2>)>,
         dropout: Option<&LoraDropout>,
     ) -> BankOutput {
-        assert!(self.router.is_none(), "a router has to be told of the tokens");
+        assert!(
+            self.router.is_none(),
+            "a router has to be told of the tokens"
+        );
         if let Some(stacked) = Stacked::new(self, dropout) {
             return stacked.forward(self, ffn, x, observe);
         }
@@ -154,7 +157,10 @@ impl<'a> ExpertBank<'a> {
             FeedForwardBlock::Dense(ffn) => return self.forward(ffn, x, observe, dropout),
             FeedForwardBlock::Sparse(sparse) => sparse,
         };
-        assert!(self.router.is_none(), "a router has to be told of the tokens");
+        assert!(
+            self.router.is_none(),
+            "a router has to be told of the tokens"
+        );
         if self.is_inside() {
             return self.over_sparse(sparse, x, observe, dropout);
         }

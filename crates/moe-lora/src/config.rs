@@ -256,12 +256,14 @@ impl AdapterConfig {
         let one = |layer: usize, target: &Projection| {
             let outside = target.shape_in(base, layer).map_or(0, width);
             let sparse = base.sparse_in(layer).filter(|_| target.is_inside());
-            outside + sparse.map_or(0, |sparse| {
-                sparse.num_experts * width(target.shape_of_width(base, sparse.d_ff))
-            })
+            outside
+                + sparse.map_or(0, |sparse| {
+                    sparse.num_experts * width(target.shape_of_width(base, sparse.d_ff))
+                })
         };
         let layers = self.layers.resolve(base.num_layers);
-        let widths = layers.map(|layer| self.targets.iter().map(|it| one(layer, it)).sum::<usize>());
+        let widths =
+            layers.map(|layer| self.targets.iter().map(|it| one(layer, it)).sum::<usize>());
         self.lora.rank * widths.sum::<usize>()
     }
 

@@ -35,7 +35,9 @@ pub enum Error {
         expected: &'static str,
     },
     /// A layer that a replayed routing says nothing of.
-    #[error("no routing was recorded of layer {layer}; replay a record of the same model and texts")]
+    #[error(
+        "no routing was recorded of layer {layer}; replay a record of the same model and texts"
+    )]
     NoRecord {
         /// The decoder layer.
         layer: usize,

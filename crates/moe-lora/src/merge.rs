@@ -40,7 +40,11 @@ fn fold(layer: &mut DecoderLayer, expert: &LayerExpert) {
         FeedForwardBlock::Sparse(sparse) => {
             fold_inside(sparse, &expert.inside);
             let shared = sparse.shared.as_mut();
-            places.extend(shared.into_iter().flat_map(|it| inside(&mut it.feed_forward)));
+            places.extend(
+                shared
+                    .into_iter()
+                    .flat_map(|it| inside(&mut it.feed_forward)),
+            );
         }
     }
     for (projection, linear) in places {
@@ -68,7 +72,10 @@ fn fold_inside(sparse: &mut SparseFeedForward, experts: &[InsideExpert]) {
         (Projection::Down, &mut sparse.down),
     ] {
         let deltas = experts.iter().map(|it| Some(it.lora(projection)?.delta()));
-        if let Some(deltas) = deltas.collect::<Option<Vec<_>>>().filter(|it| !it.is_empty()) {
+        if let Some(deltas) = deltas
+            .collect::<Option<Vec<_>>>()
+            .filter(|it| !it.is_empty())
+        {
             let deltas = Tensor::stack::<3>(deltas, 0);
             let sum = matrices.val().cast(deltas.dtype()) + deltas;
             *matrices = Param::initialized(matrices.id, sum);

@@ -8,8 +8,8 @@ use moe_core::model::{Decoder, KvCache};
 
 use crate::per_text::PerText;
 use crate::{
-    Adapted, Catalogue, Expert, ExpertId, InsideExpert, LayerExpert, Lora, LoraDropout, Projection, Routing,
-    Texts,
+    Adapted, Catalogue, Expert, ExpertId, InsideExpert, LayerExpert, Lora, LoraDropout, Projection,
+    Routing, Texts,
 };
 
 /// How the experts' answers become one.

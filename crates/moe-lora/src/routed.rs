@@ -194,7 +194,10 @@ impl ExpertBank<'_> {
         bounds: &[usize],
         dropout: Option<&LoraDropout>,
     ) -> Option<LowRank> {
-        let loras = self.experts.iter().map(|(id, it)| (*id, it.lora(projection)));
+        let loras = self
+            .experts
+            .iter()
+            .map(|(id, it)| (*id, it.lora(projection)));
         let dropout = dropout.map(|dropout| (dropout, self.layer));
         low_rank(&loras.collect::<Vec<_>>(), projection, x, bounds, dropout)
     }

@@ -3,7 +3,10 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{EwcConfig, LwfConfig, MixLoraConfig, MoeClConfig, OLoraConfig, RehearsalConfig, SequentialConfig};
+use super::{
+    EwcConfig, LwfConfig, MixLoraConfig, MoeClConfig, OLoraConfig, RehearsalConfig,
+    SequentialConfig,
+};
 use crate::{
     config::Mode,
     methods::{AGem, Joint, LinearProbe, Mocl, Options, PerTask, Replay, Slao},

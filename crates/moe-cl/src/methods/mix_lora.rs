@@ -67,7 +67,11 @@ impl MixLora {
         let catalogue = &mut learner.catalogue;
         let inside = [Projection::Gate, Projection::Up, Projection::Down];
         let all = catalogue.targets().to_vec();
-        let own: Vec<Projection> = all.iter().copied().filter(|it| inside.contains(it)).collect();
+        let own: Vec<Projection> = all
+            .iter()
+            .copied()
+            .filter(|it| inside.contains(it))
+            .collect();
         let experts = (0..self.options.experts).map(|index| {
             let targets = if index == 0 { &all } else { &own };
             let seed = new.rng.next_u64();

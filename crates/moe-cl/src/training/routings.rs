@@ -35,7 +35,8 @@ impl Trained<'_> {
             let stream = self.kept(task, self.experiment.evaluation.split)?;
             let collate = learner.collate(base.collate());
             for batch in stream.evaluation_batches(self.experiment.evaluation.batch_size) {
-                let examples: Vec<&Example> = batch.iter().map(|&i| &stream.evaluation[i]).collect();
+                let examples: Vec<&Example> =
+                    batch.iter().map(|&i| &stream.evaluation[i]).collect();
                 let batch = collate.batch(&examples, &decoder.device());
                 let choice = TaskChoice::of(self.method.as_ref(), task);
                 let Mix::Routed(routing) = choice.mix(decoder, learner, &batch.texts) else {

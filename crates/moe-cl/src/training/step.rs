@@ -226,7 +226,8 @@ fn trained_ids(module: &impl Module) -> Vec<ParamId> {
     struct Ids(Vec<ParamId>);
     impl ModuleVisitor for Ids {
         fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-            self.0.extend(param.val().is_require_grad().then_some(param.id));
+            self.0
+                .extend(param.val().is_require_grad().then_some(param.id));
         }
     }
     let mut ids = Ids(Vec::new());

@@ -275,9 +275,15 @@ fn adapters_inside_a_sparse_base_train_and_resume_with_every_kind_of_method() {
         let trained = Trained::open(&folder.path().join("whole"), &base).expect("a run");
         let layer = &trained.learner().catalogue.experts()[0].layers[1];
         assert_eq!(layer.inside.len(), 4, "{method}");
-        let moved: f32 = layer.loras().map(|it| it.b.val().abs().sum().into_scalar::<f32>()).sum();
+        let moved: f32 = layer
+            .loras()
+            .map(|it| it.b.val().abs().sum().into_scalar::<f32>())
+            .sum();
         assert!(moved > 0.0, "{method}");
-        assert!(!trained.routings(None).is_ok_and(|it| it.is_empty()), "{method}");
+        assert!(
+            !trained.routings(None).is_ok_and(|it| it.is_empty()),
+            "{method}"
+        );
     }
     assert!(moe_core::parameters::to_bytes(&base.decoder) == before);
 }
@@ -307,11 +313,17 @@ fn a_mixture_says_its_router_moves_its_biases_and_leaves_the_attention_one_adapt
         let bias: Vec<f32> = router.bias.val().into_data().iter().collect();
         assert!(bias.iter().any(|bias| *bias != 0.0), "{bias:?}");
     }
-    let on_attention = catalogue.experts().iter().map(|expert| expert.layers[0].query.is_some());
+    let on_attention = catalogue
+        .experts()
+        .iter()
+        .map(|expert| expert.layers[0].query.is_some());
     assert_eq!(on_attention.collect::<Vec<_>>(), [true, false, false]);
     // Two layers, and every text that is scored in batches of the evaluation.
     let records = trained.routings(Some(1)).expect("routings");
-    assert_eq!((records[0].layer, records[1].layer, records[0].experts), (0, 1, 3));
+    assert_eq!(
+        (records[0].layer, records[1].layer, records[0].experts),
+        (0, 1, 3)
+    );
 }
 
 #[test]
@@ -319,11 +331,20 @@ fn a_router_that_does_not_fit_is_refused_by_its_key() {
     let folder = tempfile::tempdir().expect("a folder");
     write_data(folder.path());
     for (method, words) in [
-        ("router={kind='expert_choice'}", "depends on the tokens after it"),
+        (
+            "router={kind='expert_choice'}",
+            "depends on the tokens after it",
+        ),
         ("experts=2,router={kind='softmax_top_k',top_k=3}", "1 to 2"),
-        ("router={kind='switch',top_k=1}", "unknown key `top_k` in [method.router]"),
+        (
+            "router={kind='switch',top_k=1}",
+            "unknown key `top_k` in [method.router]",
+        ),
         ("router={kind='swich'}", "nearest: `switch`"),
-        ("router={kind='random_routed',vocab_size=9,group_sizes=[4,4]}", "one group"),
+        (
+            "router={kind='random_routed',vocab_size=9,group_sizes=[4,4]}",
+            "one group",
+        ),
     ] {
         let text = "name = \"x\"\n[[tasks]]\nname = \"a\"\ntrain = \"a.jsonl\"\n";
         let sets = [setting(&format!("{{name='mix_lora',{method}}}"))];
@@ -331,7 +352,8 @@ fn a_router_that_does_not_fit_is_refused_by_its_key() {
         let refused = refused.expect_err("refused").to_string();
         assert!(refused.contains(words), "{refused}");
     }
-    let few = "{name='mix_lora',experts=4,router={kind='random_routed',vocab_size=9,group_sizes=[4]}}";
+    let few =
+        "{name='mix_lora',experts=4,router={kind='random_routed',vocab_size=9,group_sizes=[4]}}";
     let experiment = experiment(folder.path(), &[&setting(few)]);
     let refused = run(&experiment, &base(), &folder.path().join("run"), None);
     let refused = refused.expect_err("too small a table").to_string();

@@ -161,7 +161,9 @@ fn table(rows: &[Row]) -> String {
         [
             row.task.clone(),
             list(row.experts.iter().map(u64::to_string).collect())
-                + &row.router.map_or(String::new(), |name| format!(" ({name})")),
+                + &row
+                    .router
+                    .map_or(String::new(), |name| format!(" ({name})")),
             list(row.parents.iter().map(parent).collect()),
             list(row.ranks.iter().map(usize::to_string).collect()),
             list(row.scalings.iter().map(|it| format!("{it:.3}")).collect()),

@@ -33,10 +33,7 @@ impl Catalogue {
                 return Ok(Gate::of_routers(info.clone(), routers));
             }
             let layer = |_| TokenGate::new(d_model, info.columns, GateInit::Zeros, device);
-            Ok(Gate::new(
-                info.clone(),
-                self.layers().map(layer).collect(),
-            ))
+            Ok(Gate::new(info.clone(), self.layers().map(layer).collect()))
         };
         let gates = gates.iter().map(gate).collect::<Result<_>>()?;
         self.experts = experts;

@@ -46,11 +46,7 @@ fn top_k(top_k: usize) -> RouterConfig {
 }
 
 fn random(tokens: usize) -> Tensor<2> {
-    Tensor::random(
-        [tokens, 8],
-        Distribution::Normal(0.0, 1.0),
-        &Device::flex(),
-    )
+    Tensor::random([tokens, 8], Distribution::Normal(0.0, 1.0), &Device::flex())
 }
 
 /// A choice of these (token, expert), with weights that do not sum to one and are tracked.
@@ -137,11 +133,7 @@ fn sparse(
     Tensor::cat(rows.collect(), 0)
 }
 
-fn alone(
-    block: &FeedForwardBlock,
-    x: Tensor<2>,
-    expert: Option<&crate::LayerExpert>,
-) -> Tensor<2> {
+fn alone(block: &FeedForwardBlock, x: Tensor<2>, expert: Option<&crate::LayerExpert>) -> Tensor<2> {
     match block {
         FeedForwardBlock::Dense(ffn) => dense(ffn, x, expert),
         FeedForwardBlock::Sparse(mixture) => sparse(mixture, x, expert),
@@ -161,7 +153,11 @@ fn loop_over_entries(
         let own = x.clone().narrow(0, token, 1);
         let (_, expert) = bank.experts[entry.expert as usize];
         let change = alone(block, own.clone(), Some(expert)) - alone(block, own, None);
-        let weight = dispatch.weights.clone().narrow(0, index, 1).unsqueeze_dim(1);
+        let weight = dispatch
+            .weights
+            .clone()
+            .narrow(0, index, 1)
+            .unsqueeze_dim(1);
         let place = Tensor::<1, Int>::from_data([token as i32], &Device::flex());
         y = y.select_assign(0, place, change * weight, IndexingUpdateOp::Add);
     }
@@ -181,7 +177,12 @@ fn gradients(
     };
     let mut all = vec![
         numbers(x.grad(grads), x),
-        weights.grad(grads).unwrap().into_data().iter::<f32>().collect(),
+        weights
+            .grad(grads)
+            .unwrap()
+            .into_data()
+            .iter::<f32>()
+            .collect(),
     ];
     for expert in catalogue.experts() {
         for lora in expert.layers[LAYER].loras() {
@@ -202,7 +203,20 @@ fn close(got: &[f32], want: &[f32]) {
 fn it_is_the_loop_over_the_entries_gradients_included() {
     let all_to_one: Vec<(u32, u32)> = (0..6).map(|token| (token, 2)).collect();
     let cases: [(usize, &[(u32, u32)]); 5] = [
-        (6, &[(0, 1), (0, 3), (1, 0), (1, 1), (2, 3), (2, 0), (4, 1), (5, 2), (5, 3)]),
+        (
+            6,
+            &[
+                (0, 1),
+                (0, 3),
+                (1, 0),
+                (1, 1),
+                (2, 3),
+                (2, 0),
+                (4, 1),
+                (5, 2),
+                (5, 3),
+            ],
+        ),
         (6, &all_to_one),
         (3, &[(0, 1), (2, 1)]),
         (1, &[(0, 3), (0, 0)]),
@@ -226,7 +240,9 @@ fn it_is_the_loop_over_the_entries_gradients_included() {
                 };
                 let got = way(&|x, dispatch| bank.follow(block, x, dispatch, None).0);
                 let want = way(&|x, dispatch| loop_over_entries(&bank, block, x, dispatch));
-                got.iter().zip(&want).for_each(|(got, want)| close(got, want));
+                got.iter()
+                    .zip(&want)
+                    .for_each(|(got, want)| close(got, want));
             }
         }
     }
@@ -267,7 +283,11 @@ fn experts_of_equal_weights_are_their_mean_and_one_at_weight_one_is_itself() {
         let device = Device::flex().autodiff();
         let gate = catalogue.add_router(1, router, "task", &device).unwrap();
         let experts = vec![ExpertId(2)];
-        let got = real(hidden(&decoder, &catalogue, &Routing::Gated { experts, gate }));
+        let got = real(hidden(
+            &decoder,
+            &catalogue,
+            &Routing::Gated { experts, gate },
+        ));
         let single = real(hidden(&decoder, &catalogue, &Routing::Single(ExpertId(2))));
         got.assert_approx_eq(&single, tolerance);
     }
@@ -311,8 +331,7 @@ fn padding_changes_nothing() {
         let (decoder, catalogue, routing) = setup(&base, &FFN, top_k(2));
         let Texts { tokens, real, .. } = texts(&decoder);
         let cut = |x: Tensor<3>| x.slice([1..2, 0..3]).into_data();
-        let forward =
-            |texts: &Texts| catalogue.forward(&decoder, texts, &routing, None, None);
+        let forward = |texts: &Texts| catalogue.forward(&decoder, texts, &routing, None, None);
         let padded = forward(&Texts::new(tokens.clone(), real.clone()));
         let short = Texts::new(tokens.slice([1..2, 0..3]), real.slice([1..2, 0..3]));
         let alone = forward(&short);
@@ -348,7 +367,9 @@ fn a_recorded_routing_replayed_gives_the_same_numbers_bit_for_bit() {
         let (texts, other) = (texts(&decoder), top_k(1));
         let forward = catalogue.forward(&decoder, &texts, &routing, None, None);
         let records = forward.dispatched.iter();
-        let mut records: Vec<_> = records.map(|(layer, it)| Recorded::of(*layer, it)).collect();
+        let mut records: Vec<_> = records
+            .map(|(layer, it)| Recorded::of(*layer, it))
+            .collect();
         // The same experts behind routers that would choose otherwise.
         let (_, mut others, _) = setup(&base, &FFN, other.clone());
         let router = GateRouter {
@@ -361,7 +382,9 @@ fn a_recorded_routing_replayed_gives_the_same_numbers_bit_for_bit() {
         let elsewhere = Routing::Gated { experts, gate };
         let want = forward.hidden.into_data();
         assert_ne!(hidden(&decoder, &others, &elsewhere), want);
-        let replayed = others.replay(&decoder, &texts, &elsewhere, &records).unwrap();
+        let replayed = others
+            .replay(&decoder, &texts, &elsewhere, &records)
+            .unwrap();
         assert_eq!(replayed.hidden.into_data(), want);
         records[2].tokens += 1;
         let refused = others.replay(&decoder, &texts, &elsewhere, &records);
@@ -393,7 +416,14 @@ fn routers_and_chosen_experts_get_gradients_and_the_base_none() {
             let crate::router::Router::SoftmaxTopK(router) = router else {
                 panic!("another router");
             };
-            let grad: f32 = router.linear.weight.grad(&grads).unwrap().abs().sum().into_scalar();
+            let grad: f32 = router
+                .linear
+                .weight
+                .grad(&grads)
+                .unwrap()
+                .abs()
+                .sum()
+                .into_scalar();
             assert!(grad > 0.0);
         }
         for expert in catalogue.experts() {

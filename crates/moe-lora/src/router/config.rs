@@ -3,9 +3,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    expert_choice, Attention, BiasBalanced, BiasBalancedConfig, Capacity, ExpertChoice, ExpertChoiceConfig,
+    Attention, BiasBalanced, BiasBalancedConfig, Capacity, ExpertChoice, ExpertChoiceConfig,
     GShard, GShardConfig, Jacobs, NoisyTopK, NoisyTopKConfig, RandomRouted, Router, SoftmaxTopK,
-    SoftmaxTopKConfig, StMoe, StMoeConfig, Switch, SwitchConfig, Uniform,
+    SoftmaxTopKConfig, StMoe, StMoeConfig, Switch, SwitchConfig, Uniform, expert_choice,
 };
 use crate::{Error, Result};
 

@@ -136,7 +136,17 @@ pub fn z_loss(logits: Tensor<2>, tokens: &Tokens) -> Tensor<1> {
 }
 
 /// Whose variance [`cv_squared`] takes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    serde::Serialize,
+    serde::Deserialize,
+    schemars::JsonSchema,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum Variance {
     /// Divided by n, as the authors' tensor2tensor.
