@@ -93,15 +93,7 @@ impl ExpertBank<'_> {
         let ([tokens, d_model], top_k) = (x.dims(), sparse.top_k);
         let block = x.clone().reshape([1, tokens, d_model]);
         let routed = sparse.route(block.clone());
-        let rest = dispatch.gates().sum_dim(1).neg() + 1.0; // [tokens, 1], the base's own share
-        let choices = 0..tokens * top_k;
-        let entries = Entries {
-            token: choices.map(|choice| (choice / top_k) as u32).collect(),
-            expert: routed.experts.clone(),
-        };
-        let weights = (routed.weights.clone() * rest).reshape([tokens * top_k]);
-        let [gate, up, down] = [&sparse.gate, &sparse.up, &sparse.down].map(|it| it.val());
-        let mut output = sparse_ffn(x.clone(), gate, up, down, &entries, weights);
+        let mut output = base_share(sparse, &x, &routed, dispatch);
         if !dispatch.entries.is_empty() {
             let count = dispatch.entries.len();
             let ways = dispatch.entries.iter().flat_map(|entry| {
@@ -177,6 +169,33 @@ impl ExpertBank<'_> {
         let zeros = Tensor::zeros(x.dims(), &device);
         zeros.select_assign(0, token, y, IndexingUpdateOp::Add)
     }
+}
+
+/// `(1 − Σ_i w_i) F(x_t)` without the shared network, `[tokens, d_model]`. Where a token's weights sum to one, to rounding, there is
+/// nothing to compute and no gradient: they do so by how they are made, or are all but certain.
+fn base_share(
+    sparse: &SparseFeedForward,
+    x: &Tensor<2>,
+    routed: &Routed,
+    dispatch: &Dispatch,
+) -> Tensor<2> {
+    let ([tokens, _], top_k, device) = (x.dims(), sparse.top_k, x.device().inner());
+    let rest = dispatch.gates().sum_dim(1).neg() + 1.0; // [tokens, 1]
+    let shares: Vec<f32> = rest.clone().into_data().iter::<f32>().collect();
+    let choices = (0..tokens * top_k).filter(|choice| shares[choice / top_k].abs() > 1e-5);
+    let choices: Vec<usize> = choices.collect();
+    if choices.is_empty() {
+        return Tensor::zeros(x.dims(), &device);
+    }
+    let entries = Entries {
+        token: choices.iter().map(|it| (it / top_k) as u32).collect(),
+        expert: choices.iter().map(|&it| routed.experts[it]).collect(),
+    };
+    let weights = (routed.weights.clone() * rest).reshape([tokens * top_k]);
+    let choices = index(choices.iter().map(|&it| it as i64).collect(), &device);
+    let weights = weights.select(0, choices);
+    let [gate, up, down] = [&sparse.gate, &sparse.up, &sparse.down].map(|it| it.val());
+    sparse_ffn(x.clone(), gate, up, down, &entries, weights)
 }
 
 fn index(numbers: Vec<i64>, device: &Device) -> Tensor<1, Int> {

@@ -26,6 +26,7 @@ mod layer_expert;
 mod lora;
 mod merge;
 mod mix;
+mod pass;
 mod per_text;
 mod routed;
 pub mod router;
@@ -46,7 +47,7 @@ pub use gate::{Gate, GateId, GateInfo, GateInit, GateRouter, TokenGate};
 pub use layer_expert::{InsideExpert, LayerExpert};
 pub use lora::Lora;
 pub use mix::{Mix, Mixed};
-pub use routed::Pass;
+pub use pass::Pass;
 pub use routing::Routing;
 pub use texts::{States, Texts};
 

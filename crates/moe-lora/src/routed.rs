@@ -4,82 +4,10 @@ use burn::tensor::{Device, IndexingUpdateOp, Int, Tensor, TensorData};
 use moe_core::model::{FeedForward, FeedForwardBlock, Routed};
 use moe_kernels::{grouped_linear, linear, swiglu};
 
-use crate::error::{Error, Result};
 use crate::hidden::Start;
-use crate::router::{Dispatch, Phase, Recorded, Tokens};
+use crate::router::Dispatch;
 use crate::stacked::widened;
-use crate::{BankOutput, ExpertBank, ExpertId, Lora, LoraDropout, Projection, Texts};
-
-/// What routers are told of a pass over texts, besides the tokens' states.
-#[derive(Clone, Debug)]
-pub struct Pass {
-    tokens: Tokens,
-    phase: Phase,
-    /// What takes the place of the routers' choices.
-    recorded: Vec<Recorded>,
-}
-
-impl Pass {
-    /// Over `texts`. While training they are one group, of which capacity is counted and balance is taken; an answer is to depend on its
-    /// own text alone, so that every text is a group then.
-    ///
-    /// # Panics
-    /// When every token is padding.
-    pub fn new(texts: &Texts, phase: Phase) -> Self {
-        let [batch, _seq] = texts.tokens.dims();
-        let ids: Vec<u32> = texts.tokens.clone().into_data().iter::<u32>().collect();
-        let domains = vec![0; ids.len()];
-        let tokens = texts.routed_tokens().with_ids(ids, domains);
-        let tokens = match phase {
-            Phase::Train { .. } => tokens,
-            Phase::Evaluate => tokens.in_groups(batch),
-        };
-        Self {
-            tokens,
-            phase,
-            recorded: Vec::new(),
-        }
-    }
-
-    /// An evaluation of `texts` in which every layer in `layers` does what was recorded of it.
-    ///
-    /// # Errors
-    /// When a layer has no record, or one of other tokens or another number of experts.
-    pub(crate) fn of_recorded(
-        texts: &Texts,
-        recorded: &[Recorded],
-        layers: std::ops::Range<usize>,
-        experts: usize,
-    ) -> Result<Self> {
-        let mut pass = Self::new(texts, Phase::Evaluate);
-        let tokens = pass.tokens.count();
-        for layer in layers {
-            let found = recorded.iter().find(|it| it.layer == layer);
-            let Some(found) = found else {
-                return Err(Error::NoRecord { layer });
-            };
-            if (found.tokens, found.experts) != (tokens, experts) {
-                return Err(Error::OtherRecord {
-                    layer,
-                    found: (found.tokens, found.experts),
-                    expected: (tokens, experts),
-                });
-            }
-            pass.recorded.push(found.clone());
-        }
-        Ok(pass)
-    }
-
-    /// Of one layer, which draws numbers of its own.
-    fn phase(&self, layer: usize) -> Phase {
-        match self.phase {
-            Phase::Train { seed } => Phase::Train {
-                seed: seed.wrapping_add((layer as u64) << 32),
-            },
-            Phase::Evaluate => Phase::Evaluate,
-        }
-    }
-}
+use crate::{BankOutput, ExpertBank, ExpertId, Lora, LoraDropout, Pass, Projection};
 
 impl ExpertBank<'_> {
     /// The sparse mixture for `x [batch, seq, d_model]` (already normed): with F the base's block and `F_e` the same with the LoRAs of
@@ -105,11 +33,7 @@ impl ExpertBank<'_> {
         let router = self.router.expect("a router picks the experts");
         let dims @ [batch, seq, d_model] = x.dims();
         let rows = x.clone().reshape([batch * seq, d_model]);
-        let recorded = pass.recorded.iter().find(|it| it.layer == self.layer);
-        let dispatch = match recorded {
-            Some(recorded) => recorded.replay(&rows.device()),
-            None => router.forward(rows.clone(), &pass.tokens, pass.phase(self.layer)),
-        };
+        let dispatch = pass.choice(self.layer, router, &rows);
         let (output, routed) = self.follow(block, rows, &dispatch, dropout);
         BankOutput {
             output: output.reshape(dims),

@@ -4,8 +4,8 @@ use moe_core::model::{Decoder, SparseFeedForward};
 use moe_core::parameters::to_bytes;
 
 use super::*;
-use crate::router::{Capacity, Entry, RouterConfig, SoftmaxTopKConfig};
-use crate::{Catalogue, ExpertId, GateId, GateRouter, LayerRange, Routing, tiny};
+use crate::router::{Capacity, Entry, Phase, Recorded, RouterConfig, SoftmaxTopKConfig};
+use crate::{Catalogue, ExpertId, GateId, GateRouter, LayerRange, Routing, Texts, tiny};
 
 const FFN: [Projection; 3] = [Projection::Gate, Projection::Up, Projection::Down];
 const LAYER: usize = 1;
