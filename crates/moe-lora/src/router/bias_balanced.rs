@@ -14,8 +14,10 @@ use super::{Dispatch, RouterInit, RouterLinear, Tokens};
 #[serde(deny_unknown_fields)]
 pub struct ExpertGroups {
     /// How many groups the experts are cut into, side by side.
+    #[schemars(range(min = 1, max = 4096))]
     pub groups: usize,
     /// Groups per token.
+    #[schemars(range(min = 1, max = 4096))]
     pub top_groups: usize,
 }
 
@@ -24,16 +26,20 @@ pub struct ExpertGroups {
 #[serde(default, deny_unknown_fields)]
 pub struct BiasBalancedConfig {
     /// Experts per token.
+    #[schemars(range(min = 1, max = 4096))]
     pub top_k: usize,
     /// Nothing: a token may go to any expert.
     pub grouped: Option<ExpertGroups>,
     /// Whether the weights of a token are divided by their sum.
     pub normalize: bool,
     /// What the weights are multiplied by at the end.
+    #[schemars(range(max = 1e6), extend("exclusiveMinimum" = 0))]
     pub scale: f64,
     /// γ, how far a bias moves at a time.
+    #[schemars(range(min = 0, max = 1e6))]
     pub rate: f64,
     /// Coefficient of the balance loss within each group of tokens (eq. 17: a sequence), over `s / Σ s`.
+    #[schemars(range(min = 0, max = 1e6))]
     pub balance: f64,
 }
 

@@ -49,8 +49,10 @@ impl Default for RouterConfig {
 #[serde(deny_unknown_fields)]
 pub struct DomainGroups {
     /// Ids of the vocabulary.
+    #[schemars(range(min = 1, max = 1_000_000_000))]
     pub vocab_size: usize,
     /// Experts of each domain.
+    #[schemars(inner(range(min = 1, max = 4096)))]
     pub group_sizes: Vec<usize>,
 }
 

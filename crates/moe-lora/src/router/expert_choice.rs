@@ -16,6 +16,7 @@ pub struct ExpertChoiceConfig {
     /// How many tokens of a group each expert takes; a factor is the mean number of experts per token.
     pub capacity: Capacity,
     /// Coefficient of the z-loss, which the paper has not.
+    #[schemars(range(min = 0, max = 1e6))]
     pub z: f64,
 }
 

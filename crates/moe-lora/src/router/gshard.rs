@@ -35,6 +35,7 @@ pub struct GShardConfig {
     /// What the weights are: `g / (g₁ + g₂)` in the paper, over what found a place in DeepSpeed and fairscale.
     pub weights: TopKWeights,
     /// Coefficient of the balance loss, over the first choices.
+    #[schemars(range(min = 0, max = 1e6))]
     pub balance: f64,
 }
 

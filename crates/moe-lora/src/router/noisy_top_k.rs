@@ -22,10 +22,13 @@ const LEAST_NOISE: f64 = 1e-2;
 #[serde(default, deny_unknown_fields)]
 pub struct NoisyTopKConfig {
     /// Experts per token.
+    #[schemars(range(min = 1, max = 4096))]
     pub top_k: usize,
     /// `w_importance`.
+    #[schemars(range(min = 0, max = 1e6))]
     pub importance: f64,
     /// `w_load`.
+    #[schemars(range(min = 0, max = 1e6))]
     pub load: f64,
     /// Of the two losses.
     pub variance: Variance,

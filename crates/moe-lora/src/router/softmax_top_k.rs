@@ -27,6 +27,7 @@ pub enum TopKWeights {
 #[serde(default, deny_unknown_fields)]
 pub struct SoftmaxTopKConfig {
     /// Experts per token.
+    #[schemars(range(min = 1, max = 4096))]
     pub top_k: usize,
     /// What their weights are.
     pub weights: TopKWeights,
@@ -35,8 +36,10 @@ pub struct SoftmaxTopKConfig {
     /// Who stays where there are too many.
     pub priority: Priority,
     /// Coefficient of the balance loss, over all choices.
+    #[schemars(range(min = 0, max = 1e6))]
     pub balance: f64,
     /// Coefficient of the z-loss.
+    #[schemars(range(min = 0, max = 1e6))]
     pub z: f64,
 }
 

@@ -26,21 +26,26 @@ pub enum FirstChoices {
 #[serde(default, deny_unknown_fields)]
 pub struct StMoeConfig {
     /// Experts per token at most.
+    #[schemars(range(min = 1, max = 4096))]
     pub top_n: usize,
     /// A further expert is used with probability `min(1, gate / threshold)` while training, and where its gate is above the threshold
     /// while evaluating. At 0 it is always used.
+    #[schemars(range(min = 0), extend("exclusiveMaximum" = 1))]
     pub threshold: f64,
     /// While training.
     pub capacity: Capacity,
     /// While evaluating.
     pub eval_capacity: Capacity,
     /// Of the input, `1 ± jitter` while training.
+    #[schemars(range(min = 0), extend("exclusiveMaximum" = 1))]
     pub jitter: f64,
     /// Coefficient of the balance loss.
+    #[schemars(range(min = 0, max = 1e6))]
     pub balance: f64,
     /// Which first choices it counts.
     pub balance_over: FirstChoices,
     /// Coefficient of the z-loss.
+    #[schemars(range(min = 0, max = 1e6))]
     pub z: f64,
 }
 

@@ -20,10 +20,13 @@ pub struct SwitchConfig {
     /// Who stays where there are too many.
     pub priority: Priority,
     /// Of the input, `1 ± jitter` while training.
+    #[schemars(range(min = 0), extend("exclusiveMaximum" = 1))]
     pub jitter: f64,
     /// α of the balance loss.
+    #[schemars(range(min = 0, max = 1e6))]
     pub balance: f64,
     /// Coefficient of the z-loss, which the paper has not.
+    #[schemars(range(min = 0, max = 1e6))]
     pub z: f64,
 }
 
