@@ -103,8 +103,8 @@ fn rows(saved: &Saved) -> Result<Vec<Row>> {
             .collect();
         let gate = answering.and_then(|routing| routing.gate());
         let gates = layout.gates.iter().map(|it| &it.is);
-        let router = gates.filter(|it| Some(it.id) == gate);
-        let router = router.filter_map(|it| Some(it.router.as_ref()?.settings.name()));
+        let mut gates = gates.filter(|it| Some(it.id) == gate);
+        let router = gates.find_map(|it| Some(it.router.as_ref()?.settings.name()));
         let learnt = task.learnt.as_ref();
         let time = |at: f64| DateTime::<Utc>::from_timestamp(at as i64, 0);
         Row {
@@ -112,7 +112,7 @@ fn rows(saved: &Saved) -> Result<Vec<Row>> {
             learnt: learnt.is_some(),
             experts: ids.iter().map(|id| id.0).collect(),
             gate: gate.map(|id| id.0),
-            router: router.last(),
+            router,
             parents: infos
                 .iter()
                 .map(|it| it.origin.parent.map(|id| id.0))
