@@ -24,17 +24,6 @@ pub enum Error {
         /// What was given.
         given: String,
     },
-    /// A target inside a layer whose feed-forward block is a mixture already.
-    #[error(
-        "the LoRA target `{target}` is not in layer {layer} of the base, whose feed-forward block is a sparse mixture; \
-         name attention targets only (q, k, v, o), or leave that layer out with `layers`"
-    )]
-    SparseLayer {
-        /// The target.
-        target: &'static str,
-        /// The decoder layer.
-        layer: usize,
-    },
     /// A LoRA setting outside its range.
     #[error("LoRA {key} = {value} is out of range; it must be {expected}")]
     Setting {
@@ -44,6 +33,27 @@ pub enum Error {
         value: f64,
         /// The range.
         expected: &'static str,
+    },
+    /// A layer that a replayed routing says nothing of.
+    #[error(
+        "no routing was recorded of layer {layer}; replay a record of the same model and texts"
+    )]
+    NoRecord {
+        /// The decoder layer.
+        layer: usize,
+    },
+    /// A recorded routing that is of something else.
+    #[error(
+        "the routing recorded of layer {layer} is of {} tokens and {} experts, expected {} and {}; replay a record of the same model and texts",
+        found.0, found.1, expected.0, expected.1
+    )]
+    OtherRecord {
+        /// The decoder layer.
+        layer: usize,
+        /// Tokens and experts as recorded.
+        found: (usize, usize),
+        /// As they are.
+        expected: (usize, usize),
     },
     /// A router that cannot be what its settings say.
     #[error("router `{router}`: {message}")]

@@ -155,7 +155,7 @@ impl<'a> Trained<'a> {
     }
 
     /// A task with the rows of a split that are kept with the model.
-    fn kept(&self, task: usize, split: Split) -> Result<Task> {
+    pub(super) fn kept(&self, task: usize, split: Split) -> Result<Task> {
         kept_task(
             &self.saved.state.tasks[task],
             &self.saved.parts,

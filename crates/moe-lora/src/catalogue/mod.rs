@@ -1,4 +1,5 @@
 mod described;
+mod routers;
 
 use std::ops::Range;
 
@@ -56,7 +57,6 @@ impl Catalogue {
     /// When a setting is out of range, no target is named, or no layer.
     pub fn new(config: &AdapterConfig, base: &ModelConfig) -> Result<Self> {
         config.check()?;
-        config.check_on(base)?;
         let shape = Shape {
             layers: config.layers.resolve(base.num_layers),
             targets: config.targets.clone(),
@@ -153,14 +153,32 @@ impl Catalogue {
         seed: u64,
         device: &Device,
     ) -> ExpertId {
+        let targets = self.shape.targets.clone();
+        self.add_expert_on(targets, lora, task, seed, device)
+    }
+
+    /// As [`Self::add_expert`], on `targets` in place of the catalogue's.
+    pub fn add_expert_on(
+        &mut self,
+        targets: Vec<Projection>,
+        lora: &LoraConfig,
+        task: &str,
+        seed: u64,
+        device: &Device,
+    ) -> ExpertId {
         let origin = Origin {
             task: task.into(),
             parent: None,
             seed: Some(seed),
         };
-        let info = self.info(origin, lora.clone(), self.shape.targets.clone());
+        let info = self.info(origin, lora.clone(), targets);
         let layers = self.fresh_layers(&info, seed, device);
         self.push(Expert::new(info, layers))
+    }
+
+    /// The matrices that experts have a LoRA on.
+    pub fn targets(&self) -> &[Projection] {
+        &self.shape.targets
     }
 
     /// Adds an expert for `task` that starts with the weights of expert `parent`, and returns its id. It has the parent's form.
@@ -221,6 +239,7 @@ impl Catalogue {
             id,
             task: task.into(),
             columns,
+            router: None,
         };
         self.gates.push(Gate::new(info, layers.collect()));
         self.next.gate = GateId(id.0 + 1);
@@ -260,11 +279,12 @@ impl Catalogue {
 
     fn fresh_layers(&self, info: &ExpertInfo, seed: u64, device: &Device) -> Vec<LayerExpert> {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
-        let layer = |_| {
+        let layer = |layer| {
             LayerExpert::new(
                 &info.targets,
                 &info.lora,
                 &self.shape.base,
+                layer,
                 &mut rng,
                 device,
             )
@@ -373,10 +393,16 @@ mod tests {
         trained.add_expert(&wide, "wide", 3, &device);
         tiny::train_by_hand(&mut trained);
         trained.add_gate(2, GateInit::Random { seed: 3 }, "task", &device);
+        let router = crate::GateRouter {
+            seed: 4,
+            settings: crate::router::RouterConfig::default(),
+        };
+        trained.add_router(3, router, "task", &device).unwrap();
         let experts: Vec<_> = trained.experts().iter().map(|it| it.info.clone()).collect();
         let gates: Vec<_> = trained.gates().iter().map(|it| it.info.clone()).collect();
         let empty = with_experts(&[]);
         let described = empty.described(&experts, &gates, trained.next_ids(), &device);
+        let described = described.unwrap();
         let read = moe_core::parameters::from_bytes(described, &to_bytes(&trained)).unwrap();
         assert_eq!(to_bytes(&read), to_bytes(&trained));
         assert_eq!(list_param_ids(&read), list_param_ids(&trained));
