@@ -94,7 +94,7 @@ fn network(
 }
 
 fn dense(ffn: &FeedForward, x: Tensor<2>, expert: Option<&crate::LayerExpert>) -> Tensor<2> {
-    let base = [&ffn.gate, &ffn.up, &ffn.down].map(|it| it.weight.val());
+    let base = [&ffn.gate, &ffn.up, &ffn.down].map(|it| it.weight.float().unwrap().val());
     let loras = FFN.map(|projection| expert.and_then(|it| it.lora(projection)));
     network(x, base, loras)
 }
@@ -124,7 +124,10 @@ fn sparse(
         let sum = choices.reduce(|sum, it| sum + it).unwrap();
         match &mixture.shared {
             Some(shared) => {
-                let gate = activation::sigmoid(own.clone().matmul(shared.gate.weight.val()));
+                let gate = activation::sigmoid(
+                    own.clone()
+                        .matmul(shared.gate.weight.float().unwrap().val()),
+                );
                 sum + dense(&shared.feed_forward, own, expert) * gate
             }
             None => sum,
