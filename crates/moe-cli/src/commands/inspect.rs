@@ -123,7 +123,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     )?;
     let mut line = |name: &str, value: String| writeln!(out, "{name:<22}{value}");
     line(
-        &format!("base in {}, frozen", arguments.base_dtype),
+        &format!("base ({}), frozen", arguments.base_dtype),
         bytes(memory.base),
     )?;
     line(

@@ -1,6 +1,7 @@
 use std::fmt;
 
 use super::{Format, STRETCH, half};
+use crate::cpu::simd::Simd;
 
 /// A way to store numbers; the names are ggml's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -97,7 +98,7 @@ impl Format for F16 {
     type Stretch = [f32; STRETCH];
 
     #[inline(always)]
-    fn read(block: &[u8], _stretch: usize) -> [f32; STRETCH] {
+    unsafe fn read<S: Simd>(block: &[u8], _stretch: usize) -> [f32; STRETCH] {
         let (numbers, _) = block[..64].as_chunks::<2>();
         let mut out = [0.0; STRETCH];
         for (out, number) in out.iter_mut().zip(numbers) {
@@ -116,7 +117,7 @@ impl Format for BF16 {
     type Stretch = [f32; STRETCH];
 
     #[inline(always)]
-    fn read(block: &[u8], _stretch: usize) -> [f32; STRETCH] {
+    unsafe fn read<S: Simd>(block: &[u8], _stretch: usize) -> [f32; STRETCH] {
         let (numbers, _) = block[..64].as_chunks::<2>();
         let mut out = [0.0; STRETCH];
         for (out, number) in out.iter_mut().zip(numbers) {

@@ -2,6 +2,7 @@
 #![allow(non_camel_case_types, reason = "ggml's names")]
 
 use super::{Format, STRETCH, Scaled, half};
+use crate::cpu::simd::Simd;
 
 /// 16 scale bytes (low nibble scale, high nibble offset), 64 bytes of 2-bit numbers, `d`, `dmin`;
 /// `x = d·s·q − dmin·o`.
@@ -13,8 +14,9 @@ impl Format for Q2_K {
     type Stretch = Scaled<true>;
 
     #[inline(always)]
-    fn read(block: &[u8], stretch: usize) -> Self::Stretch {
-        let (d, dmin) = (half::at(block, 80), half::at(block, 82));
+    unsafe fn read<S: Simd>(block: &[u8], stretch: usize) -> Self::Stretch {
+        // SAFETY: the caller's promise.
+        let (d, dmin) = unsafe { (half::at::<S>(block, 80), half::at::<S>(block, 82)) };
         let scales = [block[2 * stretch], block[2 * stretch + 1]];
         Scaled {
             q: two_bits(&block[16..80], stretch),
@@ -34,13 +36,14 @@ impl Format for Q3_K {
     type Stretch = Scaled<false>;
 
     #[inline(always)]
-    fn read(block: &[u8], stretch: usize) -> Self::Stretch {
+    unsafe fn read<S: Simd>(block: &[u8], stretch: usize) -> Self::Stretch {
         let (high, packed) = (&block[..32], &block[96..108]);
         let mut q = two_bits(&block[32..96], stretch);
         for (q, high) in q.iter_mut().zip(high) {
             *q += (((high >> stretch) & 1) << 2) as i8 - 4;
         }
-        let d = half::at(block, 108);
+        // SAFETY: the caller's promise.
+        let d = unsafe { half::at::<S>(block, 108) };
         let scale = [2 * stretch, 2 * stretch + 1].map(|group| {
             // Low 4 bits in the first 8 bytes (two rows of nibbles), high 2 bits in the last 4.
             let low = (packed[group % 8] >> (4 * (group / 8))) & 15;
@@ -65,8 +68,9 @@ impl Format for Q4_K {
     type Stretch = Scaled<true>;
 
     #[inline(always)]
-    fn read(block: &[u8], stretch: usize) -> Self::Stretch {
-        six_bits(block, stretch, nibbles(&block[16..144], stretch))
+    unsafe fn read<S: Simd>(block: &[u8], stretch: usize) -> Self::Stretch {
+        // SAFETY: the caller's promise.
+        unsafe { six_bits::<S>(block, stretch, nibbles(&block[16..144], stretch)) }
     }
 }
 
@@ -79,12 +83,13 @@ impl Format for Q5_K {
     type Stretch = Scaled<true>;
 
     #[inline(always)]
-    fn read(block: &[u8], stretch: usize) -> Self::Stretch {
+    unsafe fn read<S: Simd>(block: &[u8], stretch: usize) -> Self::Stretch {
         let mut q = nibbles(&block[48..176], stretch);
         for (q, high) in q.iter_mut().zip(&block[16..48]) {
             *q |= (((high >> stretch) & 1) << 4) as i8;
         }
-        six_bits(block, stretch, q)
+        // SAFETY: the caller's promise.
+        unsafe { six_bits::<S>(block, stretch, q) }
     }
 }
 
@@ -97,7 +102,7 @@ impl Format for Q6_K {
     type Stretch = Scaled<false>;
 
     #[inline(always)]
-    fn read(block: &[u8], stretch: usize) -> Self::Stretch {
+    unsafe fn read<S: Simd>(block: &[u8], stretch: usize) -> Self::Stretch {
         // Each half of 128: 64 bytes of nibbles (64 low, then 64 high), 32 bytes of bit pairs.
         let (part, within) = (stretch / 4, stretch % 4);
         let low = &block[part * 64 + within % 2 * 32..][..32];
@@ -107,7 +112,8 @@ impl Format for Q6_K {
         for ((q, low), high) in q.iter_mut().zip(low).zip(high) {
             *q = ((low >> low_shift) & 15 | ((high >> high_shift) & 3) << 4) as i8 - 32;
         }
-        let d = half::at(block, 208);
+        // SAFETY: the caller's promise.
+        let d = unsafe { half::at::<S>(block, 208) };
         let scales = [block[192 + 2 * stretch], block[193 + 2 * stretch]];
         Scaled {
             q,
@@ -142,8 +148,12 @@ fn nibbles(quants: &[u8], stretch: usize) -> [i8; STRETCH] {
 }
 
 /// `q` under the scale and offset of one of the eight stretches of [`Q4_K`] and [`Q5_K`]: six bits each, times `d` and `dmin`.
+///
+/// # Safety
+///
+/// The processor has the instructions.
 #[inline(always)]
-fn six_bits(block: &[u8], stretch: usize, q: [i8; STRETCH]) -> Scaled<true> {
+unsafe fn six_bits<S: Simd>(block: &[u8], stretch: usize, q: [i8; STRETCH]) -> Scaled<true> {
     let packed = &block[4..16];
     let (scale, offset) = if stretch < 4 {
         (packed[stretch] & 63, packed[stretch + 4] & 63)
@@ -154,7 +164,8 @@ fn six_bits(block: &[u8], stretch: usize, q: [i8; STRETCH]) -> Scaled<true> {
             low >> 4 | (packed[stretch] >> 6) << 4,
         )
     };
-    let (d, dmin) = (half::at(block, 0), half::at(block, 2));
+    // SAFETY: the caller's promise.
+    let (d, dmin) = unsafe { (half::at::<S>(block, 0), half::at::<S>(block, 2)) };
     Scaled {
         q,
         scale: [d * f32::from(scale); 2],

@@ -4,6 +4,7 @@
 #![allow(non_camel_case_types, reason = "ggml's names")]
 
 use super::{Format, STRETCH, Scaled, half};
+use crate::cpu::simd::Simd;
 
 /// `d`, 16 bytes of nibbles; `x = d·(q − 8)`.
 pub(crate) struct Q4_0;
@@ -14,9 +15,10 @@ impl Format for Q4_0 {
     type Stretch = Scaled<false>;
 
     #[inline(always)]
-    fn read(block: &[u8], _stretch: usize) -> Self::Stretch {
+    unsafe fn read<S: Simd>(block: &[u8], _stretch: usize) -> Self::Stretch {
         let q = nibbles(&block[2..18]);
-        around_zero(half::at(block, 0), less(q, 8))
+        // SAFETY: the caller's promise.
+        around_zero(unsafe { half::at::<S>(block, 0) }, less(q, 8))
     }
 }
 
@@ -29,8 +31,10 @@ impl Format for Q4_1 {
     type Stretch = Scaled<true>;
 
     #[inline(always)]
-    fn read(block: &[u8], _stretch: usize) -> Self::Stretch {
-        from_least(block, nibbles(&block[4..20]))
+    unsafe fn read<S: Simd>(block: &[u8], _stretch: usize) -> Self::Stretch {
+        // SAFETY: the caller's promise.
+        let (d, m) = unsafe { (half::at::<S>(block, 0), half::at::<S>(block, 2)) };
+        from_least([d, m], nibbles(&block[4..20]))
     }
 }
 
@@ -43,9 +47,10 @@ impl Format for Q5_0 {
     type Stretch = Scaled<false>;
 
     #[inline(always)]
-    fn read(block: &[u8], _stretch: usize) -> Self::Stretch {
+    unsafe fn read<S: Simd>(block: &[u8], _stretch: usize) -> Self::Stretch {
         let q = with_fifth(nibbles(&block[6..22]), &block[2..6]);
-        around_zero(half::at(block, 0), less(q, 16))
+        // SAFETY: the caller's promise.
+        around_zero(unsafe { half::at::<S>(block, 0) }, less(q, 16))
     }
 }
 
@@ -58,8 +63,10 @@ impl Format for Q5_1 {
     type Stretch = Scaled<true>;
 
     #[inline(always)]
-    fn read(block: &[u8], _stretch: usize) -> Self::Stretch {
-        from_least(block, with_fifth(nibbles(&block[8..24]), &block[4..8]))
+    unsafe fn read<S: Simd>(block: &[u8], _stretch: usize) -> Self::Stretch {
+        // SAFETY: the caller's promise.
+        let (d, m) = unsafe { (half::at::<S>(block, 0), half::at::<S>(block, 2)) };
+        from_least([d, m], with_fifth(nibbles(&block[8..24]), &block[4..8]))
     }
 }
 
@@ -72,12 +79,13 @@ impl Format for Q8_0 {
     type Stretch = Scaled<false>;
 
     #[inline(always)]
-    fn read(block: &[u8], _stretch: usize) -> Self::Stretch {
+    unsafe fn read<S: Simd>(block: &[u8], _stretch: usize) -> Self::Stretch {
         let mut q = [0; STRETCH];
         for (q, byte) in q.iter_mut().zip(&block[2..34]) {
             *q = *byte as i8;
         }
-        around_zero(half::at(block, 0), q)
+        // SAFETY: the caller's promise.
+        around_zero(unsafe { half::at::<S>(block, 0) }, q)
     }
 }
 
@@ -90,13 +98,12 @@ fn around_zero(d: f32, q: [i8; STRETCH]) -> Scaled<false> {
     }
 }
 
-/// `d` and `m` come first.
 #[inline(always)]
-fn from_least(block: &[u8], q: [i8; STRETCH]) -> Scaled<true> {
+fn from_least([d, m]: [f32; 2], q: [i8; STRETCH]) -> Scaled<true> {
     Scaled {
         q,
-        scale: [half::at(block, 0); 2],
-        offset: [half::at(block, 2); 2],
+        scale: [d; 2],
+        offset: [m; 2],
     }
 }
 

@@ -5,7 +5,7 @@
 //! through, so that a number is the same bit for bit wherever it is met.
 
 pub(crate) mod format;
-mod half;
+pub(crate) mod half;
 pub(crate) mod k_quants;
 pub(crate) mod legacy;
 
@@ -35,7 +35,11 @@ pub(crate) trait Format {
     type Stretch: Stretch;
 
     /// Numbers `32 · stretch..` of a block.
-    fn read(block: &[u8], stretch: usize) -> Self::Stretch;
+    ///
+    /// # Safety
+    ///
+    /// The processor has the instructions.
+    unsafe fn read<S: Simd>(block: &[u8], stretch: usize) -> Self::Stretch;
 }
 
 /// 32 numbers of a row, on their way to vectors.
@@ -228,7 +232,7 @@ fn stretches<F: Format, S: Simd>(bytes: &[u8], out: &mut [f32]) {
     {
         for (stretch, out) in out.iter_mut().enumerate() {
             // SAFETY: this is compiled for the vectors.
-            unsafe { F::read(block, stretch).widen::<S>(out) };
+            unsafe { F::read::<S>(block, stretch).widen::<S>(out) };
         }
     }
 }

@@ -12,7 +12,7 @@ pub const LEVEL_VARIABLE: &str = "MOE_KERNELS_LEVEL";
 pub enum Level {
     /// Those that every processor of the build's target has.
     Portable,
-    /// AVX2 with FMA: vectors of eight floats.
+    /// AVX2 with FMA and F16C: vectors of eight floats.
     Avx2,
     /// AVX-512 (F, BW, DQ, VL): vectors of sixteen.
     Avx512,
@@ -42,7 +42,10 @@ impl Level {
             {
                 return Self::Avx512;
             }
-            if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+            if is_x86_feature_detected!("avx2")
+                && is_x86_feature_detected!("fma")
+                && is_x86_feature_detected!("f16c")
+            {
                 return Self::Avx2;
             }
         }

@@ -71,11 +71,11 @@ macro_rules! levels {
             {
                 use $crate::cpu::level::Level;
 
-                #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
+                #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
                 fn wide<$generic: $bound>($($argument: $type),*) {
                     $body::<$generic, $crate::cpu::simd::Avx512>($($argument),*);
                 }
-                #[target_feature(enable = "avx2,fma")]
+                #[target_feature(enable = "avx2,fma,f16c")]
                 fn narrow<$generic: $bound>($($argument: $type),*) {
                     $body::<$generic, $crate::cpu::simd::Avx2>($($argument),*);
                 }

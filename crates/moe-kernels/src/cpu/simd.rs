@@ -38,6 +38,8 @@ pub(crate) trait Simd: Copy {
     unsafe fn multiply(x: Self::Floats, y: Self::Floats) -> Self::Floats;
     /// As many signed bytes.
     unsafe fn of_bytes(from: *const i8) -> Self::Floats;
+    /// The half-precision number of these bits.
+    unsafe fn half(bits: u16) -> f32;
 }
 
 /// Of any processor: the compiler makes of it what it can.
@@ -112,6 +114,11 @@ impl Simd for Portable {
         // SAFETY: the caller's promise.
         let bytes = unsafe { from.cast::<[i8; 8]>().read_unaligned() };
         bytes.map(f32::from)
+    }
+
+    #[inline(always)]
+    unsafe fn half(bits: u16) -> f32 {
+        crate::blocks::half::wide(bits)
     }
 }
 
@@ -204,6 +211,12 @@ mod x86 {
             // SAFETY: as above.
             unsafe { _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(from.cast()))) }
         }
+
+        #[inline(always)]
+        unsafe fn half(bits: u16) -> f32 {
+            // SAFETY: as above.
+            unsafe { _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(bits.into()))) }
+        }
     }
 
     /// AVX2 with FMA: 16 registers, of which a tile's sums take 12.
@@ -280,6 +293,12 @@ mod x86 {
         unsafe fn of_bytes(from: *const i8) -> __m256 {
             // SAFETY: as above.
             unsafe { _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(from.cast()))) }
+        }
+
+        #[inline(always)]
+        unsafe fn half(bits: u16) -> f32 {
+            // SAFETY: as above.
+            unsafe { _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(bits.into()))) }
         }
     }
 }

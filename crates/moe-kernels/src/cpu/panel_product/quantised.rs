@@ -15,6 +15,9 @@ use crate::cpu::simd::Simd;
 /// Numbers of the matrix that one task of a few rows reads.
 const TASK: usize = 1 << 15;
 
+/// How far ahead of what they read a few rows ask for blocks, in bytes.
+const AHEAD: usize = 1 << 11;
+
 /// Numbers that are widened together where there are no panels.
 const TOGETHER: usize = 1 << 24;
 
@@ -149,8 +152,9 @@ fn of_rows<F: Format, S: Simd, const M: usize>(
         let mut sums = [[S::splat(0.0); STRETCH / 8]; M];
         let mut from = x.as_ptr();
         for block in column.chunks_exact(F::BYTES) {
+            ask_for(block.as_ptr().wrapping_add(AHEAD), F::BYTES);
             for stretch in 0..F::IN_BLOCK {
-                let wide = F::read(block, stretch);
+                let wide = F::read::<S>(block, stretch);
                 for vector in 0..STRETCH / S::LANES {
                     let wide = wide.vector::<S>(vector * S::LANES);
                     for (row, sums) in sums.iter_mut().enumerate() {
@@ -170,6 +174,19 @@ fn of_rows<F: Format, S: Simd, const M: usize>(
         }
     }
     M
+}
+
+/// Asks for bytes, so that they are in the cache when they are read: the processor itself looks ahead within a page of memory alone.
+#[inline(always)]
+fn ask_for(from: *const u8, bytes: usize) {
+    #[cfg(target_arch = "x86_64")]
+    for line in (0..bytes).step_by(64) {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        // SAFETY: a hint reads nothing.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(from.wrapping_add(line).cast()) };
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = (from, bytes);
 }
 
 /// Halves onto each other, so that the sum is the same whatever the vectors.
@@ -277,7 +294,7 @@ fn all_stretches<F: Format, S: Simd>(
         for (stretch, out) in stretches.clone().zip(out) {
             let block = &row[stretch / F::IN_BLOCK * F::BYTES..][..F::BYTES];
             // SAFETY: this is compiled for the vectors.
-            unsafe { F::read(block, stretch % F::IN_BLOCK).widen::<S>(out) };
+            unsafe { F::read::<S>(block, stretch % F::IN_BLOCK).widen::<S>(out) };
         }
     }
 }
