@@ -45,6 +45,25 @@ pub enum Error {
         /// The range.
         expected: &'static str,
     },
+    /// A PEFT folder that cannot be read, written, or be what its settings say.
+    #[error("{}: {message}", path.display())]
+    Adapter {
+        /// The file, or the folder.
+        path: std::path::PathBuf,
+        /// The key or tensor, what is wrong and what to do.
+        message: String,
+    },
+    /// An adapter for layers that have no experts.
+    #[error(
+        "the adapter has LoRAs in layer {layer}, and this model's experts are in layers {} to {} alone; \
+         a model whose `adapters.layers` is \"all\" takes it", layers.start, layers.end.saturating_sub(1)
+    )]
+    NotAdapted {
+        /// The layer.
+        layer: usize,
+        /// Those that have experts.
+        layers: std::ops::Range<usize>,
+    },
     /// A router that cannot be what its settings say.
     #[error("router `{router}`: {message}")]
     Router {

@@ -1,4 +1,5 @@
 mod described;
+mod imported;
 
 use std::ops::Range;
 
@@ -11,7 +12,7 @@ use rand_chacha::ChaCha8Rng;
 use crate::error::Result;
 use crate::{
     AdapterConfig, Expert, ExpertBank, ExpertId, ExpertInfo, Gate, GateId, GateInfo, GateInit,
-    LayerExpert, LoraConfig, Origin, Projection, Routing, TokenGate,
+    LayerExpert, Lora, LoraConfig, Origin, Projection, Routing, TokenGate,
 };
 
 /// The experts and gates of a model, by id.
@@ -157,6 +158,7 @@ impl Catalogue {
             task: task.into(),
             parent: None,
             seed: Some(seed),
+            imported: None,
         };
         let info = self.info(origin, lora.clone(), self.shape.targets.clone());
         let layers = self.fresh_layers(&info, seed, device);
@@ -174,8 +176,10 @@ impl Catalogue {
             task: task.into(),
             parent: Some(parent),
             seed: None,
+            imported: None,
         };
-        let info = self.info(origin, from.info.lora.clone(), from.info.targets.clone());
+        let mut info = self.info(origin, from.info.lora.clone(), from.info.targets.clone());
+        info.placed.clone_from(&from.info.placed);
         let layers = from.layers.iter().map(LayerExpert::duplicate).collect();
         self.push(Expert::new(info, layers))
     }
@@ -255,21 +259,25 @@ impl Catalogue {
             origin,
             lora,
             targets,
+            placed: None,
         }
     }
 
     fn fresh_layers(&self, info: &ExpertInfo, seed: u64, device: &Device) -> Vec<LayerExpert> {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
-        let layer = |_| {
-            LayerExpert::new(
-                &info.targets,
-                &info.lora,
-                &self.shape.base,
-                &mut rng,
-                device,
-            )
+        let base = &self.shape.base;
+        let layer = |place| {
+            if info.placed.is_none() {
+                return LayerExpert::new(&info.targets, &info.lora, base, &mut rng, device);
+            }
+            let mut layer = LayerExpert::default();
+            for placed in info.placed_in(place) {
+                let (shape, lora) = (placed.target.shape(base), placed.sized(&info.lora));
+                *layer.lora_mut(placed.target) = Some(Lora::new(shape, &lora, &mut rng, device));
+            }
+            layer
         };
-        self.layers().map(layer).collect()
+        (0..self.layers().len()).map(layer).collect()
     }
 
     fn push(&mut self, expert: Expert) -> ExpertId {
