@@ -34,10 +34,7 @@ impl Module {
         let of_layer = |layer: usize| {
             let sparse = base.sparse_in(layer).is_some();
             let there = move |target: &Projection| {
-                let inside = matches!(
-                    target,
-                    Projection::Gate | Projection::Up | Projection::Down
-                );
+                let inside = matches!(target, Projection::Gate | Projection::Up | Projection::Down);
                 !(inside && sparse)
             };
             let targets = Projection::ALL.into_iter().filter(there);

@@ -112,7 +112,10 @@ impl Weights<'_> {
             true => Ok(name),
             false => Err(self.refuse(
                 &name,
-                format!("has shape {:?}; rank and base ask for {shape:?}", entry.shape),
+                format!(
+                    "has shape {:?}; rank and base ask for {shape:?}",
+                    entry.shape
+                ),
             )),
         }
     }
@@ -128,7 +131,10 @@ impl Weights<'_> {
         let stored = stored.map_err(|error| self.refuse(name, error))?;
         if let Some(place) = stored.iter().position(|it| !it.is_finite()) {
             let value = stored[place];
-            return Err(self.refuse(name, format!("holds {value} at {place}, not a finite number")));
+            return Err(self.refuse(
+                name,
+                format!("holds {value} at {place}, not a finite number"),
+            ));
         }
         let mut values = Vec::with_capacity(stored.len());
         for column in 0..columns {

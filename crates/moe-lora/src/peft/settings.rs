@@ -53,7 +53,8 @@ impl Settings {
     /// Reads the file.
     pub(super) fn read(path: &Path) -> Result<Self> {
         let refused = |message: String| refusal(path, message);
-        let bytes = moe_core::plain_file::read(path, MOST).map_err(|error| refused(error.to_string()))?;
+        let bytes =
+            moe_core::plain_file::read(path, MOST).map_err(|error| refused(error.to_string()))?;
         let fields: Map<String, Value> = serde_json::from_slice(&bytes)
             .map_err(|error| refused(format!("expected a JSON object: {error}")))?;
         File { path, fields }.settings()
@@ -74,16 +75,21 @@ impl Settings {
         }
         if let Names::List(names) = &self.targets
             && let Some(name) = names.iter().find(|name| {
-                !all.iter().any(|it| self.named(name, &it.name) && !self.excluded(&it.name))
+                !all.iter()
+                    .any(|it| self.named(name, &it.name) && !self.excluded(&it.name))
             })
         {
             let message = format!(
                 "`target_modules` names {name:?}, which matches none of the matrices that a LoRA can be on here: {} of the layers",
-                crate::Projection::ALL.map(super::modules::last_name).join(", ")
+                crate::Projection::ALL
+                    .map(super::modules::last_name)
+                    .join(", ")
             );
             return Err(refused(message));
         }
-        let chosen = all.into_iter().filter(|it| self.targeted(&it.name) && !self.excluded(&it.name));
+        let chosen = all
+            .into_iter()
+            .filter(|it| self.targeted(&it.name) && !self.excluded(&it.name));
         let chosen: Vec<_> = chosen.map(|it| (it.clone(), self.placed(&it))).collect();
         match chosen.is_empty() {
             true => Err(refused(
@@ -135,12 +141,16 @@ impl Settings {
 }
 
 fn is_end(name: &str, module: &str) -> bool {
-    module.strip_suffix(name).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+    module
+        .strip_suffix(name)
+        .is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
 }
 
 /// The value of the first pattern that matches, as PEFT takes it.
 fn first<T: Copy>(patterns: &[(Regex, T)], module: &str) -> Option<T> {
-    let mut matching = patterns.iter().filter(|(pattern, _)| pattern.is_match(module));
+    let mut matching = patterns
+        .iter()
+        .filter(|(pattern, _)| pattern.is_match(module));
     matching.next().map(|(_, value)| *value)
 }
 
@@ -161,7 +171,13 @@ impl File<'_> {
     fn settings(mut self) -> Result<Settings> {
         match self.take("peft_type") {
             Value::String(kind) if kind == "LORA" => {}
-            other => return Err(self.refuse("peft_type", &other, "\"LORA\": other adapters are not read")),
+            other => {
+                return Err(self.refuse(
+                    "peft_type",
+                    &other,
+                    "\"LORA\": other adapters are not read",
+                ));
+            }
         }
         let lora = LoraConfig {
             rank: self.rank()?,
@@ -170,7 +186,8 @@ impl File<'_> {
             dropout: self.number("lora_dropout", 0.0)?,
             init: self.init()?,
         };
-        lora.check().map_err(|error| refusal(self.path, error.to_string()))?;
+        lora.check()
+            .map_err(|error| refusal(self.path, error.to_string()))?;
         let targets = self.names("target_modules")?.ok_or_else(|| {
             refusal(self.path, "`target_modules` is missing: PEFT's guess by the kind of model is in no adapter that it saved; write a list of names".into())
         })?;
@@ -199,7 +216,10 @@ impl File<'_> {
 
     fn refuse(&self, key: &str, value: &Value, expected: &str) -> Error {
         let value: String = value.to_string().chars().take(200).collect();
-        refusal(self.path, format!("`{key}` is {value}; expected {expected}"))
+        refusal(
+            self.path,
+            format!("`{key}` is {value}; expected {expected}"),
+        )
     }
 
     fn rank(&mut self) -> Result<usize> {
@@ -216,7 +236,9 @@ impl File<'_> {
     fn number(&mut self, key: &str, default: f64) -> Result<f64> {
         match self.take(key) {
             Value::Null => Ok(default),
-            value => value.as_f64().ok_or_else(|| self.refuse(key, &value, "a number")),
+            value => value
+                .as_f64()
+                .ok_or_else(|| self.refuse(key, &value, "a number")),
         }
     }
 
@@ -245,7 +267,10 @@ impl File<'_> {
         Regex::new(&whole).map_err(|error| {
             let error = error.to_string();
             let line = error.lines().last().unwrap_or_default();
-            refusal(self.path, format!("`{key}`: {text:?} is no regular expression that is read here: {line}"))
+            refusal(
+                self.path,
+                format!("`{key}`: {text:?} is no regular expression that is read here: {line}"),
+            )
         })
     }
 
@@ -262,7 +287,8 @@ impl File<'_> {
                 Ok(Some(Names::Pattern(pattern)))
             }
             Value::Array(items) => {
-                let name = |item: &Value| item.as_str().filter(|it| !it.is_empty()).map(str::to_owned);
+                let name =
+                    |item: &Value| item.as_str().filter(|it| !it.is_empty()).map(str::to_owned);
                 let names: Option<Vec<String>> = items.iter().map(name).collect();
                 let names = names.ok_or_else(|| self.refuse(key, &Value::Array(items), LIST))?;
                 Ok((key == "target_modules" || !names.is_empty()).then_some(Names::List(names)))
@@ -278,26 +304,40 @@ impl File<'_> {
             Value::Null => Vec::new(),
             Value::String(one) if one.is_empty() => Vec::new(),
             Value::String(one) => vec![one.clone()],
-            Value::Array(items) if items.iter().all(Value::is_string) => {
-                items.iter().filter_map(Value::as_str).map(str::to_owned).collect()
+            Value::Array(items) if items.iter().all(Value::is_string) => items
+                .iter()
+                .filter_map(Value::as_str)
+                .map(str::to_owned)
+                .collect(),
+            other => {
+                return Err(self.refuse("layers_pattern", other, "a name, or a list of names"));
             }
-            other => return Err(self.refuse("layers_pattern", other, "a name, or a list of names")),
         };
         let layers = match self.take("layers_to_transform") {
             Value::Null => return Ok(None),
             Value::Array(items) if items.is_empty() => return Ok(None),
             Value::Array(items) => {
                 let numbers: Option<Vec<u64>> = items.iter().map(Value::as_u64).collect();
-                numbers.ok_or_else(|| self.refuse("layers_to_transform", &Value::Array(items), NUMBERS))?
+                numbers.ok_or_else(|| {
+                    self.refuse("layers_to_transform", &Value::Array(items), NUMBERS)
+                })?
             }
-            value => vec![value.as_u64().ok_or_else(|| self.refuse("layers_to_transform", &value, NUMBERS))?],
+            value => vec![
+                value
+                    .as_u64()
+                    .ok_or_else(|| self.refuse("layers_to_transform", &value, NUMBERS))?,
+            ],
         };
         if !matches!(targets, Names::List(_)) {
             let message = "`layers_to_transform` goes with a list of `target_modules`, as in PEFT; say the layers in the expression";
             return Err(refusal(self.path, message.into()));
         }
         let place = |prefix: &String| {
-            self.pattern("layers_pattern", prefix, format!(r"^.*\.(?:{prefix})\.(\d+)\."))
+            self.pattern(
+                "layers_pattern",
+                prefix,
+                format!(r"^.*\.(?:{prefix})\.(\d+)\."),
+            )
         };
         let places = match prefixes.is_empty() {
             true => vec![self.pattern("layers_pattern", "", r"^.*\.[^.]*\.(\d+)\.".into())?],
@@ -318,9 +358,16 @@ impl File<'_> {
         };
         let entry = |(name, value): (&String, &Value)| {
             let number = read(value).ok_or_else(|| {
-                self.refuse(&format!("{key}.{name}"), value, "a number that is possible there")
+                self.refuse(
+                    &format!("{key}.{name}"),
+                    value,
+                    "a number that is possible there",
+                )
             })?;
-            Ok((self.pattern(key, name, format!(r"^(?:.*\.)?(?:{name})$"))?, number))
+            Ok((
+                self.pattern(key, name, format!(r"^(?:.*\.)?(?:{name})$"))?,
+                number,
+            ))
         };
         entries.iter().map(entry).collect()
     }
@@ -334,9 +381,10 @@ impl File<'_> {
             Value::String(text) => key == "bias" && text == "none",
             _ => false,
         };
-        let mut loud = self.fields.iter().filter(|(key, value)| {
-            !HARMLESS.contains(&key.as_str()) && !silent(key, value)
-        });
+        let mut loud = self
+            .fields
+            .iter()
+            .filter(|(key, value)| !HARMLESS.contains(&key.as_str()) && !silent(key, value));
         match loud.next() {
             None => Ok(()),
             Some((key, value)) => Err(self.refuse(

@@ -75,19 +75,26 @@ impl PeftAdapter {
 
     /// `target_modules` and `layers_to_transform`: the short names where every layer that has any has them all, else whole names.
     fn targets(&self) -> (Vec<String>, Option<Vec<usize>>) {
-        let of = |placed: &[Placed]| -> Vec<Projection> { placed.iter().map(|it| it.target).collect() };
+        let of =
+            |placed: &[Placed]| -> Vec<Projection> { placed.iter().map(|it| it.target).collect() };
         let adapted: Vec<usize> = (0..self.placed.len())
             .filter(|layer| !self.placed[*layer].is_empty())
             .collect();
-        let first = adapted.first().map_or(Vec::new(), |it| of(&self.placed[*it]));
-        match adapted.iter().all(|layer| of(&self.placed[*layer]) == first) {
+        let first = adapted
+            .first()
+            .map_or(Vec::new(), |it| of(&self.placed[*it]));
+        match adapted
+            .iter()
+            .all(|layer| of(&self.placed[*layer]) == first)
+        {
             true => {
                 let some = adapted.len() < self.placed.len();
                 let names = first.into_iter().map(last_name).collect();
                 (names, some.then_some(adapted))
             }
             false => {
-                let name = |(layer, placed): (usize, &Placed)| Module::new(layer, placed.target).name;
+                let name =
+                    |(layer, placed): (usize, &Placed)| Module::new(layer, placed.target).name;
                 (self.loras().map(name).collect(), None)
             }
         }
