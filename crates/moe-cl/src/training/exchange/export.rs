@@ -85,7 +85,10 @@ impl Trained<'_> {
     ) -> Result<Exported> {
         let refused = |problem: String| self.cannot_export(task, problem);
         if to.symlink_metadata().is_ok() {
-            let problem = format!("{} exists already; name a folder that does not", to.display());
+            let problem = format!(
+                "{} exists already; name a folder that does not",
+                to.display()
+            );
             return Err(refused(problem));
         }
         if let Some(Own::Decoder(decoder)) = &self.learner.own {
@@ -150,7 +153,8 @@ impl Trained<'_> {
     /// The whole model, matrices in f32: an update is smaller than what bf16 tells apart.
     fn save(&self, task: usize, to: &Path, decoder: &Decoder) -> Result<()> {
         let base = Checkpoint::open(&self.base.path)?;
-        let lacks = |name: &str| moe_core::Error::tensor(to, name, "the decoder has no such tensor");
+        let lacks =
+            |name: &str| moe_core::Error::tensor(to, name, "the decoder has no such tensor");
         save_folder(to, decoder.config(), BaseDtype::F32, &base, |name, _| {
             decoder.stored(name).ok_or_else(|| lacks(name))
         })?;
@@ -183,13 +187,27 @@ impl Trained<'_> {
                 let adapter = self.adapter(expert);
                 let experts = vec![expert];
                 let made = Made::Alone;
-                return Ok((Candidate { made, experts, adapter }, None));
+                return Ok((
+                    Candidate {
+                        made,
+                        experts,
+                        adapter,
+                    },
+                    None,
+                ));
             }
             Mix::Summed(experts) => {
                 let (adapters, made) = (self.adapters(&experts), Made::Summed);
                 let layers = self.base.decoder.config().num_layers;
                 let adapter = joined(&adapters, &vec![vec![1.0; layers]; adapters.len()]);
-                return Ok((Candidate { made, experts, adapter }, None));
+                return Ok((
+                    Candidate {
+                        made,
+                        experts,
+                        adapter,
+                    },
+                    None,
+                ));
             }
             _ if fit.evaluation.is_empty() => {
                 let problem = "a gate mixes its experts anew for every token, and the model keeps no texts of it on which to measure what one adapter loses";
@@ -269,7 +287,12 @@ impl Trained<'_> {
     }
 
     /// Per expert of `mix` and layer of the base, the mean weight over the real tokens of the task's texts.
-    fn mean_weights(&self, task: usize, fit: &Task, mix: &Mix) -> Result<Vec<(ExpertId, Vec<f64>)>> {
+    fn mean_weights(
+        &self,
+        task: usize,
+        fit: &Task,
+        mix: &Mix,
+    ) -> Result<Vec<(ExpertId, Vec<f64>)>> {
         let config = self.base.decoder.config();
         let experts: Vec<ExpertId> = match mix {
             Mix::Routed(Routing::Base) => {
@@ -310,9 +333,9 @@ impl Trained<'_> {
                     }
                 };
             count += rows;
-            let layers = weights.into_iter().map(|it| -> Vec<f32> {
-                it.sum_dim(0).into_data().iter::<f32>().collect()
-            });
+            let layers = weights
+                .into_iter()
+                .map(|it| -> Vec<f32> { it.sum_dim(0).into_data().iter::<f32>().collect() });
             let layers: Vec<Vec<f32>> = layers.collect();
             for (expert, sums) in sums.iter_mut().enumerate() {
                 for (layer, sum) in sums.iter_mut().enumerate() {
@@ -322,16 +345,22 @@ impl Trained<'_> {
             }
         }
         let mean = |sums: Vec<f64>| sums.into_iter().map(|sum| sum / count).collect();
-        Ok(experts.into_iter().zip(sums.into_iter().map(mean)).collect())
+        Ok(experts
+            .into_iter()
+            .zip(sums.into_iter().map(mean))
+            .collect())
     }
 }
 
 fn joined(adapters: &[PeftAdapter], weights: &[Vec<f64>]) -> PeftAdapter {
-    let shares = adapters.iter().zip(weights).map(|(adapter, weights)| Share {
-        adapter,
-        weights: weights.clone(),
-        // Every expert's update counts whole there, whatever a gate says.
-        attention: 1.0,
-    });
+    let shares = adapters
+        .iter()
+        .zip(weights)
+        .map(|(adapter, weights)| Share {
+            adapter,
+            weights: weights.clone(),
+            // Every expert's update counts whole there, whatever a gate says.
+            attention: 1.0,
+        });
     PeftAdapter::joined(&shares.collect::<Vec<_>>())
 }

@@ -16,6 +16,7 @@ use crate::{
     },
     error::{Error, Result},
     learner::TaskExperts,
+    methods::method,
     metrics::TextMetric,
     training::{prepare::untrained, read::arrived, stream::Task},
 };
@@ -41,9 +42,8 @@ pub(super) fn between_tasks(out: &Path) -> Result<Saved> {
         problem,
     };
     let saved = newest_saved(out, |_| true)?;
-    let saved = saved.ok_or_else(|| {
-        problem("has no whole checkpoint yet: `moe-cl train` begins it".into())
-    })?;
+    let saved = saved
+        .ok_or_else(|| problem("has no whole checkpoint yet: `moe-cl train` begins it".into()))?;
     match saved.state.is_between_tasks() {
         true => saved.mending(),
         false => {
@@ -77,11 +77,14 @@ pub fn import(
     base: &Base,
     adapter: &Path,
     task: Option<&TaskConfig>,
+    allow_other_base: bool,
 ) -> Result<Imported> {
     let out = run_of(model)?;
     let _lock = Lock::take(&out)?;
     let saved = between_tasks(&out)?;
-    base.check(&saved.state.base.identity)?;
+    if !allow_other_base {
+        base.check(&saved.state.base.identity)?;
+    }
     let mut state = saved.state.clone();
     if let Some(task) = task {
         state.check_name(&task.name)?;
@@ -94,7 +97,7 @@ pub fn import(
             path: out,
             problem: format!(
                 "is of a method without experts ({}): an adapter cannot be one of them",
-                state.experiment.method.name()
+                method(&state.experiment.method, state.tasks.len()).name()
             ),
         });
     }
@@ -161,11 +164,17 @@ fn scored(
         Split::Dev => config.dev = Some(file),
         Split::Test => config.test = Some(file),
     }
-    let place = (state.experiment.seed, state.tasks.len() + state.imported.len());
+    let place = (
+        state.experiment.seed,
+        state.tasks.len() + state.imported.len(),
+    );
     let mut said = Vec::new();
     let task = Task::load(&config, &settings, split, place, base, &mut said)?;
     // Nothing is learnt here: that the file is read as both says nothing.
-    warnings.extend(said.into_iter().filter(|it| !it.contains("also in the training file")));
+    warnings.extend(
+        said.into_iter()
+            .filter(|it| !it.contains("also in the training file")),
+    );
     arrived(&task, &config, &settings, parts)
 }
 

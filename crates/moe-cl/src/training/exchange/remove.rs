@@ -16,7 +16,7 @@ pub enum Which {
     /// The one that answers for this task.
     OfTask(String),
     /// The one of this id.
-    Expert(ExpertId),
+    Expert(u64),
 }
 
 /// Takes an imported expert out of the model in `model`, and the task that it answers for. Its id is not given again, and checkpoints
@@ -34,7 +34,7 @@ pub fn remove(model: &Path, which: &Which) -> Result<ExpertId> {
         problem,
     };
     let id = match which {
-        Which::Expert(id) => *id,
+        Which::Expert(id) => ExpertId(*id),
         Which::OfTask(name) => {
             let mut tasks = state.imported.iter();
             let found = tasks.find(|it| it.config.name == *name);
@@ -42,8 +42,11 @@ pub fn remove(model: &Path, which: &Which) -> Result<ExpertId> {
             match routing.and_then(|it| it.experts().first()) {
                 Some(id) => *id,
                 None => {
-                    let names: Vec<&str> =
-                        state.imported.iter().map(|it| it.config.name.as_str()).collect();
+                    let names: Vec<&str> = state
+                        .imported
+                        .iter()
+                        .map(|it| it.config.name.as_str())
+                        .collect();
                     let there = match names.is_empty() {
                         true => "none".into(),
                         false => names.join(", "),
@@ -57,7 +60,11 @@ pub fn remove(model: &Path, which: &Which) -> Result<ExpertId> {
     };
     let expert = state.layout.experts.iter().find(|it| it.is.id == id);
     match expert {
-        None => return Err(problem(format!("has no expert {id}; `moe-cl expert list` names them"))),
+        None => {
+            return Err(problem(format!(
+                "has no expert {id}; `moe-cl expert list` names them"
+            )));
+        }
         Some(it) if it.is.origin.imported.is_none() => {
             return Err(problem(format!(
                 "learnt expert {id} itself, for task {:?}; only imported ones are taken out",
