@@ -4,8 +4,6 @@ mod export;
 mod gap;
 mod head;
 mod import;
-#[cfg(test)]
-mod laws;
 mod remove;
 
 pub use export::{ExportOptions, Exported, Made};
