@@ -319,7 +319,7 @@ fn what_cannot_leave_or_enter_is_refused() {
     assert_eq!(result.tasks, TASKS[..2]);
     let straight = root.join("straight");
     let want = run(&two, &base, &straight, None).expect("a run");
-    assert_eq!(result.matrix, want.matrix);
+    assert_eq!(result.matrix.rows, want.matrix.rows);
     let mut clash = two.clone();
     clash.tasks.push(as_task("free", None));
     assert!(run(&clash, &base, &begun, None).is_err());

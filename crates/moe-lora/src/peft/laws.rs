@@ -304,7 +304,7 @@ fn what_would_change_the_numbers_is_refused_by_name() {
         (
             "r",
             json!(3),
-            "has shape [2, 12]; rank and base ask for [3, 12]",
+            "has shape [2, 8]; rank and base ask for [3, 8]",
         ),
         ("r", json!(0), "`r` is 0"),
         ("r", json!(1_000_000_000), "has shape"),

@@ -74,10 +74,9 @@ impl Settings {
             return Err(refused(message));
         }
         if let Names::List(names) = &self.targets
-            && let Some(name) = names.iter().find(|name| {
-                !all.iter()
-                    .any(|it| self.named(name, &it.name) && !self.excluded(&it.name))
-            })
+            && let Some(name) = names
+                .iter()
+                .find(|name| !all.iter().any(|it| self.named(name, &it.name)))
         {
             let message = format!(
                 "`target_modules` names {name:?}, which matches none of the matrices that a LoRA can be on here: {} of the layers",
