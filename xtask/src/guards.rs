@@ -22,6 +22,23 @@ const C_LIBRARY: &str =
     "glibc.cpu.x86_rep_stosb_threshold=2000000000:glibc.cpu.x86_rep_movsb_threshold=2000000000";
 /// Calls of the two runs whose difference is counted.
 const CALLS: [u64; 2] = [1, 3];
+/// Holds the kernels to a level.
+const LEVEL: &str = "MOE_KERNELS_LEVEL";
+
+/// Who counts the instructions of which levels.
+#[derive(Clone, Copy)]
+enum Counter {
+    /// Hides AVX-512.
+    Valgrind,
+    /// The processor itself, where it lets us.
+    Perf,
+}
+
+const LEVELS: [(&str, Counter); 3] = [
+    ("avx2", Counter::Valgrind),
+    ("portable", Counter::Valgrind),
+    ("avx512", Counter::Perf),
+];
 
 /// Counts every kernel and compares with the record; or, to `record`, writes that.
 ///
@@ -35,19 +52,45 @@ pub fn run(record: bool) -> anyhow::Result<Counts> {
     if !built.is_good() {
         return Ok(built);
     }
+    let recorded = match record {
+        true => BTreeMap::new(),
+        false => read(&std::fs::read_to_string(RECORD).with_context(|| RECORD.to_string())?)?,
+    };
+    let mut all = Counts::default();
     let mut counted = BTreeMap::new();
-    for name in kernels()? {
-        let count = count(&name)?;
-        println!("{name:<34} {count:>12} instructions");
-        counted.insert(name, count);
+    for (level, counter) in LEVELS {
+        let of_level = |name: &String| name.split_once('/').is_some_and(|it| it.0 == level);
+        if let Some(why) = counter.missing(level) {
+            all += Counts::not_run(&format!("guards of {level}"), why);
+            continue;
+        }
+        let recorded = recorded
+            .clone()
+            .into_iter()
+            .filter(|it| of_level(&it.0))
+            .collect::<BTreeMap<_, _>>();
+        // The record is made where it can be, and by one who may see more.
+        if !record && recorded.is_empty() {
+            all += Counts::not_run(&format!("guards of {level}"), "nothing is on record");
+            continue;
+        }
+        let mut of_this = BTreeMap::new();
+        for kernel in kernels()? {
+            let name = format!("{level}/{kernel}");
+            let count = counter.count(level, &kernel)?;
+            println!("{name:<44} {count:>12} instructions");
+            of_this.insert(name, count);
+        }
+        if !record {
+            all += compare(&recorded, &of_this);
+        }
+        counted.append(&mut of_this);
     }
     if record {
         std::fs::write(RECORD, text(&counted)).with_context(|| RECORD.to_string())?;
         println!("{RECORD} is written");
-        return Ok(Counts::default());
     }
-    let recorded = std::fs::read_to_string(RECORD).with_context(|| RECORD.to_string())?;
-    Ok(compare(&read(&recorded)?, &counted))
+    Ok(all)
 }
 
 /// Why nothing can be counted here.
@@ -88,26 +131,58 @@ fn kernels() -> anyhow::Result<Vec<String>> {
     Ok(names.lines().map(str::to_string).collect())
 }
 
-/// Instructions of one call on one thread.
-fn count(kernel: &str) -> anyhow::Result<u64> {
-    let [few, more] = CALLS;
-    let (first, second) = (instructions(kernel, few)?, instructions(kernel, more)?);
-    Ok(second.saturating_sub(first) / (more - few))
+impl Counter {
+    /// Why it cannot count a level here.
+    fn missing(self, level: &str) -> Option<&'static str> {
+        match self {
+            Self::Valgrind => None,
+            Self::Perf => match self.instructions(level, "adamw", 1) {
+                Ok(_) => None,
+                Err(_) => Some(
+                    "`perf stat` counts no instructions here, or the processor has no AVX-512; valgrind hides it",
+                ),
+            },
+        }
+    }
+
+    /// Instructions of one call on one thread.
+    fn count(self, level: &str, kernel: &str) -> anyhow::Result<u64> {
+        let [few, more] = CALLS;
+        let first = self.instructions(level, kernel, few)?;
+        let second = self.instructions(level, kernel, more)?;
+        Ok(second.saturating_sub(first) / (more - few))
+    }
+
+    /// Instructions of a whole run.
+    fn instructions(self, level: &str, kernel: &str, calls: u64) -> anyhow::Result<u64> {
+        let (name, arguments, read): (_, &[&str], fn(&str) -> Option<u64>) = match self {
+            Self::Valgrind => (
+                "valgrind",
+                &["--tool=callgrind", "--callgrind-out-file=/dev/null"],
+                collected,
+            ),
+            Self::Perf => ("perf", &["stat", "-x,", "-e", "instructions:u"], retired),
+        };
+        let mut command = Command::new(name);
+        command.args(arguments).arg(program());
+        command.args([kernel, &calls.to_string()]);
+        command.env("RAYON_NUM_THREADS", "1").env(LEVEL, level);
+        command.env("GLIBC_TUNABLES", C_LIBRARY);
+        let output = command
+            .output()
+            .with_context(|| format!("cannot start {name}"))?;
+        let said = String::from_utf8_lossy(&output.stderr);
+        match read(&said) {
+            Some(count) if output.status.success() => Ok(count),
+            _ => bail!("{name} could not count {kernel}:\n{said}"),
+        }
+    }
 }
 
-/// Instructions of a whole run.
-fn instructions(kernel: &str, calls: u64) -> anyhow::Result<u64> {
-    let mut command = Command::new("valgrind");
-    command.args(["--tool=callgrind", "--callgrind-out-file=/dev/null"]);
-    command.arg(program()).args([kernel, &calls.to_string()]);
-    command.env("RAYON_NUM_THREADS", "1");
-    command.env("GLIBC_TUNABLES", C_LIBRARY);
-    let output = command.output().context("cannot start valgrind")?;
-    let said = String::from_utf8_lossy(&output.stderr);
-    match collected(&said) {
-        Some(count) if output.status.success() => Ok(count),
-        _ => bail!("valgrind could not count {kernel}:\n{said}"),
-    }
+/// From the line `123,,instructions:u,…` of `perf stat -x,`.
+fn retired(said: &str) -> Option<u64> {
+    let line = said.lines().find(|line| line.contains("instructions"))?;
+    line.split(',').next()?.trim().parse().ok()
 }
 
 /// From the line `==1== Collected : 123`.
@@ -120,7 +195,7 @@ fn collected(said: &str) -> Option<u64> {
 
 fn text(counted: &BTreeMap<String, u64>) -> String {
     let mut text = String::from(
-        "# Instructions of one call on one thread, counted by valgrind, which hides AVX-512: the AVX2 paths.\n\
+        "# Instructions of one call on one thread by level, counted by valgrind, and by the processor where that has AVX-512 and tells.\n\
          # Written by `cargo xtask guards --record`. The compiler has a say in them:\n",
     );
     let _ = writeln!(text, "# {}", compiler());
@@ -225,5 +300,8 @@ mod tests {
         let said = "==7== Events    : Ir\n==7== Collected : 123456\n==7== \n";
         assert_eq!(collected(said), Some(123_456));
         assert_eq!(collected("==7== nothing"), None);
+        let said = "81469,,instructions:u,12,100.00,,\n";
+        assert_eq!(retired(said), Some(81_469));
+        assert_eq!(retired("<not supported>,,instructions:u,0,100.00,,"), None);
     }
 }

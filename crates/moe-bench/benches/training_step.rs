@@ -6,8 +6,9 @@ use moe_bench::step::{Setting, Workload};
 
 const BATCH: usize = 8;
 const TOKENS: usize = 96;
-const METHODS: [(&str, &str); 3] = [
+const METHODS: [(&str, &str); 4] = [
     ("sequential", r#"name = "sequential""#),
+    ("mix_lora", r#"name = "mix_lora""#),
     ("moe_cl paper", r#"name = "moe_cl", mode = "paper""#),
     ("moe_cl improved", r#"name = "moe_cl", mode = "improved""#),
 ];

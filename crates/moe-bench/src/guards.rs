@@ -7,7 +7,7 @@ use std::hint::black_box;
 
 use burn::optim::Optimizer;
 use burn::tensor::{Device, Tensor, TensorData};
-use moe_kernels::{AdamW, AttentionShape, Entries, Loras, MoeFfn, Observed};
+use moe_kernels::{AdamW, AttentionShape, BlockFormat, Blocks, Entries, Loras, MoeFfn, Observed};
 use moe_kernels::{
     add_rms_norm, attention, linear, moe_ffn, rms_norm, sparse_ffn, token_cross_entropy, token_gate,
 };
@@ -28,9 +28,12 @@ pub type Call = Box<dyn Fn()>;
 pub type Kernel = (&'static str, fn() -> Call);
 
 /// All of them.
-pub const KERNELS: [Kernel; 15] = [
+pub const KERNELS: [Kernel; 18] = [
     ("linear", || product(false)),
     ("linear_and_backward", || product(true)),
+    ("linear_in_blocks", || in_blocks(TOKENS, false)),
+    ("linear_in_blocks_and_backward", || in_blocks(TOKENS, true)),
+    ("row_times_blocks", || in_blocks(1, false)),
     ("rms_norm", || norm(false)),
     ("rms_norm_and_backward", || norm(true)),
     ("add_rms_norm_and_backward", residual),
@@ -89,6 +92,20 @@ fn product(backward: bool) -> Call {
         numbers([D_MODEL, D_FF], 0.1),
     );
     Box::new(move || finish(linear(input(&x, backward), weight.clone()), backward))
+}
+
+fn in_blocks(rows: usize, backward: bool) -> Call {
+    let x = numbers([rows, D_MODEL], 1.0);
+    let format = BlockFormat::Q4_1;
+    let bytes = D_FF * D_MODEL / format.elements() * format.bytes();
+    // Scales and offsets of half precision that are small, between bytes of all kinds.
+    let byte = |at: usize| match at % format.bytes() {
+        1 | 3 => 0x20,
+        _ => (at * 7919 % 251) as u8,
+    };
+    let blocks = Blocks::new(format, (0..bytes).map(byte).collect(), [D_FF, D_MODEL]);
+    let blocks = blocks.expect("whole blocks");
+    Box::new(move || finish(linear(input(&x, backward), blocks.clone()), backward))
 }
 
 fn norm(backward: bool) -> Call {

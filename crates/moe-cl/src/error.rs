@@ -159,6 +159,11 @@ pub enum Error {
         /// Names of the parameters.
         parameters: String,
     },
+    /// Routings are asked for of a model that routes no token.
+    #[error(
+        "nothing in this model routes tokens to experts; `method.name = \"mix_lora\"` or a sparse base does"
+    )]
+    NoRouter,
     /// Loss or gradient are no longer numbers.
     #[error(
         "step {step} of task '{task}': {what}; the run stops here and its last checkpoint is as it was: begin it anew in another directory with a lower `training.learning_rate` or with `training.clip_norm`, and with `base.dtype = \"f32\"` where the base is in bf16"

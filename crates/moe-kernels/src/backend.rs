@@ -6,6 +6,7 @@ use burn::backend::{Autodiff, Backend, Flex, backend_extension};
 
 use crate::attention::Attention;
 use crate::autodiff::{Operation, one, several};
+use crate::grouped_linear::GroupedLinear;
 use crate::linear::{FrozenLinear, FrozenLinears};
 use crate::moe_ffn::MoeFfnInputs;
 use crate::rms_norm::{AddRmsNorm, RmsNorm};
@@ -24,6 +25,9 @@ pub trait FusedOps: Backend {
     fn frozen_linears(
         #[extension_type] it: FrozenLinears<Self>,
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>);
+
+    /// See [`grouped_linear()`](fn@crate::grouped_linear).
+    fn grouped_linear(#[extension_type] it: GroupedLinear<Self>) -> FloatTensor<Self>;
 
     /// See [`rms_norm()`](fn@crate::rms_norm).
     fn rms_norm(#[extension_type] it: RmsNorm<Self>) -> FloatTensor<Self>;
@@ -61,6 +65,10 @@ impl FusedOps for Flex {
         it: FrozenLinears<Self>,
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
         it.outputs().into()
+    }
+
+    fn grouped_linear(it: GroupedLinear<Self>) -> FloatTensor<Self> {
+        only(it.outputs())
     }
 
     fn rms_norm(it: RmsNorm<Self>) -> FloatTensor<Self> {
@@ -106,6 +114,7 @@ where
     C: CheckpointStrategy,
     FrozenLinear<B>: Operation<B, 1, 1>,
     FrozenLinears<B>: Operation<B, 1, 3>,
+    GroupedLinear<B>: Operation<B, 2, 1>,
     RmsNorm<B>: Operation<B, 1, 1>,
     AddRmsNorm<B>: Operation<B, 2, 2>,
     TokenGate<B>: Operation<B, 2, 1>,
@@ -125,6 +134,15 @@ where
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
         let weights = it.weights;
         several::<B, C, _, _, _>([it.x], |[x]| FrozenLinears { x, weights }).into()
+    }
+
+    fn grouped_linear(it: GroupedLinear<Self>) -> FloatTensor<Self> {
+        let bounds = it.bounds;
+        one::<B, C, _, _>([it.x, it.weight], |[x, weight]| GroupedLinear {
+            x,
+            weight,
+            bounds,
+        })
     }
 
     fn rms_norm(it: RmsNorm<Self>) -> FloatTensor<Self> {

@@ -5,6 +5,7 @@
 //! is taken for frozen is trained after all, it *is* that composition.
 //!
 //! - [`linear()`], [`linears()`]: products with frozen matrices, as numbers or in the quantised [`Blocks`] of a GGUF file
+//! - [`grouped_linear()`]: rows that lie group by group, each group with a matrix of its own
 //! - [`rms_norm()`], [`add_rms_norm()`], [`swiglu()`]
 //! - [`token_gate()`]: the weights of the experts for each token
 //! - [`attention()`]: rotary, grouped-query, causal attention that keeps no score matrix
@@ -27,6 +28,7 @@ mod blocks;
 #[cfg_attr(not(feature = "flex"), allow(dead_code, unused_macros, unused_imports))]
 mod cpu;
 pub mod dropout;
+mod grouped_linear;
 mod linear;
 mod matrix;
 mod moe_ffn;
@@ -46,6 +48,7 @@ pub use backend::FusedOps;
 pub use blocks::{BlockFormat, Blocks, widen};
 #[cfg(feature = "flex")]
 pub use cpu::level::{LEVEL_VARIABLE, Level};
+pub use grouped_linear::grouped_linear;
 pub use linear::{linear, linears};
 pub use matrix::Matrix;
 pub use moe_ffn::{Dropout, Loras, MoeFfn, Observed, moe_ffn};

@@ -1,7 +1,8 @@
 use burn::tensor::Tensor;
-use moe_core::model::{FeedForward, FeedForwardBlock};
+use moe_core::model::{FeedForward, FeedForwardBlock, Routed};
 
 use crate::hidden::{Hidden, Start};
+use crate::router::{Dispatch, Router};
 use crate::stacked::Stacked;
 use crate::{Catalogue, ExpertId, LayerExpert, LoraDropout, Routing, TokenGate};
 
@@ -17,6 +18,8 @@ pub struct ExpertBank<'a> {
     pub(crate) experts: Vec<(ExpertId, &'a LayerExpert)>,
     /// What weighs them; without it they weigh the same.
     pub(crate) gate: Option<&'a TokenGate>,
+    /// What picks some of them for each token, in the place of a gate.
+    pub(crate) router: Option<&'a Router>,
 }
 
 /// What a discriminator looks at.
@@ -39,6 +42,10 @@ pub struct BankOutput {
     pub pooled: Option<Tensor<2>>,
     /// Weights of the active experts for each token, `[batch, seq, active]`, when a gate chose.
     pub gate: Option<Tensor<3>>,
+    /// What a router chose, where one did.
+    pub dispatch: Option<Dispatch>,
+    /// What the router of a sparse base chose, where there is one.
+    pub routed: Option<Routed>,
 }
 
 impl<'a> ExpertBank<'a> {
@@ -50,12 +57,14 @@ impl<'a> ExpertBank<'a> {
         routing: &Routing,
     ) -> Self {
         let active = routing.experts().iter();
+        let gate = routing.gate().map(|id| catalogue.gate(id));
         Self {
             layer,
             experts: active
                 .map(|&id| (id, &catalogue.expert(id).layers[place]))
                 .collect(),
-            gate: routing.gate().map(|id| &catalogue.gate(id).layers[place]),
+            gate: gate.and_then(|gate| gate.layers.get(place)),
+            router: gate.and_then(|gate| gate.routers.get(place)),
         }
     }
 
@@ -76,7 +85,7 @@ impl<'a> ExpertBank<'a> {
     ///
     /// # Panics
     ///
-    /// When the observed expert is not active.
+    /// When the observed expert is not active, or a router picks experts ([`Self::forward_routed`]).
     pub fn forward(
         &self,
         ffn: &FeedForward,
@@ -84,6 +93,10 @@ impl<'a> ExpertBank<'a> {
         observe: Option<(&Observe, Tensor<2>)>,
         dropout: Option<&LoraDropout>,
     ) -> BankOutput {
+        assert!(
+            self.router.is_none(),
+            "a router has to be told of the tokens"
+        );
         if let Some(stacked) = Stacked::new(self, dropout) {
             return stacked.forward(self, ffn, x, observe);
         }
@@ -122,12 +135,13 @@ impl<'a> ExpertBank<'a> {
             output: output.reshape([batch, seq, d_model]),
             pooled,
             gate: gate.map(|gate| gate.reshape([batch, seq, active])),
+            dispatch: None,
+            routed: None,
         }
     }
 
-    /// As [`Self::forward`], over a block that may be sparse. Experts have no LoRA inside a sparse block
-    /// ([`Catalogue::new`](crate::Catalogue::new) refuses it): all of them are the block itself, `z_e = F(x)`, and their mixture is
-    /// `(Σ_e g_e) F(x)`.
+    /// As [`Self::forward`], over a block that may be sparse. Experts without a LoRA on it are all the block itself, `z_e = F(x)`, and
+    /// their mixture is `(Σ_e g_e) F(x)`.
     ///
     /// # Panics
     ///
@@ -143,10 +157,17 @@ impl<'a> ExpertBank<'a> {
             FeedForwardBlock::Dense(ffn) => return self.forward(ffn, x, observe, dropout),
             FeedForwardBlock::Sparse(sparse) => sparse,
         };
+        assert!(
+            self.router.is_none(),
+            "a router has to be told of the tokens"
+        );
+        if self.is_inside() {
+            return self.over_sparse(sparse, x, observe, dropout);
+        }
         let [batch, seq, d_model] = x.dims();
         let rows = x.clone().reshape([batch * seq, d_model]);
         let gate = self.gate.map(|gate| gate.forward(rows));
-        let alone = sparse.forward(x);
+        let (alone, routed) = sparse.forward_routed(x);
         let pooled = observe.map(|(observe, shares)| {
             self.column(observe.expert); // it has to be active
             let seen = match observe.detach_upstream && alone.is_tracked() {
@@ -165,6 +186,8 @@ impl<'a> ExpertBank<'a> {
             output,
             pooled,
             gate: gate.map(|gate| gate.reshape([batch, seq, self.experts.len()])),
+            dispatch: None,
+            routed: Some(routed),
         }
     }
 
@@ -322,6 +345,8 @@ mod tests {
                 output: output.reshape([2, 4, 8]),
                 pooled,
                 gate: gate.map(|gate| gate.reshape([2, 4, experts.len()])),
+                dispatch: None,
+                routed: None,
             }
         }
 

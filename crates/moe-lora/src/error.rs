@@ -24,17 +24,6 @@ pub enum Error {
         /// What was given.
         given: String,
     },
-    /// A target inside a layer whose feed-forward block is a mixture already.
-    #[error(
-        "the LoRA target `{target}` is not in layer {layer} of the base, whose feed-forward block is a sparse mixture; \
-         name attention targets only (q, k, v, o), or leave that layer out with `layers`"
-    )]
-    SparseLayer {
-        /// The target.
-        target: &'static str,
-        /// The decoder layer.
-        layer: usize,
-    },
     /// A LoRA setting outside its range.
     #[error("LoRA {key} = {value} is out of range; it must be {expected}")]
     Setting {
@@ -53,6 +42,15 @@ pub enum Error {
         /// The key or tensor, what is wrong and what to do.
         message: String,
     },
+    /// An expert that PEFT's plain LoRA cannot say.
+    #[error(
+        "the expert has LoRAs inside the feed-forward block of layer {layer}, a sparse mixture, and PEFT has no plain LoRA for such matrices; \
+         one with attention targets alone (q, k, v, o) can be written"
+    )]
+    InsideMixture {
+        /// The decoder layer.
+        layer: usize,
+    },
     /// An adapter for layers that have no experts.
     #[error(
         "the adapter has LoRAs in layer {layer}, and this model's experts are in layers {} to {} alone; \
@@ -63,6 +61,27 @@ pub enum Error {
         layer: usize,
         /// Those that have experts.
         layers: std::ops::Range<usize>,
+    },
+    /// A layer that a replayed routing says nothing of.
+    #[error(
+        "no routing was recorded of layer {layer}; replay a record of the same model and texts"
+    )]
+    NoRecord {
+        /// The decoder layer.
+        layer: usize,
+    },
+    /// A recorded routing that is of something else.
+    #[error(
+        "the routing recorded of layer {layer} is of {} tokens and {} experts, expected {} and {}; replay a record of the same model and texts",
+        found.0, found.1, expected.0, expected.1
+    )]
+    OtherRecord {
+        /// The decoder layer.
+        layer: usize,
+        /// Tokens and experts as recorded.
+        found: (usize, usize),
+        /// As they are.
+        expected: (usize, usize),
     },
     /// A router that cannot be what its settings say.
     #[error("router `{router}`: {message}")]

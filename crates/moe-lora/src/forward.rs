@@ -4,7 +4,9 @@ use moe_core::model::{
     AttentionContext, Decoder, DecoderLayer, KvCache, LayerCache, Residual, Routed,
 };
 
-use crate::{Catalogue, LoraDropout, Observe, Routing, Texts};
+use crate::error::Result;
+use crate::router::{Dispatch, Phase, Recorded};
+use crate::{Catalogue, LoraDropout, Observe, Pass, Routing, Texts};
 
 /// Output of [`Catalogue::forward`].
 #[derive(Clone, Debug)]
@@ -17,7 +19,9 @@ pub struct Forward {
     /// Per adapted layer: each token's weights of the active experts, `[batch, seq, active]`.
     /// Empty when no gate chose.
     pub gates: Vec<Tensor<3>>,
-    /// Per sparse layer of the base without experts of this catalogue, lowest first: its index, and what its router chose.
+    /// Per adapted layer, lowest first, where a router chose: the layer's index, and what it chose.
+    pub dispatched: Vec<(usize, Dispatch)>,
+    /// Per sparse layer of the base, lowest first: its index, and what its router chose.
     pub routed: Vec<(usize, Routed)>,
 }
 
@@ -39,10 +43,57 @@ impl Catalogue {
         observe: Option<&Observe>,
         dropout: Option<&LoraDropout>,
     ) -> Forward {
-        self.run(base, texts, None, routing, observe, dropout)
+        let pass = self.pass(texts, routing, Phase::Evaluate);
+        self.run(base, texts, None, routing, observe, pass, dropout)
+    }
+
+    /// As [`Self::forward`] without anything observed, of a pass that trains: routers draw from `seed`, of which the caller makes one per
+    /// step.
+    ///
+    /// # Panics
+    ///
+    /// As [`Self::forward`].
+    pub fn forward_training(
+        &self,
+        base: &Decoder,
+        texts: &Texts,
+        routing: &Routing,
+        seed: u64,
+        dropout: Option<&LoraDropout>,
+    ) -> Forward {
+        let pass = self.pass(texts, routing, Phase::Train { seed });
+        self.run(base, texts, None, routing, None, pass, dropout)
+    }
+
+    /// As [`Self::forward`] without anything observed, the routers' choices in the adapted layers being those that were `recorded` of such
+    /// a pass: the same numbers, bit for bit.
+    ///
+    /// # Errors
+    /// When a layer has no record, or one of other tokens or another number of experts.
+    ///
+    /// # Panics
+    ///
+    /// As [`Self::forward`].
+    pub fn replay(
+        &self,
+        base: &Decoder,
+        texts: &Texts,
+        routing: &Routing,
+        recorded: &[Recorded],
+    ) -> Result<Forward> {
+        let experts = routing.experts().len();
+        let pass = Pass::of_recorded(texts, recorded, self.layers(), experts)?;
+        let pass = self.routers(routing).map(|_| pass);
+        Ok(self.run(base, texts, None, routing, None, pass, None))
+    }
+
+    /// What the routers of `routing` are told, where there are any.
+    fn pass(&self, texts: &Texts, routing: &Routing, phase: Phase) -> Option<Pass> {
+        self.routers(routing).map(|_| Pass::new(texts, phase))
     }
 
     /// As [`Self::forward`], for texts that may follow those in a cache.
+    #[allow(clippy::too_many_arguments, reason = "what a pass is made of")]
     fn run(
         &self,
         base: &Decoder,
@@ -50,28 +101,37 @@ impl Catalogue {
         cache: Option<&mut KvCache>,
         routing: &Routing,
         observe: Option<&Observe>,
+        pass: Option<Pass>,
         dropout: Option<&LoraDropout>,
     ) -> Forward {
         let shares = observe.map(|observe| (observe, pool_shares(texts.real.clone())));
-        let (mut pooled, mut gates, mut routed) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut pooled, mut gates) = (Vec::new(), Vec::new());
+        let (mut dispatched, mut routed) = (Vec::new(), Vec::new());
         let hidden = self.walk(base, texts, cache, |index, layer, x, context, cache| {
             let Some(bank) = self.bank(index, routing) else {
                 let chosen = layer.forward_routed(x, context, cache);
-                routed.extend(chosen.map(|chosen| (index, chosen)));
+                routed.extend(chosen.map(|it| (index, it)));
                 return;
             };
             let normed = x.normed(&layer.input_norm);
             x.add(bank.attend(&layer.attention, normed, context, cache, dropout));
             let normed = x.normed(&layer.post_attention_norm);
-            let mixture = bank.forward_block(&layer.feed_forward, normed, shares.clone(), dropout);
+            let block = &layer.feed_forward;
+            let mixture = match &pass {
+                Some(pass) => bank.forward_routed(block, normed, pass, dropout),
+                None => bank.forward_block(block, normed, shares.clone(), dropout),
+            };
             pooled.extend(mixture.pooled);
             gates.extend(mixture.gate);
+            dispatched.extend(mixture.dispatch.map(|it| (index, it)));
+            routed.extend(mixture.routed.map(|it| (index, it)));
             x.add(mixture.output);
         });
         Forward {
             hidden,
             pooled,
             gates,
+            dispatched,
             routed,
         }
     }
@@ -168,8 +228,9 @@ impl CausalLm for Adapted<'_> {
             routing,
         } = self;
         let texts = Texts::new(tokens, real);
+        let pass = catalogue.pass(&texts, routing, Phase::Evaluate);
         catalogue
-            .run(base, &texts, Some(cache), routing, None, None)
+            .run(base, &texts, Some(cache), routing, None, pass, None)
             .hidden
     }
 

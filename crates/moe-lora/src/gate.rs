@@ -7,6 +7,8 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
+use crate::router::{Router, RouterConfig};
+
 /// Which gate. Never given twice in the life of a [`Catalogue`](crate::Catalogue).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -19,7 +21,7 @@ impl fmt::Display for GateId {
 }
 
 /// What is to be known of a gate besides its weights.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct GateInfo {
     /// Which it is.
@@ -28,23 +30,52 @@ pub struct GateInfo {
     pub task: String,
     /// How many experts it weighs.
     pub columns: usize,
+    /// The router that picks some of them for each token; none where all of them answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub router: Option<GateRouter>,
 }
 
-/// A gate of the whole model: a [`TokenGate`] in every adapted layer.
+/// A router in the place of a gate: what it is made of anew.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GateRouter {
+    /// Seed of its draw.
+    pub seed: u64,
+    /// Its kind and its settings.
+    pub settings: RouterConfig,
+}
+
+/// A gate of the whole model: in every adapted layer a [`TokenGate`], or a [`Router`].
 #[derive(Module, Debug)]
 pub struct Gate {
     /// What is to be known of it.
     #[module(skip)]
     pub info: GateInfo,
-    /// One per adapted layer, lowest first.
+    /// One per adapted layer, lowest first; none where there are routers.
     pub layers: Vec<TokenGate>,
+    /// One per adapted layer, lowest first, where the gate is a router ([`GateInfo::router`]).
+    pub routers: Vec<Router>,
 }
 
 impl Gate {
     /// A gate of the given weights. The ids of its parameters become a function of its own id.
     pub fn new(info: GateInfo, layers: Vec<TokenGate>) -> Self {
+        Self::of(info, layers, Vec::new())
+    }
+
+    /// One of routers. The ids of its parameters become a function of its own id.
+    pub fn of_routers(info: GateInfo, routers: Vec<Router>) -> Self {
+        Self::of(info, Vec::new(), routers)
+    }
+
+    fn of(info: GateInfo, layers: Vec<TokenGate>, routers: Vec<Router>) -> Self {
         let name = format!("gate.{}", info.id);
-        identify(Self { info, layers }, &name)
+        let gate = Self {
+            info,
+            layers,
+            routers,
+        };
+        identify(gate, &name)
     }
 
     /// Which it is.

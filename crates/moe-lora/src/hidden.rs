@@ -12,9 +12,9 @@ pub(crate) struct Start {
     /// `[tokens, d_model]`.
     pub(crate) x: Tensor<2>,
     /// The base's `gate(x) [tokens, d_ff]`.
-    gate: Tensor<2>,
+    pub(crate) gate: Tensor<2>,
     /// The base's `up(x) [tokens, d_ff]`.
-    up: Tensor<2>,
+    pub(crate) up: Tensor<2>,
 }
 
 impl Start {

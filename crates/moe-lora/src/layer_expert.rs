@@ -8,7 +8,8 @@ use crate::{Lora, LoraConfig, Projection};
 /// An expert in one decoder layer: a LoRA on each target, nothing elsewhere.
 #[derive(Module, Debug, Default)]
 pub struct LayerExpert {
-    /// On `gate_proj`.
+    /// On `gate_proj`. In a layer whose feed-forward block is sparse, this, `up` and `down` are on the network that every token goes
+    /// through besides, where there is one.
     pub gate: Option<Lora>,
     /// On `up_proj`.
     pub up: Option<Lora>,
@@ -22,21 +23,75 @@ pub struct LayerExpert {
     pub value: Option<Lora>,
     /// On `o_proj`.
     pub output: Option<Lora>,
+    /// On each of the base's own experts, where the layer's feed-forward block is sparse and gate, up or down are targets.
+    pub inside: Vec<InsideExpert>,
+}
+
+/// An expert's LoRAs inside one expert of a sparse base, which the base's router chooses together with it.
+#[derive(Module, Debug, Default)]
+pub struct InsideExpert {
+    /// On its gate matrix.
+    pub gate: Option<Lora>,
+    /// On its up matrix.
+    pub up: Option<Lora>,
+    /// On its down matrix.
+    pub down: Option<Lora>,
+}
+
+impl InsideExpert {
+    /// The LoRA on `projection`; none on those of the attention.
+    pub fn lora(&self, projection: Projection) -> Option<&Lora> {
+        match projection {
+            Projection::Gate => self.gate.as_ref(),
+            Projection::Up => self.up.as_ref(),
+            Projection::Down => self.down.as_ref(),
+            _ => None,
+        }
+    }
+
+    fn map(&self, change: &impl Fn(&Lora) -> Lora) -> Self {
+        let [gate, up, down] =
+            [&self.gate, &self.up, &self.down].map(|lora| lora.as_ref().map(change));
+        Self { gate, up, down }
+    }
 }
 
 impl LayerExpert {
-    /// A fresh LoRA on each of `targets`.
+    /// A fresh LoRA on each of `targets` in decoder layer `layer`.
     pub fn new(
         targets: &[Projection],
         config: &LoraConfig,
         base: &ModelConfig,
+        layer: usize,
         rng: &mut impl Rng,
         device: &Device,
     ) -> Self {
         let mut expert = Self::default();
+        let sparse = base.sparse_in(layer);
         for &target in targets {
-            let lora = Lora::new(target.shape(base), config, rng, device);
-            *expert.lora_mut(target) = Some(lora);
+            if let Some(shape) = target.shape_in(base, layer) {
+                *expert.lora_mut(target) = Some(Lora::new(shape, config, rng, device));
+            }
+        }
+        let inside: Vec<Projection> = targets
+            .iter()
+            .copied()
+            .filter(|it| it.is_inside())
+            .collect();
+        if let Some(sparse) = sparse.filter(|_| !inside.is_empty()) {
+            let one = |_| {
+                let mut lora = |target: Projection| {
+                    let shape = target.shape_of_width(base, sparse.d_ff);
+                    let there = inside.contains(&target);
+                    there.then(|| Lora::new(shape, config, rng, device))
+                };
+                InsideExpert {
+                    gate: lora(Projection::Gate),
+                    up: lora(Projection::Up),
+                    down: lora(Projection::Down),
+                }
+            };
+            expert.inside = (0..sparse.num_experts).map(one).collect();
         }
         expert
     }
@@ -67,6 +122,31 @@ impl LayerExpert {
         }
     }
 
+    /// Every LoRA, those inside the base's experts included, in an order that is the same for experts of the same form.
+    pub fn loras(&self) -> impl Iterator<Item = &Lora> {
+        let outer = Projection::ALL.into_iter().filter_map(|it| self.lora(it));
+        let inside = self.inside.iter();
+        outer.chain(inside.flat_map(|it| [&it.gate, &it.up, &it.down].into_iter().flatten()))
+    }
+
+    /// As [`Self::loras`], to change them.
+    pub fn loras_mut(&mut self) -> impl Iterator<Item = &mut Lora> {
+        let Self {
+            gate,
+            up,
+            down,
+            query,
+            key,
+            value,
+            output,
+            inside,
+        } = self;
+        let outer = [gate, up, down, query, key, value, output];
+        let inside = inside.iter_mut();
+        let inside = inside.flat_map(|it| [&mut it.gate, &mut it.up, &mut it.down]);
+        outer.into_iter().chain(inside).flatten()
+    }
+
     /// The same weights as new parameters, trained apart from these.
     pub fn duplicate(&self) -> Self {
         self.map(|lora| Lora::from_tensors(lora.a.val(), lora.b.val(), lora.scaling))
@@ -78,7 +158,10 @@ impl LayerExpert {
     }
 
     fn map(&self, change: impl Fn(&Lora) -> Lora) -> Self {
-        let mut copy = Self::default();
+        let mut copy = Self {
+            inside: self.inside.iter().map(|it| it.map(&change)).collect(),
+            ..Self::default()
+        };
         for projection in Projection::ALL {
             *copy.lora_mut(projection) = self.lora(projection).map(&change);
         }

@@ -1,8 +1,12 @@
 //! An expert folded into the base, where no gate chooses.
 
-use moe_core::model::{Decoder, DecoderLayer, FeedForwardBlock, Linear};
+use burn::module::Param;
+use burn::tensor::Tensor;
+use moe_core::model::{
+    Decoder, DecoderLayer, FeedForward, FeedForwardBlock, Linear, SparseFeedForward,
+};
 
-use crate::{Catalogue, ExpertId, LayerExpert, Projection};
+use crate::{Catalogue, ExpertId, InsideExpert, LayerExpert, Projection};
 
 impl Catalogue {
     /// The base with `expert` folded into its matrices, `W + scaling · A B`: a plain decoder that answers as
@@ -32,11 +36,17 @@ fn fold(layer: &mut DecoderLayer, expert: &LayerExpert) {
         (Projection::Value, &mut attention.value),
         (Projection::Output, &mut attention.output),
     ];
-    // No expert has a LoRA in a sparse block.
-    if let FeedForwardBlock::Dense(ffn) = &mut layer.feed_forward {
-        places.push((Projection::Gate, &mut ffn.gate));
-        places.push((Projection::Up, &mut ffn.up));
-        places.push((Projection::Down, &mut ffn.down));
+    match &mut layer.feed_forward {
+        FeedForwardBlock::Dense(ffn) => places.extend(inside(ffn)),
+        FeedForwardBlock::Sparse(sparse) => {
+            fold_inside(sparse, &expert.inside);
+            let shared = sparse.shared.as_mut();
+            places.extend(
+                shared
+                    .into_iter()
+                    .flat_map(|it| inside(&mut it.feed_forward)),
+            );
+        }
     }
     for (projection, linear) in places {
         if let Some(lora) = expert.lora(projection) {
@@ -46,6 +56,33 @@ fn fold(layer: &mut DecoderLayer, expert: &LayerExpert) {
                 .val()
                 .to_tensor(delta.dtype(), &delta.device());
             linear.weight = linear.weight.with(base + delta);
+        }
+    }
+}
+
+fn inside(ffn: &mut FeedForward) -> [(Projection, &mut Linear); 3] {
+    [
+        (Projection::Gate, &mut ffn.gate),
+        (Projection::Up, &mut ffn.up),
+        (Projection::Down, &mut ffn.down),
+    ]
+}
+
+/// Into the matrices of the base's experts, `[experts, d_in, d_out]`.
+fn fold_inside(sparse: &mut SparseFeedForward, experts: &[InsideExpert]) {
+    for (projection, matrices) in [
+        (Projection::Gate, &mut sparse.gate),
+        (Projection::Up, &mut sparse.up),
+        (Projection::Down, &mut sparse.down),
+    ] {
+        let deltas = experts.iter().map(|it| Some(it.lora(projection)?.delta()));
+        if let Some(deltas) = deltas
+            .collect::<Option<Vec<_>>>()
+            .filter(|it| !it.is_empty())
+        {
+            let deltas = Tensor::stack::<3>(deltas, 0);
+            let sum = matrices.val().cast(deltas.dtype()) + deltas;
+            *matrices = Param::initialized(matrices.id, sum);
         }
     }
 }

@@ -8,8 +8,8 @@ use moe_core::model::{Decoder, KvCache};
 
 use crate::per_text::PerText;
 use crate::{
-    Adapted, Catalogue, Expert, ExpertId, LayerExpert, Lora, LoraDropout, Projection, Routing,
-    Texts,
+    Adapted, Catalogue, Expert, ExpertId, InsideExpert, LayerExpert, Lora, LoraDropout, Projection,
+    Routing, Texts,
 };
 
 /// How the experts' answers become one.
@@ -158,20 +158,39 @@ const SILENT: ExpertId = ExpertId(u64::MAX);
 fn sum(experts: &[&LayerExpert]) -> LayerExpert {
     let mut total = LayerExpert::default();
     for projection in Projection::ALL {
-        let loras: Vec<&Lora> = experts.iter().filter_map(|e| e.lora(projection)).collect();
-        let Some(first) = loras.first() else { continue };
-        let join = |part: &dyn Fn(&Lora) -> Tensor<2>, axis| {
-            let parts = loras.iter().map(|lora| part(lora)).collect();
-            // Not a parameter of its own: the gradient goes on to what it was joined from.
-            Param::initialized(ParamId::new(), Tensor::cat(parts, axis))
-        };
-        *total.lora_mut(projection) = Some(Lora {
-            a: join(&|lora| lora.a.val(), 1),
-            b: join(&|lora| lora.b.val() * (lora.scaling / first.scaling), 0),
-            scaling: first.scaling,
-        });
+        *total.lora_mut(projection) = joined(experts.iter().filter_map(|it| it.lora(projection)));
     }
+    let inside = experts.iter().map(|it| it.inside.len()).max().unwrap_or(0);
+    total.inside = (0..inside)
+        .map(|place| {
+            let on = |projection| {
+                let experts = experts.iter().filter_map(|it| it.inside.get(place));
+                joined(experts.filter_map(|it| it.lora(projection)))
+            };
+            InsideExpert {
+                gate: on(Projection::Gate),
+                up: on(Projection::Up),
+                down: on(Projection::Down),
+            }
+        })
+        .collect();
     total
+}
+
+/// The sum of the updates of LoRAs on one matrix as one; none where there is none.
+fn joined<'a>(loras: impl Iterator<Item = &'a Lora>) -> Option<Lora> {
+    let loras: Vec<&Lora> = loras.collect();
+    let first = loras.first()?;
+    let join = |part: &dyn Fn(&Lora) -> Tensor<2>, axis| {
+        let parts = loras.iter().map(|lora| part(lora)).collect();
+        // Not a parameter of its own: the gradient goes on to what it was joined from.
+        Param::initialized(ParamId::new(), Tensor::cat(parts, axis))
+    };
+    Some(Lora {
+        a: join(&|lora| lora.a.val(), 1),
+        b: join(&|lora| lora.b.val() * (lora.scaling / first.scaling), 0),
+        scaling: first.scaling,
+    })
 }
 
 /// Experts and their weights for each text.

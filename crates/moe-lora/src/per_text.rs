@@ -3,10 +3,11 @@
 use std::collections::BTreeSet;
 
 use burn::tensor::{Int, Tensor, TensorData};
-use moe_core::model::{Decoder, FeedForward, FeedForwardBlock, KvCache};
+use moe_core::model::{Decoder, FeedForwardBlock, KvCache};
 
+use crate::router::Phase;
 use crate::stacked::Stacked;
-use crate::{Catalogue, ExpertBank, ExpertId, Routing, Texts};
+use crate::{Catalogue, ExpertBank, ExpertId, Pass, Routing, Texts};
 
 /// The rows of a batch, by their routing.
 pub(crate) struct PerText {
@@ -46,6 +47,14 @@ impl PerText {
         let everyone = Routing::Uniform {
             experts: self.experts.clone(),
         };
+        let passes: Vec<Option<Pass>> = self
+            .groups
+            .iter()
+            .map(|(routing, rows)| {
+                catalogue.routers(routing)?;
+                Some(Pass::new(&texts.rows(rows), Phase::Evaluate))
+            })
+            .collect();
         catalogue.walk(base, texts, cache, |index, layer, x, context, cache| {
             let Some(all) = catalogue.bank(index, &everyone) else {
                 return layer.forward(x, context, cache);
@@ -61,11 +70,11 @@ impl PerText {
                     return base;
                 }
                 let [_, _, d_out] = base.dims();
-                self.each(Tensor::cat(vec![base, x.clone()], 2), |routing, joined| {
+                self.each(Tensor::cat(vec![base, x.clone()], 2), |group, joined| {
                     let [_, _, both] = joined.dims();
                     let base = joined.clone().narrow(2, 0, d_out);
                     let x = joined.narrow(2, d_out, both - d_out);
-                    match of(routing) {
+                    match of(&self.groups[group].0) {
                         Some(bank) => bank.add_updates(base, &x, projection, None),
                         None => base,
                     }
@@ -73,11 +82,7 @@ impl PerText {
             };
             x.add(all.attend_with(&layer.attention, normed, context, cache, adapt));
             let normed = x.normed(&layer.post_attention_norm);
-            x.add(match &layer.feed_forward {
-                FeedForwardBlock::Dense(ffn) => self.mixture(&all, of, ffn, normed),
-                // No expert has a LoRA in it.
-                FeedForwardBlock::Sparse(ffn) => ffn.forward(normed),
-            });
+            x.add(self.mixture(&all, of, &layer.feed_forward, &passes, normed));
         })
     }
 
@@ -86,25 +91,29 @@ impl PerText {
         &self,
         all: &ExpertBank<'_>,
         of: impl Fn(&Routing) -> Option<ExpertBank<'a>>,
-        ffn: &FeedForward,
+        block: &FeedForwardBlock,
+        passes: &[Option<Pass>],
         x: Tensor<3>,
     ) -> Tensor<3> {
-        // A text for the base alone has no weights that sum to one.
-        let adapted = self
-            .groups
-            .iter()
-            .all(|(routing, _)| *routing != Routing::Base);
-        match Stacked::new(all, None).filter(|_| adapted) {
-            Some(stacked) => {
-                let weights = self.each(x.clone(), |routing, x| match of(routing) {
+        // A text for the base alone has no weights that sum to one, and a router sends each token its own way.
+        let together = passes.iter().all(Option::is_none)
+            && self
+                .groups
+                .iter()
+                .all(|(routing, _)| *routing != Routing::Base);
+        let bank = |group: usize| of(&self.groups[group].0);
+        match (block, Stacked::new(all, None).filter(|_| together)) {
+            (FeedForwardBlock::Dense(ffn), Some(stacked)) => {
+                let weights = self.each(x.clone(), |group, x| match bank(group) {
                     Some(bank) => self.weights(&bank, x),
                     None => unreachable!("every text has an expert"),
                 });
                 stacked.mixture(ffn, x, weights)
             }
-            None => self.each(x, |routing, x| match of(routing) {
-                Some(bank) => bank.forward(ffn, x, None, None).output,
-                None => ffn.forward(x),
+            _ => self.each(x, |group, x| match (bank(group), &passes[group]) {
+                (Some(bank), Some(pass)) => bank.forward_routed(block, x, pass, None).output,
+                (Some(bank), None) => bank.forward_block(block, x, None, None).output,
+                (None, _) => block.forward(x),
             }),
         }
     }
@@ -125,10 +134,10 @@ impl PerText {
         weights.matmul(places).reshape([batch, seq, all])
     }
 
-    /// `f` of each group's rows of `x`, each row back in its place.
-    fn each(&self, x: Tensor<3>, f: impl Fn(&Routing, Tensor<3>) -> Tensor<3>) -> Tensor<3> {
-        if let [(routing, _)] = &self.groups[..] {
-            return f(routing, x);
+    /// `f` of each group's index and rows of `x`, each row back in its place.
+    fn each(&self, x: Tensor<3>, f: impl Fn(usize, Tensor<3>) -> Tensor<3>) -> Tensor<3> {
+        if self.groups.len() == 1 {
+            return f(0, x);
         }
         let device = x.device();
         let index = |rows: &[usize]| {
@@ -139,7 +148,8 @@ impl PerText {
         let parts = self
             .groups
             .iter()
-            .map(|(routing, rows)| f(routing, x.clone().select(0, index(rows))));
+            .enumerate()
+            .map(|(group, (_, rows))| f(group, x.clone().select(0, index(rows))));
         let joined = Tensor::cat(parts.collect(), 0);
         let order = self.groups.iter().flat_map(|(_, rows)| rows);
         let mut places = vec![0; joined.dims()[0]];

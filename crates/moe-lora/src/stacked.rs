@@ -96,6 +96,8 @@ impl Stacked {
             output: output.reshape([batch, seq, d_model]),
             pooled,
             gate: gate.map(|gate| gate.reshape([batch, seq, bank.experts.len()])),
+            dispatch: None,
+            routed: None,
         }
     }
 
@@ -111,7 +113,7 @@ impl Stacked {
 }
 
 /// A and B of the given rank, for a product under the given scaling.
-fn widened(lora: &Lora, rank: usize, scaling: f64) -> (Tensor<2>, Tensor<2>) {
+pub(crate) fn widened(lora: &Lora, rank: usize, scaling: f64) -> (Tensor<2>, Tensor<2>) {
     let (a, b) = (lora.a.val(), lora.b.val());
     let ([d_in, own], [_, d_out]) = (a.dims(), b.dims());
     let b = if lora.scaling == scaling {

@@ -1,4 +1,6 @@
-use burn::tensor::{Bool, Int, Tensor};
+use burn::tensor::{Bool, Int, Tensor, TensorData};
+
+use crate::router::Tokens;
 
 /// A batch of texts, as base and experts read them.
 #[derive(Clone, Debug)]
@@ -28,5 +30,25 @@ impl Texts {
             real,
             states: None,
         }
+    }
+
+    /// The tokens as routers see them, `batch · seq`, of which padding goes nowhere.
+    ///
+    /// # Panics
+    /// When every token is padding.
+    pub fn routed_tokens(&self) -> Tokens {
+        let [batch, seq] = self.tokens.dims();
+        let real = self.real.clone().into_data().iter::<bool>().collect();
+        Tokens::new(batch * seq).with_real(real)
+    }
+
+    /// Some of the texts, in this order, without what is known of them.
+    pub(crate) fn rows(&self, rows: &[usize]) -> Self {
+        let rows: Vec<i64> = rows.iter().map(|&row| row as i64).collect();
+        let count = rows.len();
+        let data = TensorData::new(rows, [count]);
+        let rows = Tensor::<1, Int>::from_data(data, &self.tokens.device());
+        let real = self.real.clone().int().select(0, rows.clone());
+        Self::new(self.tokens.clone().select(0, rows), real.bool())
     }
 }

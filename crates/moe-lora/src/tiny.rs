@@ -73,15 +73,14 @@ pub(crate) fn train_by_hand(catalogue: &mut Catalogue) {
     for id in ids {
         let first = catalogue.layers().start;
         for (place, layer) in catalogue.expert_mut(id).layers.iter_mut().enumerate() {
-            for projection in Projection::ALL {
-                if let Some(lora) = layer.lora_mut(projection) {
-                    let b = lora.b.val();
-                    let [rank, d_out] = b.dims();
-                    let phase = (id.0 as usize + first + place + 1) as f32;
-                    let wave = Tensor::<1, Int>::arange(0..(rank * d_out) as i64, &b.device());
-                    let b = (wave.float() * phase).sin().reshape([rank, d_out]) * 0.5;
-                    lora.b = Param::initialized(lora.b.id, b.detach().set_require_grad(true));
-                }
+            for (inner, lora) in layer.loras_mut().enumerate() {
+                let b = lora.b.val();
+                let [rank, d_out] = b.dims();
+                // Those inside a sparse block, which come last, differ among themselves.
+                let phase = (id.0 as usize + first + place + 1 + inner / 7) as f32;
+                let wave = Tensor::<1, Int>::arange(0..(rank * d_out) as i64, &b.device());
+                let b = (wave.float() * phase).sin().reshape([rank, d_out]) * 0.5;
+                lora.b = Param::initialized(lora.b.id, b.detach().set_require_grad(true));
             }
         }
     }

@@ -251,7 +251,7 @@ fn round_trip(
     let (catalogue, expert) = catalogue(&read, base)?;
     let aside = tempfile::tempdir()?;
     let to = aside.path().join("adapter");
-    PeftAdapter::of(&catalogue, catalogue.expert(expert), base).write(&to, "base", |_| Ok(()))?;
+    PeftAdapter::of(&catalogue, catalogue.expert(expert), base)?.write(&to, "base", |_| Ok(()))?;
     let again = PeftAdapter::read(&to, base, device)?;
     let same = read.placed == again.placed
         && read.lora == again.lora

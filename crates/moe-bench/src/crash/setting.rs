@@ -3,7 +3,7 @@
 use std::{fs, path::Path};
 
 /// The methods, with options where those matter to what is stored.
-pub const METHODS: [&str; 14] = [
+pub const METHODS: [&str; 15] = [
     "{name='moe_cl'}",
     "{name='moe_cl',mode='paper'}",
     "{name='sequential'}",
@@ -18,6 +18,7 @@ pub const METHODS: [&str; 14] = [
     "{name='slao'}",
     "{name='joint'}",
     "{name='linear_probe'}",
+    "{name='mix_lora',experts=3,router={kind='bias_balanced',top_k=2}}",
 ];
 
 /// Those that have to know their tasks from the start.

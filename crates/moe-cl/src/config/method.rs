@@ -3,7 +3,10 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{EwcConfig, LwfConfig, MoeClConfig, OLoraConfig, RehearsalConfig, SequentialConfig};
+use super::{
+    EwcConfig, LwfConfig, MixLoraConfig, MoeClConfig, OLoraConfig, RehearsalConfig,
+    SequentialConfig,
+};
 use crate::{
     config::Mode,
     methods::{AGem, Joint, LinearProbe, Mocl, Options, PerTask, Replay, Slao},
@@ -40,6 +43,9 @@ pub enum MethodConfig {
     AGem(RehearsalConfig),
     /// SLAO (arXiv 2512.23017): one adapter, merged with each task's own as 1/√t.
     Slao,
+    /// MixLoRA (arXiv 2404.15159): a sparse mixture of adapters behind a router, trained through all tasks without protection.
+    #[schemars(extend("unevaluatedProperties" = false))]
+    MixLora(MixLoraConfig),
     /// One adapter trained on all tasks' data together: the upper bound, and no continual learning.
     Joint,
     /// A head per task on the untouched base: what its features hold already.
@@ -66,6 +72,7 @@ impl MethodConfig {
             Self::Replay(options) => Box::new(Replay::new(options.clone())),
             Self::AGem(options) => Box::new(AGem::new(options.clone())),
             Self::Slao => Box::new(Slao),
+            Self::MixLora(options) => Box::new(options.clone()),
             Self::Joint => Box::new(Joint),
             Self::LinearProbe => Box::new(LinearProbe),
         }

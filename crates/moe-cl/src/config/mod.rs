@@ -18,8 +18,8 @@ mod strict;
 mod training;
 
 pub use crate::methods::{
-    DiscriminatorLoss, EwcConfig, EwcMode, Experts, Gate, LwfConfig, Mode, MoeClConfig,
-    OLoraConfig, OLoraTest, RehearsalConfig, SequentialConfig, SharedExpert, Weights,
+    DiscriminatorLoss, EwcConfig, EwcMode, Experts, Gate, LwfConfig, MixLoraConfig, Mode,
+    MoeClConfig, OLoraConfig, OLoraTest, RehearsalConfig, SequentialConfig, SharedExpert, Weights,
 };
 pub use adapters::AdaptersConfig;
 pub use balance::{BalanceConfig, BalanceLoss};

@@ -2,6 +2,8 @@
 
 use std::collections::HashSet;
 
+use moe_lora::Projection;
+
 use super::{Experiment, MethodConfig, Objective, SequentialConfig, TaskConfig, Weights};
 
 /// The dotted key of the first value that makes no sense, and what it should be.
@@ -42,6 +44,18 @@ pub(super) fn first_nonsense(experiment: &Experiment) -> Option<(String, String)
     let distinct: HashSet<_> = adapters.targets.iter().collect();
     if distinct.len() < adapters.targets.len() {
         return Some(("adapters.targets".into(), "names a projection twice".into()));
+    }
+    if let MethodConfig::MixLora(options) = method {
+        let inside = [Projection::Gate, Projection::Up, Projection::Down];
+        if !adapters.targets.iter().any(|it| inside.contains(it)) {
+            return Some((
+                "adapters.targets".into(),
+                "must name gate, up or down, which mix_lora mixes adapters on".into(),
+            ));
+        }
+        if let Some(fault) = options.fault() {
+            return Some(("method.router".into(), format!("does not fit: {fault}")));
+        }
     }
     if name.is_empty() || name.starts_with('.') || name.contains(['/', '\\']) {
         return Some((

@@ -156,7 +156,12 @@ impl<'a> Check<'a> {
     ) -> Result<&'f Form<'a>, ConfigError> {
         let tags: Vec<(&str, &str)> = forms.iter().filter_map(|form| tag(form)).collect();
         let Some(&(key, _)) = tags.first().filter(|_| forms.len() > 1) else {
-            return Ok(forms[0]);
+            // Told apart by their keys (`{factor = …}` or `{places = …}`).
+            let knows = |form: &&&Form<'a>| {
+                let mut keys = table.keys();
+                keys.all(|key| properties(form).any(|(known, _)| known == key.get_ref().as_ref()))
+            };
+            return Ok(forms.iter().find(knows).copied().unwrap_or(forms[0]));
         };
         let values: Vec<&str> = tags.iter().map(|(_, value)| *value).collect();
         let Some(value) = table.get(key) else {

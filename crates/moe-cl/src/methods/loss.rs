@@ -3,6 +3,7 @@
 use burn::tensor::Tensor;
 use moe_core::model::Routed;
 use moe_lora::Routing;
+use moe_lora::router::{Dispatch, LossKind, RouterLoss};
 
 use super::Step;
 use crate::objective::task_loss;
@@ -19,6 +20,8 @@ pub struct Loss {
     pub figures: Vec<(&'static str, Tensor<1>)>,
     /// Where each sparse layer of the base sent the batch's tokens, lowest first: its index, and what its router chose.
     pub routed: Vec<(usize, Routed)>,
+    /// Where each router of the method's own sent them, lowest layer first: the layer's index, and what was chosen.
+    pub dispatched: Vec<(usize, Dispatch)>,
 }
 
 impl Loss {
@@ -29,7 +32,29 @@ impl Loss {
             total: loss,
             figures: Vec::new(),
             routed: Vec::new(),
+            dispatched: Vec::new(),
         }
+    }
+
+    /// With the routers' own losses, at the batch's `share` of its step: each kind a figure, the sum over the layers without coefficients.
+    pub(super) fn with_routers(mut self, dispatched: Vec<(usize, Dispatch)>, share: f64) -> Self {
+        let losses = dispatched.iter().flat_map(|(_, it)| it.losses.clone());
+        let losses: Vec<RouterLoss> = losses.collect();
+        self.dispatched = dispatched;
+        self.with_losses_of_routers(losses, share)
+    }
+
+    /// With losses of routers times their coefficients and `share`; each kind a figure, the sum without coefficients.
+    pub(crate) fn with_losses_of_routers(mut self, losses: Vec<RouterLoss>, share: f64) -> Self {
+        for loss in losses {
+            let (name, value) = (figure_of(loss.kind), loss.value.clone().detach() * share);
+            match self.figures.iter_mut().find(|(called, _)| *called == name) {
+                Some((_, sum)) => *sum = sum.clone() + value,
+                None => self.figures.push((name, value)),
+            }
+            self = self.plus(loss.value * (loss.coefficient * share));
+        }
+        self
     }
 
     /// The figure called `name`, shape `[1]`; none where the method does not have it.
@@ -42,6 +67,16 @@ impl Loss {
     pub(crate) fn plus(mut self, term: Tensor<1>) -> Self {
         self.total = self.total + term;
         self
+    }
+}
+
+/// The figure of a router's loss.
+fn figure_of(kind: LossKind) -> &'static str {
+    match kind {
+        LossKind::Balance => "router/balance",
+        LossKind::Importance => "router/importance",
+        LossKind::Load => "router/load",
+        LossKind::Z => "router/z",
     }
 }
 

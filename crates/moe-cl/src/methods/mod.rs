@@ -10,6 +10,7 @@ mod joint;
 mod linear_probe;
 mod loss;
 mod lwf;
+mod mix_lora;
 mod mocl;
 mod moe_cl;
 mod o_lora;
@@ -26,7 +27,7 @@ mod slao;
 use std::{io, ops::Range};
 
 use burn::{optim::GradientsParams, tensor::Device};
-use moe_core::model::Decoder;
+use moe_core::{config::ModelConfig, model::Decoder};
 use moe_lora::{Catalogue, ExpertId, LoraConfig, LoraDropout, Mix, Routing, Texts};
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
@@ -41,6 +42,7 @@ pub use linear_probe::LinearProbe;
 pub use loss::Loss;
 use loss::{loss_of_hidden, routed_loss};
 pub use lwf::{Lwf, LwfConfig};
+pub use mix_lora::{MixLora, MixLoraConfig};
 pub use mocl::Mocl;
 pub use moe_cl::{
     DISCRIMINATOR_LOSS, DiscriminatorLoss, Experts, Gate, Mode, MoeCl, MoeClConfig, SharedExpert,
@@ -152,6 +154,14 @@ pub trait Method {
     /// Whether it has LoRA experts, so that `[adapters]` says something.
     fn adapts(&self) -> bool {
         true
+    }
+
+    /// Whether it can work on such a base.
+    ///
+    /// # Errors
+    /// When an option does not fit the base.
+    fn check(&self, _base: &ModelConfig) -> moe_lora::Result<()> {
+        Ok(())
     }
 
     /// Adds to `learner` what the task needs before its first step, and who answers for it ([`Learner::tasks`]). Tasks are prepared

@@ -2,7 +2,7 @@
 
 use burn::tensor::Tensor;
 use moe_core::model::Decoder;
-use moe_lora::{Catalogue, ExpertId, Lora, Mix, Projection, Routing, Texts};
+use moe_lora::{Catalogue, ExpertId, Lora, Mix, Routing, Texts};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -86,16 +86,14 @@ pub fn overlap(new: &Lora, old: &Lora) -> Tensor<1> {
     products.square().sum()
 }
 
-/// Σ over layers, projections and `earlier` experts of [`overlap`] with expert `new`; none without an earlier expert.
+/// Σ over layers, matrices and `earlier` experts of [`overlap`] with expert `new`; none without an earlier expert.
 fn overlaps(catalogue: &Catalogue, new: ExpertId, earlier: &[ExpertId]) -> Option<Tensor<1>> {
     let new = &catalogue.expert(new).layers;
     let pairs = (0..new.len()).flat_map(|layer| {
         earlier.iter().flat_map(move |&old| {
             let old = &catalogue.expert(old).layers[layer];
-            Projection::ALL.into_iter().filter_map(move |projection| {
-                let new = new[layer].lora(projection)?;
-                Some(overlap(new, old.lora(projection)?))
-            })
+            let pairs = new[layer].loras().zip(old.loras());
+            pairs.map(|(new, old)| overlap(new, old))
         })
     });
     pairs.reduce(|sum, part| sum + part)

@@ -2,7 +2,7 @@
 //! that answers.
 
 use burn::tensor::{Tensor, TensorData};
-use moe_lora::{Lora, Projection, Routing};
+use moe_lora::{Lora, Routing};
 
 use super::{Card, LearntTask, Loss, Method, NewTask, Options, Step, one_expert, routed_loss};
 use crate::learner::{Learner, TaskExperts};
@@ -37,10 +37,8 @@ impl Method for Slao {
         let working = learner.catalogue.copy_expert(merged, new.name);
         if new.task > 0 {
             for layer in &mut learner.catalogue.expert_mut(working).layers {
-                for projection in Projection::ALL {
-                    if let Some(lora) = layer.lora_mut(projection) {
-                        lora.set(orthonormal(lora.a.val()), lora.b.val());
-                    }
+                for lora in layer.loras_mut() {
+                    lora.set(orthonormal(lora.a.val()), lora.b.val());
                 }
             }
         }
@@ -64,12 +62,8 @@ impl Method for Slao {
             let tuned = catalogue.expert(*working).layers.clone();
             let merged = &mut catalogue.expert_mut(*merged).layers;
             for (layer, tuned) in merged.iter_mut().zip(&tuned) {
-                for projection in Projection::ALL {
-                    if let (Some(lora), Some(tuned)) =
-                        (layer.lora_mut(projection), tuned.lora(projection))
-                    {
-                        merge(lora, tuned, rate);
-                    }
+                for (lora, tuned) in layer.loras_mut().zip(tuned.loras()) {
+                    merge(lora, tuned, rate);
                 }
             }
             catalogue.remove_expert(*working);

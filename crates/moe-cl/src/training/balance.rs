@@ -10,42 +10,19 @@ use moe_lora::router::{
 
 use crate::{config::BalanceConfig, data::Batch, events::LayerBalance, methods::Loss};
 
-impl Batch {
-    /// Its tokens as routers see them, `batch · seq`, of which padding goes nowhere.
-    pub fn routed_tokens(&self) -> Tokens {
-        let [rows, seq] = self.texts.tokens.dims();
-        let row = |&length: &usize| (0..seq).map(move |column| column < length);
-        let real = self.lengths.iter().flat_map(row).collect();
-        Tokens::new(rows * seq).with_real(real)
-    }
-}
-
 /// `loss` with those that `[balance]` asks of the routers, each the mean over the sparse layers. The tokens of a micro-batch are balanced
 /// among themselves, and count as its `share` of the step.
-pub(super) fn with_routers(
-    config: &BalanceConfig,
-    mut loss: Loss,
-    batch: &Batch,
-    share: f64,
-) -> Loss {
+pub(super) fn with_routers(config: &BalanceConfig, loss: Loss, batch: &Batch, share: f64) -> Loss {
     if config.asks().is_none() || loss.routed.is_empty() {
         return loss;
     }
-    let tokens = batch.routed_tokens();
+    let tokens = batch.texts.routed_tokens();
     let share = share / loss.routed.len() as f64;
     let terms = loss.routed.iter();
     let terms: Vec<RouterLoss> = terms
         .flat_map(|(_, routed)| losses(config, routed, &tokens))
         .collect();
-    for term in terms {
-        let (name, value) = (figure(term.kind), term.value.clone().detach() * share);
-        loss = loss.plus(term.value * (term.coefficient * share));
-        match loss.figures.iter_mut().find(|(called, _)| *called == name) {
-            Some((_, sum)) => *sum = sum.clone() + value,
-            None => loss.figures.push((name, value)),
-        }
-    }
-    loss
+    loss.with_losses_of_routers(terms, share)
 }
 
 /// Where the layers of a sparse base sent their tokens, added up over batches.
@@ -53,16 +30,23 @@ pub(super) fn with_routers(
 pub(super) struct Balances(BTreeMap<usize, Balance>);
 
 impl Balances {
-    /// Adds what the layers' routers chose for a batch.
-    pub(super) fn add(&mut self, routed: &[(usize, Routed)], batch: &Batch) {
-        if routed.is_empty() {
+    /// Adds what was chosen for a batch: by the method's own router in the layers that have one, else by that of a sparse base.
+    pub(super) fn add(
+        &mut self,
+        dispatched: &[(usize, Dispatch)],
+        routed: &[(usize, Routed)],
+        batch: &Batch,
+    ) {
+        if dispatched.is_empty() && routed.is_empty() {
             return;
         }
-        let tokens = batch.routed_tokens();
-        for (layer, routed) in routed {
-            let dispatch = Dispatch::of_routed(routed, &tokens);
+        let tokens = batch.texts.routed_tokens();
+        let is_own = |layer| dispatched.iter().any(|(own, _)| own == layer);
+        let of_base = routed.iter().filter(|(layer, _)| !is_own(layer));
+        let of_base = of_base.map(|(layer, it)| (*layer, Dispatch::of_routed(it, &tokens)));
+        for (layer, dispatch) in dispatched.iter().cloned().chain(of_base) {
             let fresh = || Balance::new(dispatch.experts);
-            let balance = self.0.entry(*layer).or_insert_with(fresh);
+            let balance = self.0.entry(layer).or_insert_with(fresh);
             balance.add(&dispatch, &tokens);
         }
     }
@@ -105,16 +89,6 @@ fn losses(config: &BalanceConfig, routed: &Routed, tokens: &Tokens) -> Vec<Route
         });
     }
     losses
-}
-
-/// Its name among the figures of a step.
-fn figure(kind: LossKind) -> &'static str {
-    match kind {
-        LossKind::Balance => "router/balance",
-        LossKind::Importance => "router/importance",
-        LossKind::Load => "router/load",
-        LossKind::Z => "router/z",
-    }
 }
 
 #[cfg(test)]

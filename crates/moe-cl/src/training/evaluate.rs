@@ -119,6 +119,10 @@ pub(super) fn gate_share(
 ) -> Option<Vec<f64>> {
     let routing = learner.answering(index);
     routing.gate()?;
+    // A router has no first expert that stands out.
+    if learner.catalogue.routers(routing).is_some() {
+        return None;
+    }
     let texts: Vec<&Example> = task.evaluation.iter().take(GATE_TEXTS).collect();
     if texts.is_empty() {
         return None;
@@ -156,6 +160,6 @@ pub(super) fn balance_of(
     let catalogue = learner.catalogue.valid();
     let forward = catalogue.forward(decoder, &batch.texts, routing, None, None);
     let mut balances = Balances::default();
-    balances.add(&forward.routed, &batch);
+    balances.add(&forward.dispatched, &forward.routed, &batch);
     balances.figures()
 }

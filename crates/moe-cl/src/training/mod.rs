@@ -14,6 +14,7 @@ mod prepare;
 mod read;
 mod result;
 mod rollback;
+mod routings;
 mod run;
 mod schedule;
 mod scheduler;

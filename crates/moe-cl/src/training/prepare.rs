@@ -18,14 +18,16 @@ use crate::{
 /// A learner without experts and tasks.
 ///
 /// # Errors
-/// When the adapters' targets or layers match nothing in the base, where the method has adapters; when a loss of routers is asked
-/// for, and the base has no router.
+/// When the adapters' targets or layers match nothing in the base, where the method has adapters; when the method's options do not fit
+/// the base, or a loss of routers is asked for and the base has no router.
 pub fn untrained(experiment: &Experiment, base: &Decoder) -> Result<Learner> {
     let config = base.config();
+    let method = method(&experiment.method, experiment.tasks.len());
+    method.check(config)?;
     if let (Some(key), None) = (experiment.balance.asks(), &config.sparse) {
         return Err(Error::NoRouters { key });
     }
-    let catalogue = match method(&experiment.method, 0).adapts() {
+    let catalogue = match method.adapts() {
         true => Catalogue::new(&(&experiment.adapters).into(), config)?,
         false => Catalogue::of_none(config),
     };

@@ -52,7 +52,8 @@ pub(super) fn model_of(
     let gates: Vec<_> = layout.gates.iter().map(|it| it.is.clone()).collect();
     let described = learner
         .catalogue
-        .described(&experts, &gates, layout.next, &device);
+        .described(&experts, &gates, layout.next, &device)
+        .map_err(|error| misfit("a gate".into(), &error))?;
     let (mut experts, mut gates) = (wanted, layout.gates.iter());
     learner.catalogue = described.try_map(
         |expert| {

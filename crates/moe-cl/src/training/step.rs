@@ -3,8 +3,9 @@
 use std::{collections::BTreeMap, fmt};
 
 use burn::{
-    module::{Module, ParamId, list_param_ids},
+    module::{Module, ModuleVisitor, Param, ParamId},
     optim::{GradientsAccumulator, GradientsParams, ModuleOptimizer},
+    tensor::Tensor,
 };
 use moe_core::model::Decoder;
 use moe_lora::LoraDropout;
@@ -58,6 +59,8 @@ pub struct StepFigures {
     pub real_tokens: usize,
     /// How they were spread over the experts of a sparse base, where that was looked at (`balance.every`).
     pub balance: Vec<LayerBalance>,
+    /// Per layer with a router, its index and `[experts]`, how many tokens chose each expert.
+    pub wanted: Vec<(usize, Vec<u64>)>,
 }
 
 /// Loss or gradient of a step that are no finite numbers: the learner is not to be moved by them.
@@ -93,7 +96,17 @@ pub fn optimizer_step(
 ) -> Result<(Learner, StepFigures), NotFinite> {
     let (gradients, figures) = gradients(input, &learner)?;
     let learner = optimizer.step(input.learning_rate, learner, gradients);
-    Ok((learner, figures))
+    Ok((rebalanced(learner, input.task, &figures), figures))
+}
+
+/// The learner with the biases moved by which the routers of `task` balance, where they do.
+pub(super) fn rebalanced(mut learner: Learner, task: usize, figures: &StepFigures) -> Learner {
+    if let Some(gate) = learner.trained(task).gate()
+        && !figures.wanted.is_empty()
+    {
+        learner.catalogue.rebalance(gate, &figures.wanted);
+    }
+    learner
 }
 
 /// The gradients of a step as the optimiser takes them: summed over the micro-batches, each of which gives its part of the loss
@@ -124,6 +137,7 @@ pub fn gradients(
     let mut accumulated = GradientsAccumulator::new();
     let (mut loss, mut real_tokens) = (0.0, 0);
     let (mut named, mut balances) = (BTreeMap::new(), Balances::default());
+    let mut wanted: Vec<(usize, Vec<u64>)> = Vec::new();
     let mut place = Place::first_of(micro_batches);
     for (part, examples) in micro_batches.iter().enumerate() {
         let batch = collate.batch(examples, &device);
@@ -143,13 +157,16 @@ pub fn gradients(
         let share = batch.lengths.len() as f64 / place.texts as f64;
         let losses = with_routers(&settings.balance, losses, &batch, share);
         if step.is_multiple_of(settings.balance.every) {
-            balances.add(&losses.routed, &batch);
+            balances.add(&losses.dispatched, &losses.routed, &batch);
         }
         let gradients = losses.total.backward();
         accumulated.accumulate(learner, GradientsParams::from_grads(gradients, learner));
 
         real_tokens += batch.real_tokens;
         loss += f64::from(losses.task.into_scalar::<f32>());
+        for (layer, dispatch) in &losses.dispatched {
+            count(&mut wanted, *layer, &dispatch.wanted);
+        }
         for (name, figure) in losses.figures {
             *named.entry(name.to_owned()).or_insert(0.0) += f64::from(figure.into_scalar::<f32>());
         }
@@ -180,8 +197,20 @@ pub fn gradients(
         gradient_norm,
         real_tokens,
         balance: balances.figures(),
+        wanted,
     };
     Ok((gradients, figures))
+}
+
+/// Adds the choices of a micro-batch to those of its step.
+fn count(all: &mut Vec<(usize, Vec<u64>)>, layer: usize, wanted: &[u32]) {
+    match all.iter_mut().find(|(known, _)| *known == layer) {
+        Some((_, sums)) => {
+            let pairs = sums.iter_mut().zip(wanted);
+            pairs.for_each(|(sum, &one)| *sum += u64::from(one));
+        }
+        None => all.push((layer, wanted.iter().copied().map(u64::from).collect())),
+    }
 }
 
 /// Parameters that belong together.
@@ -198,10 +227,24 @@ impl Part {
     fn new(name: String, module: &impl Module) -> Self {
         Self {
             name,
-            ids: list_param_ids(module),
+            ids: trained_ids(module),
             size: module.num_params() as u64,
         }
     }
+}
+
+/// The ids of the parameters of `module` that want a gradient: the bias of a router has none.
+fn trained_ids(module: &impl Module) -> Vec<ParamId> {
+    struct Ids(Vec<ParamId>);
+    impl ModuleVisitor for Ids {
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            self.0
+                .extend(param.val().is_require_grad().then_some(param.id));
+        }
+    }
+    let mut ids = Ids(Vec::new());
+    module.visit(&mut ids);
+    ids.0
 }
 
 /// The parts that a task trains: its experts and gate ([`Learner::trained`]), its head, and what the method trains besides, where

@@ -141,7 +141,10 @@ fn numbers(learner: &Learner, gradients: &GradientsParams) -> BTreeMap<u64, Vec<
 fn accumulated_micro_batches_are_the_large_batch_with_every_method() {
     let folder = tempfile::tempdir().expect("a folder");
     for objective in ["heads", "instruction"] {
-        for name in METHODS.iter().chain(&["{name='linear_probe'}"]) {
+        // Routers balance and draw for each micro-batch by itself: without that, a mixture is held to the law too.
+        let evened = "{name='mix_lora',experts=3,router={kind='softmax_top_k',balance=0.0}}";
+        let methods = METHODS.iter().filter(|it| !it.contains("mix_lora"));
+        for name in methods.chain(&["{name='linear_probe'}", evened]) {
             if *name == "{name='linear_probe'}" && objective == "instruction" {
                 continue;
             }

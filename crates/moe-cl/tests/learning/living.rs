@@ -10,7 +10,7 @@ use moe_cl::{
 use super::*;
 
 /// Every method that does not need to know the number of tasks, and every option that changes what it keeps.
-const OPEN: [&str; 17] = [
+const OPEN: [&str; 19] = [
     "{name='moe_cl'}",
     "{name='moe_cl',experts='shared'}",
     "{name='moe_cl',experts='dedicated'}",
@@ -28,6 +28,8 @@ const OPEN: [&str; 17] = [
     "{name='lwf'}",
     "{name='replay',budget=5,batch_size=3}",
     "{name='slao'}",
+    "{name='mix_lora',experts=3}",
+    "{name='mix_lora',experts=3,router={kind='bias_balanced',top_k=2,rate=0.1}}",
 ];
 
 fn task(root: &Path, name: &str) -> TaskConfig {

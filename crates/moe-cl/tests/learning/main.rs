@@ -35,6 +35,19 @@ fn base() -> Base {
 
 /// The same with other weights.
 fn base_of(seed: u64) -> Base {
+    base_from(seed, &serde_json::json!({"model_type": "llama"}))
+}
+
+/// The same with four experts in each layer, of which a token goes through two.
+fn sparse_base() -> Base {
+    let sparse = serde_json::json!({
+        "model_type": "mixtral", "num_local_experts": 4, "num_experts_per_tok": 2
+    });
+    base_from(3, &sparse)
+}
+
+/// With the keys of `kind` in its configuration.
+fn base_from(seed: u64, kind: &serde_json::Value) -> Base {
     let words = [
         "<pad>", "<end>", "red", "blue", "big", "small", "sun", "rain", "the", "a", "is", "thing",
         "day", "very", "yes", "no", "Text:", "Options:", "Answer:", ",",
@@ -48,12 +61,15 @@ fn base_of(seed: u64) -> Base {
         "version": "1.0", "added_tokens": [], "pre_tokenizer": {"type": "WhitespaceSplit"},
         "model": {"type": "WordLevel", "vocab": vocabulary, "unk_token": "thing"}
     });
-    let config = serde_json::json!({
-        "model_type": "llama", "vocab_size": words.len(), "hidden_size": 16, "intermediate_size": 24,
+    let mut config = serde_json::json!({
+        "vocab_size": words.len(), "hidden_size": 16, "intermediate_size": 24,
         "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 1, "rms_norm_eps": 1e-5,
         "hidden_act": "silu", "tie_word_embeddings": true, "max_position_embeddings": 64, "eos_token_id": 1,
         "pad_token_id": 0
     });
+    for (key, value) in kind.as_object().expect("keys") {
+        config[key] = value.clone();
+    }
     let config = ModelConfig::from_json(&config.to_string(), Path::new("tiny"))
         .expect("a valid configuration");
     let tokenizer = Tokenizer::from_json(tokenizer.to_string().as_bytes());

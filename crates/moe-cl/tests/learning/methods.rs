@@ -10,12 +10,12 @@ use moe_cl::{
     probes::Probes,
     training::{Answering, Said},
 };
-use moe_lora::ExpertId;
+use moe_lora::{ExpertId, router::Router};
 
 use super::*;
 
 /// A setting for every method, and for every option that changes what a method keeps.
-pub const METHODS: [&str; 20] = [
+pub const METHODS: [&str; 24] = [
     "{name='moe_cl'}",
     "{name='moe_cl',experts='shared'}",
     "{name='moe_cl',experts='dedicated'}",
@@ -36,6 +36,10 @@ pub const METHODS: [&str; 20] = [
     "{name='a_gem',budget=5,batch_size=3}",
     "{name='slao'}",
     "{name='joint'}",
+    "{name='mix_lora',experts=4}",
+    "{name='mix_lora',experts=3,router={kind='bias_balanced',top_k=2,rate=0.1}}",
+    "{name='mix_lora',experts=4,router={kind='switch',jitter=0.1,capacity={factor={factor=1.0,min=1}}}}",
+    "{name='mix_lora',experts=3,router={kind='noisy_top_k'}}",
 ];
 
 fn setting(method: &str) -> String {
@@ -92,17 +96,20 @@ fn resumes_bit_for_bit(settings: &[&str]) {
 
 /// A run on the data in `folder` that is stopped thrice ends with the weights and scores of one that is not.
 fn resumes_in(folder: &Path, settings: &[&str]) -> RunResult {
-    let base = base();
+    resumes_on(&base(), folder, settings)
+}
+
+fn resumes_on(base: &Base, folder: &Path, settings: &[&str]) -> RunResult {
     let experiment = experiment(folder, settings);
     let (whole, broken) = (folder.join("whole"), folder.join("broken"));
-    let result = run(&experiment, &base, &whole, None).expect("an uninterrupted run");
+    let result = run(&experiment, base, &whole, None).expect("an uninterrupted run");
     for stop in [5, 7, 13] {
-        assert!(run(&experiment, &base, &broken, Some(stop)).is_err());
+        assert!(run(&experiment, base, &broken, Some(stop)).is_err());
     }
-    let resumed = run(&experiment, &base, &broken, None).expect("the rest of the run");
+    let resumed = run(&experiment, base, &broken, None).expect("the rest of the run");
     assert_eq!(resumed.matrix, result.matrix, "{settings:?}");
     assert!(
-        weights(&broken, &base) == weights(&whole, &base),
+        weights(&broken, base) == weights(&whole, base),
         "{settings:?}"
     );
     assert_eq!(resumed.answers, result.answers, "{settings:?}");
@@ -247,6 +254,110 @@ fn a_finished_run_answers_as_it_did_when_it_was_scored() {
             "{method}"
         );
     }
+}
+
+#[test]
+fn adapters_inside_a_sparse_base_train_and_resume_with_every_kind_of_method() {
+    let base = sparse_base();
+    let before = moe_core::parameters::to_bytes(&base.decoder);
+    for method in [
+        "{name='sequential'}",
+        "{name='moe_cl'}",
+        "{name='o_lora'}",
+        "{name='mocl'}",
+        "{name='slao'}",
+        "{name='mix_lora',experts=3}",
+    ] {
+        let folder = tempfile::tempdir().expect("a folder");
+        write_data(folder.path());
+        let dropout = "adapters.dropout=0.1";
+        resumes_on(&base, folder.path(), &[&setting(method), dropout]);
+        let trained = Trained::open(&folder.path().join("whole"), &base).expect("a run");
+        let layer = &trained.learner().catalogue.experts()[0].layers[1];
+        assert_eq!(layer.inside.len(), 4, "{method}");
+        let moved: f32 = layer
+            .loras()
+            .map(|it| it.b.val().abs().sum().into_scalar::<f32>())
+            .sum();
+        assert!(moved > 0.0, "{method}");
+        assert!(
+            !trained.routings(None).is_ok_and(|it| it.is_empty()),
+            "{method}"
+        );
+    }
+    assert!(moe_core::parameters::to_bytes(&base.decoder) == before);
+}
+
+#[test]
+fn a_mixture_says_its_router_moves_its_biases_and_leaves_the_attention_one_adapter() {
+    let folder = tempfile::tempdir().expect("a folder");
+    write_data(folder.path());
+    let base = base();
+    let method =
+        setting("{name='mix_lora',experts=3,router={kind='bias_balanced',top_k=2,rate=0.5}}");
+    let targets = "adapters.targets=['gate','up','down','q']";
+    let experiment = experiment(folder.path(), &[&method, targets]);
+    let out = folder.path().join("run");
+    run(&experiment, &base, &out, None).expect("a run");
+    let trained = Trained::open(&out, &base).expect("a finished run");
+    let catalogue = &trained.learner().catalogue;
+    let [gate] = catalogue.gates() else {
+        panic!("one gate for all tasks");
+    };
+    let settings = &gate.info.router.as_ref().expect("a router").settings;
+    assert_eq!(settings.name(), "bias_balanced");
+    for router in &gate.routers {
+        let Router::BiasBalanced(router) = router else {
+            panic!("another router");
+        };
+        let bias: Vec<f32> = router.bias.val().into_data().iter().collect();
+        assert!(bias.iter().any(|bias| *bias != 0.0), "{bias:?}");
+    }
+    let on_attention = catalogue
+        .experts()
+        .iter()
+        .map(|expert| expert.layers[0].query.is_some());
+    assert_eq!(on_attention.collect::<Vec<_>>(), [true, false, false]);
+    // Two layers, and every text that is scored in batches of the evaluation.
+    let records = trained.routings(Some(1)).expect("routings");
+    assert_eq!(
+        (records[0].layer, records[1].layer, records[0].experts),
+        (0, 1, 3)
+    );
+}
+
+#[test]
+fn a_router_that_does_not_fit_is_refused_by_its_key() {
+    let folder = tempfile::tempdir().expect("a folder");
+    write_data(folder.path());
+    for (method, words) in [
+        (
+            "router={kind='expert_choice'}",
+            "depends on the tokens after it",
+        ),
+        ("experts=2,router={kind='softmax_top_k',top_k=3}", "1 to 2"),
+        (
+            "router={kind='switch',top_k=1}",
+            "unknown key `top_k` in [method.router]",
+        ),
+        ("router={kind='swich'}", "nearest: `switch`"),
+        (
+            "router={kind='random_routed',vocab_size=9,group_sizes=[4,4]}",
+            "one group",
+        ),
+    ] {
+        let text = "name = \"x\"\n[[tasks]]\nname = \"a\"\ntrain = \"a.jsonl\"\n";
+        let sets = [setting(&format!("{{name='mix_lora',{method}}}"))];
+        let refused = Experiment::parse(text, Path::new("x.toml"), &sets);
+        let refused = refused.expect_err("refused").to_string();
+        assert!(refused.contains(words), "{refused}");
+    }
+    let few =
+        "{name='mix_lora',experts=4,router={kind='random_routed',vocab_size=9,group_sizes=[4]}}";
+    let experiment = experiment(folder.path(), &[&setting(few)]);
+    let refused = run(&experiment, &base(), &folder.path().join("run"), None);
+    let refused = refused.expect_err("too small a table").to_string();
+    assert!(refused.contains("has 20 ids"), "{refused}");
 }
 
 #[test]

@@ -37,6 +37,9 @@ pub struct Arguments {
     split: Option<SplitName>,
     #[command(flatten)]
     base: BaseArguments,
+    /// Write where the routers send the tokens of these texts, the task given: a line of JSON per layer and batch
+    #[arg(long, value_name = "FILE")]
+    record_routing: Option<PathBuf>,
     /// Print the scores as JSON
     #[arg(long)]
     json: bool,
@@ -78,6 +81,9 @@ pub fn run(arguments: &Arguments, device: Option<DeviceChoice>) -> Result<()> {
         Some(_) => None,
     };
     drop(display);
+    if let Some(path) = &arguments.record_routing {
+        trained.record_routing(only, path)?;
+    }
     if arguments.json {
         let rows = tasks.iter().enumerate().map(|(index, task)| {
             json!({

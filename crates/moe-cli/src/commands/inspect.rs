@@ -232,12 +232,12 @@ impl Memory {
     fn of(config: &ModelConfig, base: u64, arguments: &Arguments) -> Self {
         let d_model = config.d_model as u64;
         let layers = arguments.layers.resolve(config.num_layers);
-        // A LoRA pair on gate, up and down, each between d_model and d_ff; in a sparse layer on the attention's projections.
+        // A LoRA pair on gate, up and down, each between d_model and d_ff; in a sparse layer on those of every expert.
+        let pairs = |d_ff: usize| 3 * (config.d_model + d_ff);
         let width = |layer: usize| match config.sparse_in(layer) {
-            None => 3 * (config.d_model + config.d_ff),
-            Some(_) => {
-                let heads = config.num_heads + config.num_kv_heads;
-                2 * (2 * config.d_model + heads * config.head_dim)
+            None => pairs(config.d_ff),
+            Some(sparse) => {
+                sparse.num_experts * pairs(sparse.d_ff) + sparse.shared_d_ff.map_or(0, pairs)
             }
         };
         let widths = layers.clone().map(|layer| width(layer) as u64);

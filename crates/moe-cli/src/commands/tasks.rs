@@ -36,6 +36,8 @@ struct Row {
     experts: Vec<u64>,
     /// The gate that weighs them.
     gate: Option<u64>,
+    /// The router that picks some of them for each token, in the place of a gate.
+    router: Option<&'static str>,
     /// For each of these experts, the one that it was copied from.
     parents: Vec<Option<u64>>,
     /// For each, its rank and scaling.
@@ -99,13 +101,18 @@ fn rows(saved: &Saved) -> Result<Vec<Row>> {
             )
             .chain(task.head.iter().map(|it| &it.part))
             .collect();
+        let gate = answering.and_then(|routing| routing.gate());
+        let gates = layout.gates.iter().map(|it| &it.is);
+        let mut gates = gates.filter(|it| Some(it.id) == gate);
+        let router = gates.find_map(|it| Some(it.router.as_ref()?.settings.name()));
         let learnt = task.learnt.as_ref();
         let time = |at: f64| DateTime::<Utc>::from_timestamp(at as i64, 0);
         Row {
             task: task.config.name.clone(),
             learnt: learnt.is_some(),
             experts: ids.iter().map(|id| id.0).collect(),
-            gate: answering.and_then(|routing| routing.gate()).map(|id| id.0),
+            gate: gate.map(|id| id.0),
+            router,
             parents: infos
                 .iter()
                 .map(|it| it.origin.parent.map(|id| id.0))
@@ -153,7 +160,10 @@ fn table(rows: &[Row]) -> String {
         let parent = |id: &Option<u64>| id.map_or("new".to_owned(), |id| id.to_string());
         [
             row.task.clone(),
-            list(row.experts.iter().map(u64::to_string).collect()),
+            list(row.experts.iter().map(u64::to_string).collect())
+                + &row
+                    .router
+                    .map_or(String::new(), |name| format!(" ({name})")),
             list(row.parents.iter().map(parent).collect()),
             list(row.ranks.iter().map(usize::to_string).collect()),
             list(row.scalings.iter().map(|it| format!("{it:.3}")).collect()),

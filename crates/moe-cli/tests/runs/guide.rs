@@ -78,4 +78,7 @@ fn what_the_guide_shows_works() {
     let scored = said("moe-cl eval elsewhere");
     assert!(scored.contains("mean of the 2 learnt"), "{scored}");
     assert!(folder.join("both.html").is_file());
+    assert!(said("moe-cl tasks runs/mixture").contains("0+1+2+3 (softmax_top_k)"));
+    let routing = fs::read_to_string(folder.join("routing.jsonl")).unwrap();
+    assert!(routing.lines().count() >= 2 && routing.contains("\"experts\":4"));
 }

@@ -2,7 +2,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use burn::module::{Module, ModuleMapper, Param};
-use burn::tensor::{DType, Device, Tensor};
+use burn::tensor::{DType, Device, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 
 use super::{Decoder, Weight};
@@ -77,11 +77,12 @@ impl FromStr for BaseDtype {
 impl Decoder {
     /// The format of its matrices: `stored` where one of them is in blocks.
     pub fn dtype(&self) -> BaseDtype {
-        let mut matrices = self.weights();
         let bf16 = |weight: &Weight| match weight {
             Weight::Float(numbers) => numbers.val().dtype() == DType::BF16,
             Weight::Blocks(_) => false,
         };
+        let linears = self.linears().map(|linear| &linear.weight);
+        let mut matrices = linears.chain([&self.embedding.weight]);
         match matrices.any(|weight| matches!(weight, Weight::Blocks(_))) {
             true => BaseDtype::Stored,
             false if bf16(&self.embedding.weight) => BaseDtype::Bf16,
@@ -96,9 +97,14 @@ impl Decoder {
             return self;
         }
         let device = self.device();
-        for weight in self.weights_mut() {
-            if let Weight::Blocks(_) = weight {
-                *weight = weight.in_dtype(dtype.dtype(), &device);
+        if let Weight::Blocks(rows) = &self.embedding.weight {
+            let numbers = TensorData::new(rows.widened(), rows.dims());
+            self.embedding.weight = Weight::new(Tensor::from_data(numbers, &device));
+        }
+        for linear in self.linears_mut() {
+            if let Weight::Blocks(_) = &linear.weight {
+                let numbers = linear.weight.val().to_tensor(dtype.dtype(), &device);
+                linear.weight = Weight::new(numbers);
             }
         }
         self.map(&mut ToDtype(dtype.dtype()))

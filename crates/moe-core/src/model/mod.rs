@@ -18,6 +18,7 @@ mod feed_forward;
 mod feed_forward_block;
 mod layer;
 mod linear;
+mod linears;
 mod load;
 mod norm;
 mod random;
@@ -30,7 +31,6 @@ mod stored;
 pub(crate) mod tests;
 mod walk;
 mod weight;
-mod weights;
 
 pub use attention::{Attention, Projected};
 pub use cache::{KvCache, LayerCache};

@@ -77,7 +77,7 @@ impl SparseFeedForward {
 
     /// The choice for `x [batch, seq, d_model]`: softmax over all experts in f32, then the `top_k` most probable; of equal ones the
     /// first.
-    fn route(&self, x: Tensor<3>) -> Routed {
+    pub fn route(&self, x: Tensor<3>) -> Routed {
         let [batch, seq, _d_model] = x.dims();
         let logits = linear(&self.router, x); // [batch, seq, experts]
         let [_, _, experts] = logits.dims();

@@ -2,15 +2,15 @@ use burn::module::{
     Content, Devices, Module, ModuleDisplay, ModuleDisplayDefault, ModuleMapper, ModuleVisitor,
     Param, ParamId,
 };
-use burn::tensor::{DType, Device, Tensor};
+use burn::tensor::{Device, Tensor};
 use moe_kernels::{Blocks, Matrix};
 
 /// A matrix of the decoder.
 #[derive(Clone, Debug)]
 pub enum Weight {
-    /// Its numbers, `[d_in, d_out]`.
+    /// Its numbers, `[d_in, d_out]`; an embedding's `[vocab_size, d_model]`.
     Float(Param<Tensor<2>>),
-    /// The quantised blocks of a file as they lie there, `[d_out, d_in]`. They are no parameter: nothing trains or stores them.
+    /// The quantised blocks of a file as they lie there, `[d_out, d_in]`, or `[vocab_size, d_model]`. They are no parameter: nothing trains or stores them.
     Blocks(Blocks),
 }
 
@@ -41,14 +41,6 @@ impl Weight {
         match self {
             Self::Float(was) => Self::Float(Param::initialized(was.id, numbers)),
             Self::Blocks(_) => Self::new(numbers),
-        }
-    }
-
-    /// The same matrix as numbers in `dtype`, on `device` where it is in blocks.
-    pub(super) fn in_dtype(&self, dtype: DType, device: &Device) -> Self {
-        match self {
-            Self::Float(numbers) => Self::Float(numbers.clone().map(|it| it.cast(dtype))),
-            Self::Blocks(_) => self.with(self.val().to_tensor(dtype, device)),
         }
     }
 }

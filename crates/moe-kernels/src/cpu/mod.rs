@@ -7,6 +7,8 @@ mod awake;
 pub(crate) mod exp;
 pub(crate) mod level;
 #[cfg(feature = "flex")]
+pub(crate) mod outer_products;
+#[cfg(feature = "flex")]
 pub(crate) mod panel_product;
 #[cfg(feature = "flex")]
 pub(crate) mod pieces;

@@ -3,6 +3,7 @@
 use burn::tensor::Device;
 
 use super::{Catalogue, NextIds};
+use crate::error::Result;
 use crate::{Expert, ExpertInfo, Gate, GateInfo, GateInit, TokenGate};
 
 impl Catalogue {
@@ -13,25 +14,32 @@ impl Catalogue {
 
     /// The catalogue of the experts and gates that `experts` and `gates` describe, without their weights, on `device`: what stored
     /// weights are read into. `next` are the ids to be given from then on.
+    ///
+    /// # Errors
+    /// When a router's settings do not fit.
     pub fn described(
         mut self,
         experts: &[ExpertInfo],
         gates: &[GateInfo],
         next: NextIds,
         device: &Device,
-    ) -> Self {
+    ) -> Result<Self> {
         let expert = |info| self.described_expert(info, device);
         let experts = experts.iter().map(expert).collect();
         let d_model = self.shape.base.d_model;
         let gate = |info: &GateInfo| {
+            if info.router.is_some() {
+                let routers = self.fresh_routers(info, device)?;
+                return Ok(Gate::of_routers(info.clone(), routers));
+            }
             let layer = |_| TokenGate::new(d_model, info.columns, GateInit::Zeros, device);
-            Gate::new(info.clone(), self.layers().map(layer).collect())
+            Ok(Gate::new(info.clone(), self.layers().map(layer).collect()))
         };
-        let gates = gates.iter().map(gate).collect();
+        let gates = gates.iter().map(gate).collect::<Result<_>>()?;
         self.experts = experts;
         self.gates = gates;
         self.next = next;
-        self
+        Ok(self)
     }
 
     /// With `change` on every expert and `change_gate` on every gate.

@@ -1,5 +1,6 @@
 mod described;
 mod imported;
+mod routers;
 
 use std::ops::Range;
 
@@ -57,7 +58,6 @@ impl Catalogue {
     /// When a setting is out of range, no target is named, or no layer.
     pub fn new(config: &AdapterConfig, base: &ModelConfig) -> Result<Self> {
         config.check()?;
-        config.check_on(base)?;
         let shape = Shape {
             layers: config.layers.resolve(base.num_layers),
             targets: config.targets.clone(),
@@ -154,15 +154,33 @@ impl Catalogue {
         seed: u64,
         device: &Device,
     ) -> ExpertId {
+        let targets = self.shape.targets.clone();
+        self.add_expert_on(targets, lora, task, seed, device)
+    }
+
+    /// As [`Self::add_expert`], on `targets` in place of the catalogue's.
+    pub fn add_expert_on(
+        &mut self,
+        targets: Vec<Projection>,
+        lora: &LoraConfig,
+        task: &str,
+        seed: u64,
+        device: &Device,
+    ) -> ExpertId {
         let origin = Origin {
             task: task.into(),
             parent: None,
             seed: Some(seed),
             imported: None,
         };
-        let info = self.info(origin, lora.clone(), self.shape.targets.clone());
+        let info = self.info(origin, lora.clone(), targets);
         let layers = self.fresh_layers(&info, seed, device);
         self.push(Expert::new(info, layers))
+    }
+
+    /// The matrices that experts have a LoRA on.
+    pub fn targets(&self) -> &[Projection] {
+        &self.shape.targets
     }
 
     /// Adds an expert for `task` that starts with the weights of expert `parent`, and returns its id. It has the parent's form.
@@ -225,6 +243,7 @@ impl Catalogue {
             id,
             task: task.into(),
             columns,
+            router: None,
         };
         self.gates.push(Gate::new(info, layers.collect()));
         self.next.gate = GateId(id.0 + 1);
@@ -265,10 +284,11 @@ impl Catalogue {
 
     fn fresh_layers(&self, info: &ExpertInfo, seed: u64, device: &Device) -> Vec<LayerExpert> {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
-        let base = &self.shape.base;
+        let (base, first) = (&self.shape.base, self.shape.layers.start);
         let layer = |place| {
             if info.placed.is_none() {
-                return LayerExpert::new(&info.targets, &info.lora, base, &mut rng, device);
+                let (targets, lora) = (&info.targets, &info.lora);
+                return LayerExpert::new(targets, lora, base, first + place, &mut rng, device);
             }
             let mut layer = LayerExpert::default();
             for placed in info.placed_in(place) {
@@ -381,10 +401,16 @@ mod tests {
         trained.add_expert(&wide, "wide", 3, &device);
         tiny::train_by_hand(&mut trained);
         trained.add_gate(2, GateInit::Random { seed: 3 }, "task", &device);
+        let router = crate::GateRouter {
+            seed: 4,
+            settings: crate::router::RouterConfig::default(),
+        };
+        trained.add_router(3, router, "task", &device).unwrap();
         let experts: Vec<_> = trained.experts().iter().map(|it| it.info.clone()).collect();
         let gates: Vec<_> = trained.gates().iter().map(|it| it.info.clone()).collect();
         let empty = with_experts(&[]);
         let described = empty.described(&experts, &gates, trained.next_ids(), &device);
+        let described = described.unwrap();
         let read = moe_core::parameters::from_bytes(described, &to_bytes(&trained)).unwrap();
         assert_eq!(to_bytes(&read), to_bytes(&trained));
         assert_eq!(list_param_ids(&read), list_param_ids(&trained));

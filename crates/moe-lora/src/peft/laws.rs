@@ -30,7 +30,7 @@ fn catalogue(config: &AdapterConfig, experts: usize) -> Catalogue {
 }
 
 fn adapter(catalogue: &Catalogue, id: u64) -> PeftAdapter {
-    PeftAdapter::of(catalogue, catalogue.expert(ExpertId(id)), &tiny::model())
+    PeftAdapter::of(catalogue, catalogue.expert(ExpertId(id)), &tiny::model()).unwrap()
 }
 
 fn written(adapter: &PeftAdapter, dir: &Path) -> std::path::PathBuf {
@@ -85,7 +85,7 @@ fn a_round_trip_is_the_identity_bit_for_bit() {
             assert_eq!(is.info.origin.imported.as_ref().unwrap().len(), 64);
             let weights = fs::read(to.join(WEIGHTS)).unwrap();
             fs::remove_dir_all(&to).unwrap();
-            let to = written(&PeftAdapter::of(&other, is, &tiny::model()), &dir);
+            let to = written(&PeftAdapter::of(&other, is, &tiny::model()).unwrap(), &dir);
             assert_eq!(fs::read(to.join(WEIGHTS)).unwrap(), weights);
         }
     }
@@ -381,4 +381,17 @@ fn damaged_weights_are_refused() {
     let refused = last.import(&read, "task").unwrap_err();
     assert_eq!(refused, Error::NotAdapted { layer: 0, layers });
     assert_eq!(experts.import(&read, "task"), Ok(ExpertId(1)));
+}
+
+#[test]
+fn an_expert_inside_a_sparse_mixture_is_refused_by_its_layer() {
+    let of = |targets: &[Projection]| {
+        let (config, base) = (tiny::config(targets, LayerRange::All), tiny::sparse());
+        let mut experts = Catalogue::new(&config, &base).unwrap();
+        experts.add_expert(&config.lora, "task", 1, &Device::flex());
+        PeftAdapter::of(&experts, experts.expert(ExpertId(0)), &base).map(|_| ())
+    };
+    assert_eq!(of(&[Projection::Query, Projection::Output]), Ok(()));
+    let inside = of(&[Projection::Query, Projection::Up]);
+    assert_eq!(inside, Err(Error::InsideMixture { layer: 1 }));
 }

@@ -17,6 +17,7 @@ mod write;
 use moe_core::config::ModelConfig;
 
 pub use self::join::Share;
+use crate::error::{Error, Result};
 use crate::{Catalogue, Expert, LayerExpert, LoraConfig, Placed};
 
 /// Name of the settings' file.
@@ -40,9 +41,13 @@ pub struct PeftAdapter {
 
 impl PeftAdapter {
     /// What `expert` of `catalogue` is, on its base.
-    pub fn of(catalogue: &Catalogue, expert: &Expert, base: &ModelConfig) -> Self {
+    ///
+    /// # Errors
+    ///
+    /// When it has LoRAs inside a sparse mixture.
+    pub fn of(catalogue: &Catalogue, expert: &Expert, base: &ModelConfig) -> Result<Self> {
         let adapted = catalogue.layers();
-        let (mut placed, mut layers) = (Vec::new(), Vec::new());
+        let (mut placed, mut layers) = (Vec::<Vec<Placed>>::new(), Vec::new());
         for layer in 0..base.num_layers {
             let place = layer.checked_sub(adapted.start);
             let weights = place.and_then(|place| expert.layers.get(place));
@@ -50,14 +55,19 @@ impl PeftAdapter {
                 (Some(place), Some(_)) => sorted(expert.info.placed_in(place)),
                 _ => Vec::new(),
             });
+            let inside = |it: &Placed| modules::is_inside(it.target);
+            let sparse = base.sparse_in(layer).is_some();
+            if sparse && placed.last().is_some_and(|it| it.iter().any(inside)) {
+                return Err(Error::InsideMixture { layer });
+            }
             layers.push(weights.cloned().unwrap_or_default());
         }
-        Self {
+        Ok(Self {
             lora: expert.info.lora.clone(),
             placed,
             layers,
             sha256: String::new(),
-        }
+        })
     }
 
     /// Every LoRA's layer, place, size and scaling by the settings.

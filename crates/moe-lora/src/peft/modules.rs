@@ -17,9 +17,10 @@ pub(super) struct Module {
 
 impl Module {
     pub(super) fn new(layer: usize, target: Projection) -> Self {
-        let block = match target {
-            Projection::Gate | Projection::Up | Projection::Down => "mlp",
-            _ => "self_attn",
+        let block = if is_inside(target) {
+            "mlp"
+        } else {
+            "self_attn"
         };
         let name = format!("model.layers.{layer}.{block}.{}", last_name(target));
         Self {
@@ -33,10 +34,7 @@ impl Module {
     pub(super) fn all(base: &ModelConfig) -> Vec<Self> {
         let of_layer = |layer: usize| {
             let sparse = base.sparse_in(layer).is_some();
-            let there = move |target: &Projection| {
-                let inside = matches!(target, Projection::Gate | Projection::Up | Projection::Down);
-                !(inside && sparse)
-            };
+            let there = move |target: &Projection| !(is_inside(*target) && sparse);
             let targets = Projection::ALL.into_iter().filter(there);
             targets.map(move |target| Self::new(layer, target))
         };
@@ -52,6 +50,11 @@ impl Module {
     pub(super) fn tensor_with_adapter(&self, of: &str) -> String {
         format!("base_model.model.{}.lora_{of}.default.weight", self.name)
     }
+}
+
+/// Whether it is a matrix of the feed-forward block.
+pub(super) fn is_inside(target: Projection) -> bool {
+    matches!(target, Projection::Gate | Projection::Up | Projection::Down)
 }
 
 /// `q_proj`.

@@ -1,6 +1,7 @@
 use burn::module::{Module, Param};
 use burn::tensor::activation::sigmoid;
 use burn::tensor::{Device, Tensor};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::choices::{Choices, values};
@@ -9,30 +10,36 @@ use super::queue::Order;
 use super::{Dispatch, RouterInit, RouterLinear, Tokens};
 
 /// Groups of experts, of which a token sees the best alone (DeepSeek-V3's node-limited routing, arXiv 2412.19437, §2.1.2).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ExpertGroups {
     /// How many groups the experts are cut into, side by side.
+    #[schemars(range(min = 1, max = 4096))]
     pub groups: usize,
     /// Groups per token.
+    #[schemars(range(min = 1, max = 4096))]
     pub top_groups: usize,
 }
 
 /// Settings of a [`BiasBalanced`].
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct BiasBalancedConfig {
     /// Experts per token.
+    #[schemars(range(min = 1, max = 4096))]
     pub top_k: usize,
     /// Nothing: a token may go to any expert.
     pub grouped: Option<ExpertGroups>,
     /// Whether the weights of a token are divided by their sum.
     pub normalize: bool,
     /// What the weights are multiplied by at the end.
+    #[schemars(range(max = 1e6), extend("exclusiveMinimum" = 0))]
     pub scale: f64,
     /// γ, how far a bias moves at a time.
+    #[schemars(range(min = 0, max = 1e6))]
     pub rate: f64,
     /// Coefficient of the balance loss within each group of tokens (eq. 17: a sequence), over `s / Σ s`.
+    #[schemars(range(min = 0, max = 1e6))]
     pub balance: f64,
 }
 

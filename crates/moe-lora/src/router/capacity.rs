@@ -1,7 +1,8 @@
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// How many tokens of a group an expert takes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Capacity {
     /// Every token that chooses it: nothing is dropped.
@@ -10,12 +11,14 @@ pub enum Capacity {
     /// `⌈factor · choices / experts⌉`, the even share of the group's choices times a factor (Switch Transformers, eq. 3).
     Factor {
         /// 1 is the even share.
+        #[schemars(range(max = 1e6), extend("exclusiveMinimum" = 0))]
         factor: f64,
         /// At least so many.
+        #[schemars(range(min = 0, max = 1_000_000_000))]
         min: usize,
     },
     /// So many.
-    Places(usize),
+    Places(#[schemars(range(min = 1, max = 1_000_000_000))] usize),
 }
 
 impl Capacity {

@@ -1,38 +1,58 @@
 use burn::tensor::Device;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
     Attention, BiasBalanced, BiasBalancedConfig, Capacity, ExpertChoice, ExpertChoiceConfig,
     GShard, GShardConfig, Jacobs, NoisyTopK, NoisyTopKConfig, RandomRouted, Router, SoftmaxTopK,
-    SoftmaxTopKConfig, StMoe, StMoeConfig, Switch, SwitchConfig, Uniform,
+    SoftmaxTopKConfig, StMoe, StMoeConfig, Switch, SwitchConfig, Uniform, expert_choice,
 };
 use crate::{Error, Result};
 
 /// A router that is to be made: its name under `kind`, and its settings beside it.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "kind", rename_all = "snake_case")]
-#[allow(missing_docs, reason = "each variant is the type of its name")]
+#[schemars(rename = "TokenRouter")]
 pub enum RouterConfig {
+    /// All experts, weighed by the softmax of their logits (Jacobs et al. 1991).
     Jacobs,
+    /// The `top_k` of noisy logits (Shazeer et al. 2017).
     NoisyTopK(NoisyTopKConfig),
+    /// The best expert, and a second one at random (GShard).
     #[serde(rename = "gshard")]
     GShard(GShardConfig),
+    /// The best expert alone (Switch Transformers).
     Switch(SwitchConfig),
+    /// The best expert, and further ones that are probable enough (ST-MoE).
     StMoe(StMoeConfig),
+    /// Experts that choose their tokens: not in a decoder.
     ExpertChoice(ExpertChoiceConfig),
+    /// The `top_k` of sigmoids, balanced by a bias (DeepSeek-V3).
     BiasBalanced(BiasBalancedConfig),
+    /// The `top_k` of the softmax (Mixtral, OLMoE, Qwen-MoE).
     SoftmaxTopK(SoftmaxTopKConfig),
+    /// A fixed table of the vocabulary (PanGu-Σ).
     RandomRouted(DomainGroups),
+    /// All experts, weighed alike.
     Uniform,
 }
 
+/// Mixtral's: two experts for each token.
+impl Default for RouterConfig {
+    fn default() -> Self {
+        Self::SoftmaxTopK(SoftmaxTopKConfig::default())
+    }
+}
+
 /// Settings of a [`RandomRouted`].
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DomainGroups {
     /// Ids of the vocabulary.
+    #[schemars(range(min = 1, max = 1_000_000_000))]
     pub vocab_size: usize,
     /// Experts of each domain.
+    #[schemars(inner(range(min = 1, max = 4096)))]
     pub group_sizes: Vec<usize>,
 }
 
@@ -71,9 +91,9 @@ impl RouterConfig {
     /// A fresh router, drawn from `seed`.
     ///
     /// # Errors
-    /// When the settings do not fit the place: more choices than experts, no capacity, experts that choose in a causal model.
+    /// As [`Self::check`].
     pub fn init(&self, place: &Place<'_>, seed: u64) -> Result<Router> {
-        self.check(place)?;
+        self.check(place.experts, place.attention)?;
         let Place {
             d_model,
             experts,
@@ -106,8 +126,11 @@ impl RouterConfig {
         })
     }
 
-    fn check(&self, place: &Place<'_>) -> Result<()> {
-        let experts = place.experts;
+    /// Whether the settings fit that many experts in such a model.
+    ///
+    /// # Errors
+    /// With more choices than experts, no capacity, or experts that choose in a causal model.
+    pub fn check(&self, experts: usize, attention: Attention) -> Result<()> {
         let at_least = |least| {
             (experts < least).then(|| format!("{experts} experts; expected at least {least}"))
         };
@@ -127,7 +150,7 @@ impl RouterConfig {
                 .or(either(it.capacity, it.eval_capacity))
                 .or_else(|| within("jitter", it.jitter))
                 .or_else(|| within("threshold", it.threshold)),
-            Self::ExpertChoice(it) => it.capacity.fault(),
+            Self::ExpertChoice(it) => expert_choice::fault(attention).or(it.capacity.fault()),
             Self::BiasBalanced(it) => match it.grouped {
                 None => top_k("top_k", it.top_k, experts),
                 Some(it) if it.groups == 0 || !experts.is_multiple_of(it.groups) => Some(format!(

@@ -1,6 +1,7 @@
 use burn::module::Module;
 use burn::tensor::activation::softmax;
 use burn::tensor::{Device, Tensor};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::choices::{picked, values};
@@ -9,12 +10,13 @@ use super::{Attention, Capacity, Dispatch, Entry, RouterInit, RouterLinear, Toke
 use crate::{Error, Result};
 
 /// Settings of an [`ExpertChoice`].
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct ExpertChoiceConfig {
     /// How many tokens of a group each expert takes; a factor is the mean number of experts per token.
     pub capacity: Capacity,
     /// Coefficient of the z-loss, which the paper has not.
+    #[schemars(range(min = 0, max = 1e6))]
     pub z: f64,
 }
 
@@ -41,6 +43,15 @@ pub struct ExpertChoice {
     pub linear: RouterLinear,
 }
 
+/// Why experts cannot choose in such a model; nothing where they can.
+pub(super) fn fault(attention: Attention) -> Option<String> {
+    (attention == Attention::Causal).then(|| {
+        "experts choose among all tokens of a sequence, so which expert a token gets depends on the tokens after it: \
+         a causal model would be trained on what it cannot see when it generates; take softmax_top_k or bias_balanced"
+            .into()
+    })
+}
+
 impl ExpertChoice {
     /// A router with Switch's start, `σ = √(0.1 / d_model)`.
     ///
@@ -54,12 +65,10 @@ impl ExpertChoice {
         seed: u64,
         device: &Device,
     ) -> Result<Self> {
-        if attention == Attention::Causal {
+        if let Some(message) = fault(attention) {
             return Err(Error::Router {
                 router: "expert_choice",
-                message: "experts choose among all tokens of a sequence, so which expert a token gets depends on the tokens after it: \
-                          a causal model would be trained on what it cannot see when it generates; take softmax_top_k or bias_balanced"
-                    .into(),
+                message,
             });
         }
         let init = RouterInit::TruncatedNormal { scale: 0.1, seed };

@@ -1,6 +1,7 @@
 use burn::module::Module;
 use burn::tensor::activation::softmax;
 use burn::tensor::{Device, Tensor};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::choices::{Choices, values};
@@ -10,7 +11,7 @@ use super::queue::Order;
 use super::{Capacity, Dispatch, Phase, RouterInit, RouterLinear, Tokens, TopKWeights};
 
 /// Which expert a token goes to besides its best.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum SecondExpert {
     /// The second best, always.
@@ -24,7 +25,7 @@ pub enum SecondExpert {
 }
 
 /// Settings of a [`GShard`].
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct GShardConfig {
     /// Places per group and expert; the even share of two choices per token is `2N / (G E)`.
@@ -34,6 +35,7 @@ pub struct GShardConfig {
     /// What the weights are: `g / (g₁ + g₂)` in the paper, over what found a place in DeepSpeed and fairscale.
     pub weights: TopKWeights,
     /// Coefficient of the balance loss, over the first choices.
+    #[schemars(range(min = 0, max = 1e6))]
     pub balance: f64,
 }
 

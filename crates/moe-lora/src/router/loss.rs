@@ -143,7 +143,17 @@ pub fn importance_loss(probs: Tensor<2>, tokens: &Tokens, variance: Variance) ->
 }
 
 /// Whose variance [`cv_squared`] takes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    serde::Serialize,
+    serde::Deserialize,
+    schemars::JsonSchema,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum Variance {
     /// Divided by n, as the authors' tensor2tensor.

@@ -3,6 +3,7 @@
 use burn::module::Module;
 use burn::tensor::activation::{softmax, softplus};
 use burn::tensor::{Device, Int, Tensor, TensorData};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::choices::{Choices, constant, values};
@@ -17,14 +18,17 @@ use super::{
 const LEAST_NOISE: f64 = 1e-2;
 
 /// Settings of a [`NoisyTopK`].
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct NoisyTopKConfig {
     /// Experts per token.
+    #[schemars(range(min = 1, max = 4096))]
     pub top_k: usize,
     /// `w_importance`.
+    #[schemars(range(min = 0, max = 1e6))]
     pub importance: f64,
     /// `w_load`.
+    #[schemars(range(min = 0, max = 1e6))]
     pub load: f64,
     /// Of the two losses.
     pub variance: Variance,

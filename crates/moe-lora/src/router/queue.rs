@@ -1,11 +1,12 @@
 use burn::tensor::Tensor;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::choices::{Choices, values};
 use super::{Phase, Tokens, draws};
 
 /// Who finds a place where more tokens of a group choose an expert than it takes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Priority {
     /// All first choices before all second ones, each in the order of the text (GShard, algorithm 1).

@@ -2,10 +2,11 @@ use std::io::Write;
 use std::path::Path;
 
 use burn::tensor::{Device, Tensor};
+use moe_core::model::Routed;
 use moe_core::{Error, Result, atomic, plain_file};
 use serde::{Deserialize, Serialize};
 
-use super::{Dispatch, Entry};
+use super::{Dispatch, Entry, Tokens};
 
 /// No file of routings is read that is larger, in bytes.
 const MOST: u64 = 1 << 32;
@@ -49,6 +50,38 @@ impl Recorded {
             weight: super::choices::values(&dispatch.weights),
             wanted: dispatch.wanted.clone(),
         }
+    }
+
+    /// Takes note of what the router of a sparse base chose in layer `layer`, padding left out.
+    ///
+    /// # Panics
+    /// When `tokens` is of another number.
+    pub fn of_base(layer: usize, routed: &Routed, tokens: &Tokens) -> Self {
+        let [count, experts] = routed.probs.dims();
+        assert_eq!(count, tokens.count(), "as many tokens as were routed");
+        let [_, top_k] = routed.weights.dims();
+        let weights = super::choices::values(&routed.weights);
+        let mut recorded = Self {
+            layer,
+            tokens: count,
+            experts,
+            token: Vec::new(),
+            expert: Vec::new(),
+            slot: Vec::new(),
+            weight: Vec::new(),
+            wanted: vec![0; experts],
+        };
+        for (choice, (&expert, weight)) in routed.experts.iter().zip(weights).enumerate() {
+            let (token, wanted) = (choice / top_k, &mut recorded.wanted[expert as usize]);
+            if tokens.is_real(token) {
+                recorded.token.push(token as u32);
+                recorded.expert.push(expert);
+                recorded.slot.push(*wanted);
+                recorded.weight.push(weight);
+                *wanted += 1;
+            }
+        }
+        recorded
     }
 
     /// The same entries with the same weights, which are constants on `device`; without scores and losses.
@@ -160,7 +193,7 @@ fn file(path: &Path, message: impl ToString) -> Error {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{SoftmaxTopK, SoftmaxTopKConfig, Tokens};
+    use super::super::{SoftmaxTopK, SoftmaxTopKConfig};
     use super::*;
 
     fn routing() -> Dispatch {

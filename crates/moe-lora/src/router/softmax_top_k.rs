@@ -1,6 +1,7 @@
 use burn::module::Module;
 use burn::tensor::activation::softmax;
 use burn::tensor::{Device, Tensor};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::choices::{Choices, constant, values};
@@ -8,7 +9,7 @@ use super::loss::Coefficients;
 use super::{Capacity, Dispatch, Phase, Priority, RouterInit, RouterLinear, Tokens};
 
 /// What the weights of the chosen experts are.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum TopKWeights {
     /// The probabilities themselves: softmax over all experts, before the choice (OLMoE, Qwen2-MoE, Megatron's pre-softmax).
@@ -22,10 +23,11 @@ pub enum TopKWeights {
 }
 
 /// Settings of a [`SoftmaxTopK`].
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct SoftmaxTopKConfig {
     /// Experts per token.
+    #[schemars(range(min = 1, max = 4096))]
     pub top_k: usize,
     /// What their weights are.
     pub weights: TopKWeights,
@@ -34,8 +36,10 @@ pub struct SoftmaxTopKConfig {
     /// Who stays where there are too many.
     pub priority: Priority,
     /// Coefficient of the balance loss, over all choices.
+    #[schemars(range(min = 0, max = 1e6))]
     pub balance: f64,
     /// Coefficient of the z-loss.
+    #[schemars(range(min = 0, max = 1e6))]
     pub z: f64,
 }
 

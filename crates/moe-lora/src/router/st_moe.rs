@@ -1,6 +1,7 @@
 use burn::module::Module;
 use burn::tensor::activation::softmax;
 use burn::tensor::{Device, Tensor};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::choices::{Choices, values};
@@ -10,7 +11,7 @@ use super::queue::Order;
 use super::{Capacity, Dispatch, Phase, RouterInit, RouterLinear, Tokens};
 
 /// Which first choices make the shares of ST-MoE's balance loss; either are shares of the group's tokens.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum FirstChoices {
     /// All of them, as in Switch Transformers and Mesh TensorFlow.
@@ -21,25 +22,30 @@ pub enum FirstChoices {
 }
 
 /// Settings of a [`StMoe`].
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct StMoeConfig {
     /// Experts per token at most.
+    #[schemars(range(min = 1, max = 4096))]
     pub top_n: usize,
     /// A further expert is used with probability `min(1, gate / threshold)` while training, and where its gate is above the threshold
     /// while evaluating. At 0 it is always used.
+    #[schemars(range(min = 0), extend("exclusiveMaximum" = 1))]
     pub threshold: f64,
     /// While training.
     pub capacity: Capacity,
     /// While evaluating.
     pub eval_capacity: Capacity,
     /// Of the input, `1 ± jitter` while training.
+    #[schemars(range(min = 0), extend("exclusiveMaximum" = 1))]
     pub jitter: f64,
     /// Coefficient of the balance loss.
+    #[schemars(range(min = 0, max = 1e6))]
     pub balance: f64,
     /// Which first choices it counts.
     pub balance_over: FirstChoices,
     /// Coefficient of the z-loss.
+    #[schemars(range(min = 0, max = 1e6))]
     pub z: f64,
 }
 

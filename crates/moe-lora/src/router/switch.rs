@@ -1,6 +1,7 @@
 use burn::module::Module;
 use burn::tensor::activation::softmax;
 use burn::tensor::{Device, Tensor};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::choices::{Choices, values};
@@ -9,7 +10,7 @@ use super::loss::Coefficients;
 use super::{Capacity, Dispatch, Phase, Priority, RouterInit, RouterLinear, Tokens};
 
 /// Settings of a [`Switch`].
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct SwitchConfig {
     /// While training.
@@ -19,10 +20,13 @@ pub struct SwitchConfig {
     /// Who stays where there are too many.
     pub priority: Priority,
     /// Of the input, `1 ± jitter` while training.
+    #[schemars(range(min = 0), extend("exclusiveMaximum" = 1))]
     pub jitter: f64,
     /// α of the balance loss.
+    #[schemars(range(min = 0, max = 1e6))]
     pub balance: f64,
     /// Coefficient of the z-loss, which the paper has not.
+    #[schemars(range(min = 0, max = 1e6))]
     pub z: f64,
 }
 

@@ -184,7 +184,7 @@ impl Trained<'_> {
         }
         let shares = match self.mix_of(task, &fit) {
             Mix::Routed(Routing::Single(expert)) => {
-                let adapter = self.adapter(expert);
+                let adapter = self.adapter(expert)?;
                 let experts = vec![expert];
                 let made = Made::Alone;
                 return Ok((
@@ -197,7 +197,7 @@ impl Trained<'_> {
                 ));
             }
             Mix::Summed(experts) => {
-                let (adapters, made) = (self.adapters(&experts), Made::Summed);
+                let (adapters, made) = (self.adapters(&experts)?, Made::Summed);
                 let layers = self.base.decoder.config().num_layers;
                 let adapter = joined(&adapters, &vec![vec![1.0; layers]; adapters.len()]);
                 return Ok((
@@ -217,17 +217,20 @@ impl Trained<'_> {
         };
         let experts: Vec<ExpertId> = shares.iter().map(|(id, _)| *id).collect();
         let weights: Vec<Vec<f64>> = shares.into_iter().map(|(_, weights)| weights).collect();
-        let alone = |&expert: &ExpertId| Candidate {
-            made: Made::Nearest,
-            experts: vec![expert],
-            adapter: self.adapter(expert),
+        let alone = |&expert: &ExpertId| -> Result<Candidate> {
+            Ok(Candidate {
+                made: Made::Nearest,
+                experts: vec![expert],
+                adapter: self.adapter(expert)?,
+            })
         };
-        let mut candidates: Vec<Candidate> = experts.iter().map(alone).collect();
+        let candidates = experts.iter().map(alone);
+        let mut candidates = candidates.collect::<Result<Vec<Candidate>>>()?;
         candidates.insert(
             0,
             Candidate {
                 made: Made::Joined,
-                adapter: joined(&self.adapters(&experts), &weights),
+                adapter: joined(&self.adapters(&experts)?, &weights),
                 experts,
             },
         );
@@ -245,13 +248,17 @@ impl Trained<'_> {
         Ok((candidate, Some(gap)))
     }
 
-    fn adapter(&self, expert: ExpertId) -> PeftAdapter {
+    fn adapter(&self, expert: ExpertId) -> Result<PeftAdapter> {
         let catalogue = &self.learner.catalogue;
         let config = self.base.decoder.config();
-        PeftAdapter::of(catalogue, catalogue.expert(expert), config)
+        Ok(PeftAdapter::of(
+            catalogue,
+            catalogue.expert(expert),
+            config,
+        )?)
     }
 
-    fn adapters(&self, experts: &[ExpertId]) -> Vec<PeftAdapter> {
+    fn adapters(&self, experts: &[ExpertId]) -> Result<Vec<PeftAdapter>> {
         experts.iter().map(|&id| self.adapter(id)).collect()
     }
 

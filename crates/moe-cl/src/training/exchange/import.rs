@@ -91,7 +91,7 @@ pub fn import(
     }
     let device = base.decoder.device();
     let empty = untrained(&state.experiment, &base.decoder)?.catalogue;
-    let mut catalogue = empty.described(&[], &[], state.layout.next, &device);
+    let mut catalogue = empty.described(&[], &[], state.layout.next, &device)?;
     if catalogue.layers().is_empty() {
         return Err(Error::RunDirectory {
             path: out,

@@ -12,7 +12,7 @@ use crate::{
     training::{
         optimizer::with_gradient,
         schedule::warmup_steps,
-        step::{StepInput, gradients, trained_parameters},
+        step::{StepInput, gradients, rebalanced, trained_parameters},
         stream::StageStep,
     },
 };
@@ -60,7 +60,8 @@ impl Run<'_> {
             self.check_gradients(index, &gradients)?;
         }
         let learner = self.learner.clone();
-        self.learner = self.optimizer.step(learning_rate, learner, gradients);
+        let learner = self.optimizer.step(learning_rate, learner, gradients);
+        self.learner = rebalanced(learner, index, &figures);
         let seconds = start.elapsed().as_secs_f64();
         self.progress.step = step;
         self.progress.step_in_task += 1;

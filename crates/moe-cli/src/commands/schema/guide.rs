@@ -85,9 +85,20 @@ impl Guide<'_> {
         let mut options = options
             .filter(|(_, property)| !property["const"].is_string())
             .peekable();
-        match options.peek() {
-            Some(_) => text += &format!("\n{}", self.table(&Value::Null, options)),
-            None => text += "It has no options.\n",
+        if options.peek().is_none() {
+            return text + "It has no options.\n";
+        }
+        let options: Vec<(&str, &Value)> = options.collect();
+        text += &format!("\n{}", self.table(&Value::Null, options.iter().copied()));
+        for (option, property) in options {
+            let shape = self.shape(property);
+            if let Some(forms) = tagged(&shape) {
+                let key = format!("{key}.{option}");
+                text.extend(forms.iter().map(|form| self.method(&key, form)));
+            } else if shape["properties"].is_object() {
+                let table = self.table(&shape, properties(&shape));
+                text += &format!("\n`{option}` is a table.\n\n{table}");
+            }
         }
         text
     }
@@ -108,11 +119,15 @@ impl Guide<'_> {
             };
             let default = match &property["default"] {
                 Value::Null if required(key) => "none: needed".into(),
+                Value::Object(table) if tagged(&shape).is_some() => {
+                    let kind = table.values().find(|value| value.is_string());
+                    kind.map_or_else(String::new, |kind| format!("`{kind}`"))
+                }
                 Value::Null => told.unwrap_or_else(|| "absent".into()),
                 value => format!("`{value}`"),
             };
-            for choice in list(&shape["oneOf"]) {
-                said += &format!(" `{}`: {}", choice["const"], self.description(choice));
+            for choice in list(&shape["oneOf"]).filter(|_| tagged(&shape).is_none()) {
+                said += &format!(" `{}`: {}", written(choice), self.description(choice));
             }
             let cells = [format!("`{key}`"), self.values(&shape), default, said];
             format!(
@@ -125,8 +140,11 @@ impl Guide<'_> {
 
     /// The values that a key takes.
     fn values(&self, shape: &Value) -> String {
-        let choices =
-            list(&shape["enum"]).chain(list(&shape["oneOf"]).map(|choice| &choice["const"]));
+        if tagged(shape).is_some() {
+            return "table, see below".into();
+        }
+        let choices = list(&shape["enum"]).map(Value::to_string);
+        let choices = choices.chain(list(&shape["oneOf"]).map(written));
         let choices: Vec<String> = choices.map(|choice| format!("`{choice}`")).collect();
         if !choices.is_empty() {
             return choices.join(", ");
@@ -139,8 +157,24 @@ impl Guide<'_> {
             "number" => ranged("number", shape),
             "boolean" => "`true`, `false`".into(),
             "string" => "text".into(),
+            "object" => "table".into(),
             other => other.into(),
         }
+    }
+}
+
+/// The forms of a table that one key tells apart (`kind = "switch"`).
+fn tagged(shape: &Value) -> Option<&Vec<Value>> {
+    let forms = shape["oneOf"].as_array()?;
+    let has_tag = |form: &Value| properties(form).any(|(_, it)| it["const"].is_string());
+    forms.iter().any(has_tag).then_some(forms)
+}
+
+/// A choice as it is written: a text, or a table of one key.
+fn written(choice: &Value) -> String {
+    match properties(choice).next() {
+        Some((key, _)) => format!("{{ {key} = … }}"),
+        None => choice["const"].to_string(),
     }
 }
 

@@ -53,6 +53,11 @@ impl<'a, T> Stored<'a, T> {
         }
     }
 
+    /// How wide it is.
+    pub(crate) fn columns(&self) -> usize {
+        self.columns
+    }
+
     /// The transposed matrix, in place.
     pub(crate) fn transposed(self) -> Self {
         Self {

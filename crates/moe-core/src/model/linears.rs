@@ -1,14 +1,10 @@
-//! All matrices of a decoder that a product reads whole.
+//! All layers of a decoder that multiply with a matrix.
 
-use super::{Decoder, DecoderLayer, FeedForward, FeedForwardBlock, Weight};
+use super::{Decoder, DecoderLayer, FeedForward, FeedForwardBlock, Linear};
 
 impl Decoder {
-    /// Embedding, head, and those of every layer, without the stacked experts of a sparse one.
-    pub(super) fn weights(&self) -> impl Iterator<Item = &Weight> {
-        let ends = [
-            Some(&self.embedding.weight),
-            self.lm_head.as_ref().map(|it| &it.weight),
-        ];
+    /// The head, and those of every layer, without the stacked experts of a sparse one.
+    pub(super) fn linears(&self) -> impl Iterator<Item = &Linear> {
         let layers = self.layers.iter().flat_map(|layer| {
             let attention = &layer.attention;
             let mut linears = vec![
@@ -27,15 +23,13 @@ impl Decoder {
                     }
                 }
             }
-            linears.into_iter().map(|linear| &linear.weight)
+            linears
         });
-        ends.into_iter().flatten().chain(layers)
+        self.lm_head.iter().chain(layers)
     }
 
     /// The same, to be changed.
-    pub(super) fn weights_mut(&mut self) -> impl Iterator<Item = &mut Weight> {
-        let head = self.lm_head.as_mut().map(|it| &mut it.weight);
-        let ends = [Some(&mut self.embedding.weight), head];
+    pub(super) fn linears_mut(&mut self) -> impl Iterator<Item = &mut Linear> {
         let layers = self.layers.iter_mut().flat_map(|layer| {
             let DecoderLayer {
                 attention,
@@ -60,8 +54,8 @@ impl Decoder {
                     }
                 }
             }
-            linears.into_iter().map(|linear| &mut linear.weight)
+            linears
         });
-        ends.into_iter().flatten().chain(layers)
+        self.lm_head.iter_mut().chain(layers)
     }
 }
