@@ -102,6 +102,20 @@ pub enum Error {
         /// Why, and what to do.
         problem: String,
     },
+    /// A task cannot leave the model.
+    #[error("task '{task}' cannot be exported: {problem}")]
+    CannotExport {
+        /// Its name.
+        task: String,
+        /// Why, and what to do.
+        problem: String,
+    },
+    /// A task's name that another has.
+    #[error("the model has a task '{task}' already; give the new one another name")]
+    NameTaken {
+        /// The name.
+        task: String,
+    },
     /// The stream has no task of that name.
     #[error("no task '{name}' in this run; it has {known}")]
     UnknownTask {

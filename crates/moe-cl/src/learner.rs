@@ -19,6 +19,9 @@ pub struct Learner {
     /// Per task that is prepared, in order: who answers for it.
     #[module(skip)]
     pub tasks: Vec<TaskExperts>,
+    /// Who answers for the tasks that were imported, which stand behind all others: one expert each, whatever the method.
+    #[module(skip)]
+    pub imported: Vec<Routing>,
 }
 
 /// The experts of a task.
@@ -49,6 +52,7 @@ impl Learner {
             heads: Vec::new(),
             own: None,
             tasks: Vec::new(),
+            imported: Vec::new(),
         }
     }
 
@@ -70,7 +74,15 @@ impl Learner {
     /// # Panics
     /// When the task has not been prepared.
     pub fn answering(&self, task: usize) -> &Routing {
-        &self.tasks[task].answering
+        match self.imported(task) {
+            Some(routing) => routing,
+            None => &self.tasks[task].answering,
+        }
+    }
+
+    /// Who answers for a `task` that was imported; none of another one.
+    pub fn imported(&self, task: usize) -> Option<&Routing> {
+        self.imported.get(task.checked_sub(self.tasks.len())?)
     }
 
     /// Who moves while `task` is learnt.

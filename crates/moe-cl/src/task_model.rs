@@ -34,6 +34,9 @@ impl<'a> TaskChoice<'a> {
 
     /// How `texts` are answered by a `learner` off the autodiff device.
     pub fn mix(&self, base: &Decoder, learner: &Learner, texts: &Texts) -> Mix {
+        if let Some(routing) = learner.imported(self.task) {
+            return Mix::Routed(routing.clone());
+        }
         let fallback = match self.unknown {
             true => self.method.fallback(learner, self.task),
             false => None,

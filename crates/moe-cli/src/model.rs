@@ -81,7 +81,7 @@ impl TaskName {
             return Ok(trained.infer(bare)?);
         };
         let task = trained.task(name)?;
-        if task >= trained.learnt {
+        if !trained.answers(task) {
             anyhow::bail!(Failure::new(
                 format!("task {name} has not been learnt yet"),
                 "finish the run with `moe-cl train --resume`, or take a task that it has learnt",

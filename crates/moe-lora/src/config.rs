@@ -54,7 +54,7 @@ impl LoraConfig {
         self.alpha / if self.rslora { rank.sqrt() } else { rank }
     }
 
-    fn check(&self) -> Result<()> {
+    pub(crate) fn check(&self) -> Result<()> {
         let setting = |key, value, expected| {
             Err(Error::Setting {
                 key,

@@ -34,6 +34,34 @@ pub enum Error {
         /// The range.
         expected: &'static str,
     },
+    /// A PEFT folder that cannot be read, written, or be what its settings say.
+    #[error("{}: {message}", path.display())]
+    Adapter {
+        /// The file, or the folder.
+        path: std::path::PathBuf,
+        /// The key or tensor, what is wrong and what to do.
+        message: String,
+    },
+    /// An expert that PEFT's plain LoRA cannot say.
+    #[error(
+        "the expert has LoRAs inside the feed-forward block of layer {layer}, a sparse mixture, and PEFT has no plain LoRA for such matrices; \
+         one with attention targets alone (q, k, v, o) can be written"
+    )]
+    InsideMixture {
+        /// The decoder layer.
+        layer: usize,
+    },
+    /// An adapter for layers that have no experts.
+    #[error(
+        "the adapter has LoRAs in layer {layer}, and this model's experts are in layers {} to {} alone; \
+         a model whose `adapters.layers` is \"all\" takes it", layers.start, layers.end.saturating_sub(1)
+    )]
+    NotAdapted {
+        /// The layer.
+        layer: usize,
+        /// Those that have experts.
+        layers: std::ops::Range<usize>,
+    },
     /// A layer that a replayed routing says nothing of.
     #[error(
         "no routing was recorded of layer {layer}; replay a record of the same model and texts"

@@ -27,8 +27,11 @@ pub struct Origin {
     pub task: String,
     /// The expert that it was copied from; none where it was drawn.
     pub parent: Option<ExpertId>,
-    /// Seed of its draw; none where it was copied.
+    /// Seed of its draw; none where it was copied or imported.
     pub seed: Option<u64>,
+    /// SHA-256 of the `adapter_model.safetensors` that it was imported from; none where it was made here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub imported: Option<String>,
 }
 
 /// What is to be known of an expert besides its weights.
@@ -43,6 +46,47 @@ pub struct ExpertInfo {
     pub lora: LoraConfig,
     /// The matrices that it has a LoRA on.
     pub targets: Vec<Projection>,
+    /// Per adapted layer, lowest first, what it has there; none where that is a LoRA of its rank and scaling on every target.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub placed: Option<Vec<Vec<Placed>>>,
+}
+
+/// One LoRA of an expert: where it is and how large.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Placed {
+    /// The matrix that it is on.
+    pub target: Projection,
+    /// Its inner dimension.
+    pub rank: usize,
+    /// Numerator of its scaling.
+    pub alpha: f64,
+}
+
+impl Placed {
+    /// A LoRA of that size, all else as in `lora`.
+    pub fn sized(&self, lora: &LoraConfig) -> LoraConfig {
+        LoraConfig {
+            rank: self.rank,
+            alpha: self.alpha,
+            ..lora.clone()
+        }
+    }
+}
+
+impl ExpertInfo {
+    /// What it has in the `place`-th adapted layer; nothing where it has no such layer.
+    pub fn placed_in(&self, place: usize) -> Vec<Placed> {
+        let alike = |&target: &Projection| Placed {
+            target,
+            rank: self.lora.rank,
+            alpha: self.lora.alpha,
+        };
+        match &self.placed {
+            Some(layers) => layers.get(place).cloned().unwrap_or_default(),
+            None => self.targets.iter().map(alike).collect(),
+        }
+    }
 }
 
 /// A LoRA on some matrices of every adapted layer: a feed-forward network of its own (MoE-CL, `F_LoRA(z, θ)`).

@@ -6,6 +6,8 @@
 //! experts in one pass, for training on the autodiff device or, after `catalogue.valid()`, on the plain one. [`Adapted`] is the
 //! same thing as a language model to generate with.
 //!
+//! [`peft`] reads and writes experts as folders of Hugging Face PEFT.
+//!
 //! [`router`] has what sends the tokens of a sparse mixture to its experts.
 //!
 //! The base is never trained and never copied: its weights live on the plain device and take
@@ -27,6 +29,7 @@ mod lora;
 mod merge;
 mod mix;
 mod pass;
+pub mod peft;
 mod per_text;
 mod routed;
 pub mod router;
@@ -41,7 +44,7 @@ pub use catalogue::{Catalogue, NextIds};
 pub use config::{AdapterConfig, LayerRange, LoraConfig, LoraInit, Projection};
 pub use dropout::{LoraDropout, Site};
 pub use error::{Error, Result};
-pub use expert::{Expert, ExpertId, ExpertInfo, Origin};
+pub use expert::{Expert, ExpertId, ExpertInfo, Origin, Placed};
 pub use forward::{Adapted, Forward, mean_of_tokens, pool_shares};
 pub use gate::{Gate, GateId, GateInfo, GateInit, GateRouter, TokenGate};
 pub use layer_expert::{InsideExpert, LayerExpert};

@@ -13,6 +13,7 @@ use crate::{
         TrainingConfig,
     },
     data::Form,
+    error::{Error, Result},
     learner::TaskExperts,
     methods::OwnForm,
     metrics::{Inferred, TextMetric},
@@ -39,6 +40,9 @@ pub struct State {
     pub progress: Progress,
     /// The tasks that are known, in the order in which they are learnt.
     pub tasks: Vec<TaskState>,
+    /// Tasks that imported experts answer for, which are no part of the stream: they are not learnt, inferred or among its scores.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub imported: Vec<TaskState>,
     /// What the model consists of.
     pub layout: Layout,
     /// Per stage, the untrained model first: its scores ([`Stage`], JSON).
@@ -284,13 +288,48 @@ impl State {
             .chain(memory.iter().map(|it| &it.part))
             .chain(recognizer)
             .chain(optimizer);
-        let tasks = self.tasks.iter().flat_map(TaskState::parts);
+        let tasks = self.tasks.iter().chain(&self.imported);
+        let tasks = tasks.flat_map(TaskState::parts);
         layout.chain(tasks).chain(&self.stages)
     }
 
     /// Whether it is the end of a task, or the beginning of all: a state that the model was left in on purpose.
     pub fn is_between_tasks(&self) -> bool {
         self.progress.step_in_task == 0
+    }
+
+    /// The task of that index, those that were imported behind those of the stream.
+    ///
+    /// # Panics
+    /// When there is none.
+    pub fn task(&self, index: usize) -> &TaskState {
+        match index.checked_sub(self.tasks.len()) {
+            None => &self.tasks[index],
+            Some(place) => &self.imported[place],
+        }
+    }
+
+    /// Refuses the name of a task that there is.
+    ///
+    /// # Errors
+    /// When one has it.
+    pub fn check_name(&self, name: &str) -> Result<()> {
+        let mut all = self.tasks.iter().chain(&self.imported);
+        match all.any(|it| it.config.name == name) {
+            false => Ok(()),
+            true => Err(Error::NameTaken { task: name.into() }),
+        }
+    }
+
+    /// Refuses the name of an imported task for one that is to be learnt.
+    ///
+    /// # Errors
+    /// When one has it.
+    pub fn check_imported_name(&self, name: &str) -> Result<()> {
+        match self.imported.iter().any(|it| it.config.name == name) {
+            false => Ok(()),
+            true => Err(Error::NameTaken { task: name.into() }),
+        }
     }
 
     /// The experiment with its tasks.

@@ -79,6 +79,7 @@ pub fn learn(
     if let Some(device) = &options.device {
         experiment.device.clone_from(device);
     }
+    state.check_imported_name(&config.name)?;
     let settings = settings(&state, config, &options.set)?;
     let refused = |problem: String| Error::CannotLearn {
         task: config.name.clone(),

@@ -2,6 +2,7 @@
 
 mod balance;
 mod evaluate;
+mod exchange;
 mod guard;
 mod infer;
 mod learn;
@@ -25,6 +26,7 @@ mod stream;
 mod trained;
 
 pub use evaluate::{Evaluation, Scores};
+pub use exchange::{ExportOptions, Exported, Gap, Imported, Made, Which, import, remove};
 pub use guard::Refusal;
 pub use learn::{LearnOptions, Outcome, learn};
 pub use memory::{PeakMemory, peak_memory};

@@ -52,7 +52,7 @@ pub enum Said {
 impl Trained<'_> {
     /// What a task asks about its texts, without any.
     pub fn task_data(&self, task: usize) -> TaskData {
-        TaskData::kept(&self.saved.state.tasks[task], Vec::new(), Vec::new())
+        TaskData::kept(self.saved.state.task(task), Vec::new(), Vec::new())
     }
 
     /// Who answers each of these `bare` texts ([`Record::bare_text`]), as the recognizer sees it.
@@ -167,6 +167,6 @@ impl Trained<'_> {
     }
 
     fn encoder(&self, task: usize) -> Encoder<'_> {
-        encoder(&self.saved.state.tasks[task].settings, self.base)
+        encoder(&self.saved.state.task(task).settings, self.base)
     }
 }

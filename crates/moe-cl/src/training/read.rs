@@ -85,6 +85,17 @@ pub(super) fn model_of(
         });
         learner.heads.push(head.transpose()?);
     }
+    for stored in &state.imported {
+        let experts = stored.experts.as_ref();
+        let routing = experts.map(|it| &it.answering).filter(|it| layout.has(it));
+        let lost = || {
+            saved.damaged(format!(
+                "imported task {} has no expert",
+                stored.config.name
+            ))
+        };
+        learner.imported.push(routing.ok_or_else(lost)?.clone());
+    }
     if let Some(own) = &layout.own {
         let described = Own::described(own.is, &base.decoder);
         let read = from_bytes(described, &parts.get(&own.part)?);
@@ -119,7 +130,9 @@ pub(super) fn needed(saved: &Saved) -> impl Fn(ExpertId) -> bool {
         });
     let mut wanted: BTreeSet<ExpertId> = experts.collect();
     // A copy from when the task began belongs to no task's answers.
-    let newest = state.layout.experts.last().map(|it| it.is.id);
+    let made_here = state.layout.experts.iter().map(|it| &it.is);
+    let made_here = made_here.filter(|it| it.origin.imported.is_none());
+    let newest = made_here.map(|it| it.id).last();
     wanted.extend(newest);
     move |id| all || wanted.contains(&id)
 }

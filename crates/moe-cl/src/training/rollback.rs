@@ -59,8 +59,22 @@ impl Rollback {
             });
         };
         let begun = learnt + usize::from(now.state.progress.step_in_task > 0);
+        // What was imported since then is in no checkpoint from then.
+        let names = |state: &State| -> Vec<String> {
+            let imported = state.imported.iter();
+            imported.map(|task| task.config.name.clone()).collect()
+        };
+        let (mut lost, there) = (
+            known[place + 1..begun.max(place + 1)].to_vec(),
+            names(&saved.state),
+        );
+        lost.extend(
+            names(&now.state)
+                .into_iter()
+                .filter(|name| !there.contains(name)),
+        );
         Ok(Self {
-            lost: known[place + 1..begun.max(place + 1)].to_vec(),
+            lost,
             steps: now.state.progress.step - saved.state.progress.step,
             saved,
             out,

@@ -75,7 +75,7 @@ impl<'a> Trained<'a> {
     /// When a part is damaged or does not fit.
     pub fn on_base(saved: Saved, base: &'a Base) -> Result<Self> {
         let state = &saved.state;
-        let experiment = state.whole_experiment();
+        let mut experiment = state.whole_experiment();
         let mut method = method(&experiment.method, state.tasks.len());
         let model = model_of(&saved, base, |_| true)?;
         let first_ahead = model.learner.tasks.len();
@@ -95,6 +95,8 @@ impl<'a> Trained<'a> {
                 form,
             )
         });
+        let imported = state.imported.iter().map(|task| task.config.clone());
+        experiment.tasks.extend(imported);
         method
             .restore(&memory_of(&saved)?)
             .map_err(|error| saved.damaged(format!("method memory: {error}")))?;
@@ -131,7 +133,7 @@ impl<'a> Trained<'a> {
 
     /// Names of a task's labels, by class.
     pub fn labels(&self, task: usize) -> &[String] {
-        &self.saved.state.tasks[task].labels
+        &self.saved.state.task(task).labels
     }
 
     /// How a task answers.
@@ -154,10 +156,20 @@ impl<'a> Trained<'a> {
         self.method.fallback(&self.learner, task).is_some()
     }
 
+    /// Whether a task answers: it is learnt, or was imported.
+    pub fn answers(&self, task: usize) -> bool {
+        task < self.learnt || self.is_imported(task)
+    }
+
+    /// Whether an imported expert answers for a task.
+    pub fn is_imported(&self, task: usize) -> bool {
+        self.learner.imported(task).is_some()
+    }
+
     /// A task with the rows of a split that are kept with the model.
     pub(super) fn kept(&self, task: usize, split: Split) -> Result<Task> {
         kept_task(
-            &self.saved.state.tasks[task],
+            self.saved.state.task(task),
             &self.saved.parts,
             split,
             self.base,
@@ -250,7 +262,7 @@ impl<'a> Trained<'a> {
         Ok(Some(sent.evaluate(&self.evaluation(tasks))?.0))
     }
 
-    fn evaluation<'b>(&'b self, tasks: &'b [Task]) -> Evaluation<'b> {
+    pub(super) fn evaluation<'b>(&'b self, tasks: &'b [Task]) -> Evaluation<'b> {
         Evaluation {
             batch_size: self.experiment.evaluation.batch_size,
             base: self.base,

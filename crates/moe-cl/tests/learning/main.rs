@@ -1,6 +1,7 @@
 //! Laws of the scheduler, on a decoder of a few thousand random weights that learns three toy tasks in seconds.
 
 mod accumulation;
+mod exchange;
 mod living;
 mod methods;
 mod sparse;

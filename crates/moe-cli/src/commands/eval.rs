@@ -87,7 +87,7 @@ pub fn run(arguments: &Arguments, device: Option<DeviceChoice>) -> Result<()> {
     if arguments.json {
         let rows = tasks.iter().enumerate().map(|(index, task)| {
             json!({
-                "task": task.name, "texts": task.evaluation.len(), "learnt": index < trained.learnt,
+                "task": task.name, "texts": task.evaluation.len(), "learnt": index < trained.learnt, "imported": trained.is_imported(index),
                 "metric": task.data.metric.map_or("accuracy", |it| it.name()), "score": scores.accuracies[index],
                 "inferred": inferred.as_ref().and_then(|it| it.accuracies[index]),
             })
@@ -98,7 +98,7 @@ pub fn run(arguments: &Arguments, device: Option<DeviceChoice>) -> Result<()> {
     write!(
         out,
         "{}",
-        table(&tasks, &scores, inferred.as_ref(), trained.learnt)
+        table(&tasks, &scores, inferred.as_ref(), &trained)
     )?;
     if let Some(inferred) = &inferred {
         write!(out, "{}", routing(&tasks, inferred, &scores.accuracies))?;
@@ -127,7 +127,13 @@ fn no_texts(path: &Path, split: Split, task: &str) -> Failure {
 }
 
 /// A line per task that was scored, and the mean of those learnt.
-fn table(tasks: &[Task], scores: &Scores, inferred: Option<&Inferred>, learnt: usize) -> String {
+fn table(
+    tasks: &[Task],
+    scores: &Scores,
+    inferred: Option<&Inferred>,
+    trained: &Trained<'_>,
+) -> String {
+    let learnt = trained.learnt;
     let width = names(tasks);
     let mut text = format!("{:width$}  texts  {:>8}", "task", heading(tasks));
     text += if inferred.is_some() {
@@ -147,8 +153,10 @@ fn table(tasks: &[Task], scores: &Scores, inferred: Option<&Inferred>, learnt: u
         });
         let metric = task.data.metric.map(|it| format!("  {}", it.name()));
         let mut note = metric.unwrap_or_default();
-        if index >= learnt {
-            note += "  (not learnt yet)";
+        match index {
+            _ if trained.is_imported(index) => note += "  (imported)",
+            _ if index >= learnt => note += "  (not learnt yet)",
+            _ => {}
         }
         let texts = task.evaluation.len();
         text += &format!(

@@ -7,6 +7,7 @@ mod demo;
 #[cfg(test)]
 mod documented;
 mod eval;
+mod expert;
 mod generate;
 mod init;
 mod inspect;
@@ -66,6 +67,9 @@ enum Command {
     Tasks(tasks::Arguments),
     /// Go back to what a model was right after a task
     Rollback(rollback::Arguments),
+    /// Experts that leave a model or enter it, as PEFT adapters
+    #[command(subcommand)]
+    Expert(expert::Arguments),
     /// Score a model, or one of its checkpoints, on every task
     Eval(eval::Arguments),
     /// Label new texts, with the task given or inferred
@@ -102,6 +106,7 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Learn(arguments) => return learn::run(&arguments, device),
         Command::Tasks(arguments) => tasks::run(&arguments),
         Command::Rollback(arguments) => rollback::run(&arguments),
+        Command::Expert(arguments) => expert::run(&arguments, device),
         Command::Eval(arguments) => eval::run(&arguments, device),
         Command::Classify(arguments) => classify::run(&arguments, device),
         Command::Chat(arguments) => chat::run(&arguments, device),

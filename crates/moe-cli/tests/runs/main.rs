@@ -1,6 +1,7 @@
 //! Whole runs through the binary on a base of a few thousand weights: every command of a run's life, and `kill -9` in the middle of it.
 #![allow(clippy::unwrap_used, reason = "a test says what went wrong by failing")]
 
+mod adapters;
 mod damage;
 mod guide;
 mod stop;

@@ -1,4 +1,5 @@
 mod described;
+mod imported;
 mod routers;
 
 use std::ops::Range;
@@ -12,7 +13,7 @@ use rand_chacha::ChaCha8Rng;
 use crate::error::Result;
 use crate::{
     AdapterConfig, Expert, ExpertBank, ExpertId, ExpertInfo, Gate, GateId, GateInfo, GateInit,
-    LayerExpert, LoraConfig, Origin, Projection, Routing, TokenGate,
+    LayerExpert, Lora, LoraConfig, Origin, Projection, Routing, TokenGate,
 };
 
 /// The experts and gates of a model, by id.
@@ -170,6 +171,7 @@ impl Catalogue {
             task: task.into(),
             parent: None,
             seed: Some(seed),
+            imported: None,
         };
         let info = self.info(origin, lora.clone(), targets);
         let layers = self.fresh_layers(&info, seed, device);
@@ -192,8 +194,10 @@ impl Catalogue {
             task: task.into(),
             parent: Some(parent),
             seed: None,
+            imported: None,
         };
-        let info = self.info(origin, from.info.lora.clone(), from.info.targets.clone());
+        let mut info = self.info(origin, from.info.lora.clone(), from.info.targets.clone());
+        info.placed.clone_from(&from.info.placed);
         let layers = from.layers.iter().map(LayerExpert::duplicate).collect();
         self.push(Expert::new(info, layers))
     }
@@ -274,22 +278,26 @@ impl Catalogue {
             origin,
             lora,
             targets,
+            placed: None,
         }
     }
 
     fn fresh_layers(&self, info: &ExpertInfo, seed: u64, device: &Device) -> Vec<LayerExpert> {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
-        let layer = |layer| {
-            LayerExpert::new(
-                &info.targets,
-                &info.lora,
-                &self.shape.base,
-                layer,
-                &mut rng,
-                device,
-            )
+        let (base, first) = (&self.shape.base, self.shape.layers.start);
+        let layer = |place| {
+            if info.placed.is_none() {
+                let (targets, lora) = (&info.targets, &info.lora);
+                return LayerExpert::new(targets, lora, base, first + place, &mut rng, device);
+            }
+            let mut layer = LayerExpert::default();
+            for placed in info.placed_in(place) {
+                let (shape, lora) = (placed.target.shape(base), placed.sized(&info.lora));
+                *layer.lora_mut(placed.target) = Some(Lora::new(shape, &lora, &mut rng, device));
+            }
+            layer
         };
-        self.layers().map(layer).collect()
+        (0..self.layers().len()).map(layer).collect()
     }
 
     fn push(&mut self, expert: Expert) -> ExpertId {

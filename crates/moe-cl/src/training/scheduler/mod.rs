@@ -54,6 +54,8 @@ pub(in crate::training) struct Run<'a> {
     tasks: Vec<Task>,
     /// What is stored of each.
     states: Vec<TaskState>,
+    /// Tasks that imported experts answer for, carried along as they are.
+    imported: Vec<TaskState>,
     method: Box<dyn Method>,
     learner: Learner,
     optimizer: ModuleOptimizer,
@@ -102,6 +104,7 @@ impl<'a> Run<'a> {
             base,
             tasks,
             states,
+            imported: Vec::new(),
             checkpoints,
             stored: StoredParts::default(),
             recorder,

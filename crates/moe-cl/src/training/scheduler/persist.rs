@@ -44,6 +44,7 @@ impl Run<'_> {
             experiment: self.experiment.clone(),
             progress: self.progress.clone(),
             tasks: self.states.clone(),
+            imported: self.imported.clone(),
             layout,
             stages: self.store_stages()?,
         };

@@ -29,6 +29,7 @@ impl Run<'_> {
             self.optimizer = read.map_err(|error| saved.damaged(format!("optimizer: {error}")))?;
         }
         self.progress = state.progress.clone();
+        self.imported.clone_from(&state.imported);
         self.times = saved.times.clone();
         self.stages = saved.stages()?;
         let stages = self.stages.iter().cloned();
