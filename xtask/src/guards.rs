@@ -155,13 +155,12 @@ impl Counter {
 
     /// Instructions of a whole run.
     fn instructions(self, level: &str, kernel: &str, calls: u64) -> anyhow::Result<u64> {
-        let (name, arguments, read): (_, &[&str], fn(&str) -> Option<u64>) = match self {
+        let (name, arguments): (_, &[&str]) = match self {
             Self::Valgrind => (
                 "valgrind",
                 &["--tool=callgrind", "--callgrind-out-file=/dev/null"],
-                collected,
             ),
-            Self::Perf => ("perf", &["stat", "-x,", "-e", "instructions:u"], retired),
+            Self::Perf => ("perf", &["stat", "-x,", "-e", "instructions:u"]),
         };
         let mut command = Command::new(name);
         command.args(arguments).arg(program());
@@ -172,7 +171,11 @@ impl Counter {
             .output()
             .with_context(|| format!("cannot start {name}"))?;
         let said = String::from_utf8_lossy(&output.stderr);
-        match read(&said) {
+        let count = match self {
+            Self::Valgrind => collected(&said),
+            Self::Perf => retired(&said),
+        };
+        match count {
             Some(count) if output.status.success() => Ok(count),
             _ => bail!("{name} could not count {kernel}:\n{said}"),
         }

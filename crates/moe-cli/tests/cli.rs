@@ -140,7 +140,7 @@ fn a_tiny_model_is_inspected() {
             .arg(&model)
             .args(["--base-dtype", dtype]);
         let (_, out, err) = run(&mut command);
-        let name = format!("base in {dtype}, frozen");
+        let name = format!("base ({dtype}), frozen");
         let line = out.lines().find_map(|line| line.strip_prefix(&name));
         let size: Option<f64> = line.and_then(|line| line.split_whitespace().next()?.parse().ok());
         size.unwrap_or_else(|| panic!("{name} in {out}{err}"))

@@ -4,6 +4,7 @@ use crate::blocks::Blocks;
 
 /// The right factor of a product, `[d_in, d_out]`.
 #[derive(Clone, Debug)]
+#[allow(clippy::large_enum_variant, reason = "one value per product")]
 pub enum Matrix {
     /// Its numbers, in f32 or bf16.
     Float(Tensor<2>),

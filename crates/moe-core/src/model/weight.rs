@@ -7,6 +7,7 @@ use moe_kernels::{Blocks, Matrix};
 
 /// A matrix of the decoder.
 #[derive(Clone, Debug)]
+#[allow(clippy::large_enum_variant, reason = "one value per matrix")]
 pub enum Weight {
     /// Its numbers, `[d_in, d_out]`; an embedding's `[vocab_size, d_model]`.
     Float(Param<Tensor<2>>),

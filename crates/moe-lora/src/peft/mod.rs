@@ -1,6 +1,6 @@
 //! LoRA adapters as folders of Hugging Face PEFT: `adapter_config.json` and `adapter_model.safetensors`.
 //!
-//! PEFT stores `A [rank, d_in]` and `B [d_out, rank]`, transposed against [`Lora`], and scales by `alpha / rank` or `alpha / √rank`
+//! PEFT stores `A [rank, d_in]` and `B [d_out, rank]`, transposed against [`Lora`](crate::Lora), and scales by `alpha / rank` or `alpha / √rank`
 //! as [`LoraConfig::scaling`] does. Names are those of the base's modules behind `base_model.model.`.
 //!
 //! Reading is strict: a setting that would change the numbers and is not understood is refused by its name, and so is a tensor that
