@@ -131,8 +131,8 @@ pub(super) fn needed(saved: &Saved) -> impl Fn(ExpertId) -> bool {
     let mut wanted: BTreeSet<ExpertId> = experts.collect();
     // A copy from when the task began belongs to no task's answers.
     let made_here = state.layout.experts.iter().map(|it| &it.is);
-    let made_here = made_here.filter(|it| it.origin.imported.is_none());
-    let newest = made_here.map(|it| it.id).last();
+    let mut made_here = made_here.filter(|it| it.origin.imported.is_none());
+    let newest = made_here.next_back().map(|it| it.id);
     wanted.extend(newest);
     move |id| all || wanted.contains(&id)
 }

@@ -90,9 +90,9 @@ pub fn train(
     check_settings(out, state, experiment)?;
     let tasks = load_tasks(experiment, base, &found.saved, &mut warnings)?;
     let first_new = state.tasks.len();
-    let new = experiment.tasks.iter().skip(first_new);
-    new.map(|task| state.check_imported_name(&task.name))
-        .collect::<Result<()>>()?;
+    for task in experiment.tasks.iter().skip(first_new) {
+        state.check_imported_name(&task.name)?;
+    }
     let is_finished = state.progress.task == tasks.len();
     if is_finished && let Some(result) = read_result(out, &found.saved)? {
         let whole = state.whole_experiment().tasks.into_iter();
