@@ -40,7 +40,7 @@ pub struct Arguments {
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
     /// Number format of the matrices: f32 or bf16
-    #[arg(long, value_name = "DTYPE", default_value_t)]
+    #[arg(long, value_name = "DTYPE", default_value_t = BaseDtype::F32)]
     dtype: BaseDtype,
     /// The folder of the sparse base, which is made
     #[arg(long, value_name = "DIR")]
