@@ -1,7 +1,9 @@
 //! Writing behind prompts, against llama.cpp on the same file and transformers on the same base, in turn.
 
+mod peer;
+mod serve;
+
 use std::{
-    fs,
     io::Write,
     path::{Path, PathBuf},
     process::Command,
@@ -9,22 +11,17 @@ use std::{
 };
 
 use anyhow::{Context, ensure};
-use burn::module::Module;
-use burn::tensor::Device;
 use clap::Args;
-use moe_core::{
-    checkpoint::Checkpoint,
-    generate::{Sampling, generate},
-    model::{BaseDtype, Decoder},
-};
+use moe_core::{checkpoint::Checkpoint, model::BaseDtype};
 use moe_kernels::Level;
-use moe_lora::{Adapted, AdapterConfig, Catalogue, GateInit, LayerRange, Routing};
 use rayon::prelude::*;
 use serde::Serialize;
 
+use self::peer::{OURS, PEERS, Peer};
+pub use self::{peer::Work, serve::serve};
 use crate::{
     continual::fetch,
-    peers::{Environment, Program, Setup, answer, hold},
+    peers::{Environment, Program, Setup, hold},
 };
 
 /// Arguments of `decode`.
@@ -48,125 +45,6 @@ pub struct Options {
     #[command(flatten)]
     #[allow(missing_docs, reason = "a doc comment would become the command's help")]
     pub setup: Setup,
-}
-
-/// What is written behind what.
-#[derive(Args, Clone, Copy, Debug, Serialize)]
-pub struct Work {
-    /// Sequences at a time
-    #[arg(long, hide = true, default_value_t = 1)]
-    sequences: usize,
-    /// Tokens of each prompt
-    #[arg(long, hide = true, default_value_t = 16)]
-    prompt: usize,
-    /// Tokens written behind each
-    #[arg(long, hide = true, default_value_t = 64)]
-    new: usize,
-    /// Through two experts and their gate in every layer
-    #[arg(long, hide = true)]
-    experts: bool,
-}
-
-/// A program to be compared with.
-struct Peer {
-    name: &'static str,
-    /// Its file; [`OURS`] is this one without experts.
-    program: &'static str,
-    work: Work,
-    /// Whether what counts is reading the prompts.
-    reads: bool,
-    /// What is aimed at.
-    bar: f64,
-}
-
-const OURS: &str = "";
-
-const PEERS: [Peer; 5] = [
-    Peer {
-        name: "llama_cpp_1",
-        program: "llama_cpp.py",
-        work: Work {
-            sequences: 1,
-            prompt: 16,
-            new: 64,
-            experts: false,
-        },
-        reads: false,
-        bar: 1.0,
-    },
-    Peer {
-        name: "llama_cpp_8",
-        program: "llama_cpp.py",
-        work: Work {
-            sequences: 8,
-            prompt: 16,
-            new: 64,
-            experts: false,
-        },
-        reads: false,
-        bar: 1.0,
-    },
-    Peer {
-        name: "llama_cpp_prompt",
-        program: "llama_cpp.py",
-        work: Work {
-            sequences: 1,
-            prompt: 480,
-            new: 1,
-            experts: false,
-        },
-        reads: true,
-        bar: 3.0,
-    },
-    Peer {
-        name: "transformers_f32",
-        program: "transformers_decode.py",
-        work: Work {
-            sequences: 1,
-            prompt: 16,
-            new: 64,
-            experts: false,
-        },
-        reads: false,
-        bar: 2.0,
-    },
-    Peer {
-        name: "without_experts",
-        program: OURS,
-        work: Work {
-            sequences: 1,
-            prompt: 16,
-            new: 64,
-            experts: true,
-        },
-        reads: false,
-        bar: 0.85,
-    },
-];
-
-impl Work {
-    fn arguments(&self) -> Vec<String> {
-        let numbers = [
-            ("--sequences", self.sequences),
-            ("--prompt", self.prompt),
-            ("--new", self.new),
-        ];
-        numbers
-            .into_iter()
-            .flat_map(|(name, number)| [name.to_owned(), number.to_string()])
-            .collect()
-    }
-
-    /// Invented tokens, the same for every program.
-    fn prompts(&self) -> Vec<Vec<u32>> {
-        let token = |place: usize, sequence: usize| 100 + (7 * place + 13 * sequence) % 1000;
-        (0..self.sequences)
-            .map(|sequence| {
-                let tokens = (0..self.prompt).map(|place| token(place, sequence) as u32);
-                tokens.collect()
-            })
-            .collect()
-    }
 }
 
 /// What came of a peer.
@@ -294,50 +172,6 @@ fn measure(
 fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     values[values.len() / 2]
-}
-
-/// Writes on request.
-///
-/// # Errors
-/// When the base cannot be read or the pipes break.
-pub fn serve(options: &Options, work: Work) -> anyhow::Result<()> {
-    let file = fs::canonicalize(&options.setup.base).with_context(|| options.setup.base.clone())?;
-    let decoder = Decoder::load_as(&Checkpoint::open(&file)?, options.dtype, &Device::flex())?;
-    let prompts = work.prompts();
-    let (catalogue, routing) = experts(&decoder)?;
-    let adapted = Adapted::new(&decoder, &catalogue, &routing);
-    let step = || {
-        let (start, greedy) = (Instant::now(), Sampling::greedy());
-        let written = match work.experts {
-            true => generate(&adapted, &prompts, work.new, &greedy, &[]),
-            false => generate(&decoder, &prompts, work.new, &greedy, &[]),
-        };
-        let all = written.is_ok_and(|written| written.iter().all(|it| it.len() == work.new));
-        assert!(all, "as many tokens as were asked for");
-        start.elapsed().as_secs_f64()
-    };
-    step();
-    answer(
-        format!("moe-cl, base in {}", options.dtype),
-        step,
-        || 0.0,
-        std::io::stdin().lock(),
-        std::io::stdout(),
-    )
-}
-
-/// Two experts that are as MoE-CL trains them, and their gate, in every layer.
-fn experts(decoder: &Decoder) -> anyhow::Result<(Catalogue, Routing)> {
-    let config = AdapterConfig {
-        layers: LayerRange::All,
-        ..AdapterConfig::default()
-    };
-    let device = Device::flex().autodiff();
-    let mut catalogue = Catalogue::new(&config, decoder.config())?;
-    let [own, shared] = [1, 2].map(|seed| catalogue.add_expert(&config.lora, "", seed, &device));
-    let gate = catalogue.add_gate(2, GateInit::Zeros, "", &device);
-    let experts = vec![own, shared];
-    Ok((catalogue.valid(), Routing::Gated { experts, gate }))
 }
 
 /// How often as many bytes are copied in a second, on all threads: the best of some times.

@@ -2,8 +2,8 @@
 
 use burn::tensor::Tensor;
 use moe_core::model::Routed;
-use moe_lora::Routing;
 use moe_lora::router::{Dispatch, LossKind, RouterLoss};
+use moe_lora::{Forward, Routing};
 
 use super::Step;
 use crate::objective::task_loss;
@@ -37,7 +37,7 @@ impl Loss {
     }
 
     /// With the routers' own losses, at the batch's `share` of its step: each kind a figure, the sum over the layers without coefficients.
-    pub(super) fn with_routers(mut self, dispatched: Vec<(usize, Dispatch)>, share: f64) -> Self {
+    fn with_routers(mut self, dispatched: Vec<(usize, Dispatch)>, share: f64) -> Self {
         let losses = dispatched.iter().flat_map(|(_, it)| it.losses.clone());
         let losses: Vec<RouterLoss> = losses.collect();
         self.dispatched = dispatched;
@@ -89,10 +89,16 @@ pub(super) fn routed_loss(step: &Step<'_>, routing: &Routing) -> Loss {
         None,
         step.dropout.as_ref(),
     );
-    Loss {
+    loss_of(step, forward)
+}
+
+/// The batch's part of the loss of the task after a forward pass, with the losses of the method's own routers.
+pub(super) fn loss_of(step: &Step<'_>, forward: Forward) -> Loss {
+    let loss = Loss {
         routed: forward.routed,
         ..loss_of_hidden(step, forward.hidden)
-    }
+    };
+    loss.with_routers(forward.dispatched, step.share())
 }
 
 /// The batch's part of the loss of the task, at `hidden [batch, seq, d_model]`.

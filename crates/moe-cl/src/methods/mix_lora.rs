@@ -7,7 +7,7 @@ use rand::Rng;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Card, Loss, Method, NewTask, Options, Step, loss_of_hidden};
+use super::{Card, Loss, Method, NewTask, Options, Step, loss_of};
 use crate::learner::{Learner, TaskExperts};
 
 /// Options of a mixture of LoRA experts.
@@ -139,10 +139,6 @@ impl Method for MixLora {
             seed,
             step.dropout.as_ref(),
         );
-        let loss = Loss {
-            routed: forward.routed,
-            ..loss_of_hidden(&step, forward.hidden)
-        };
-        loss.with_routers(forward.dispatched, step.share())
+        loss_of(&step, forward)
     }
 }

@@ -40,7 +40,7 @@ pub use importance::{Anchor, Importance, penalty};
 pub use joint::Joint;
 pub use linear_probe::LinearProbe;
 pub use loss::Loss;
-use loss::{loss_of_hidden, routed_loss};
+use loss::{loss_of, loss_of_hidden, routed_loss};
 pub use lwf::{Lwf, LwfConfig};
 pub use mix_lora::{MixLora, MixLoraConfig};
 pub use mocl::Mocl;

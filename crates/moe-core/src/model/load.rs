@@ -4,6 +4,7 @@ use burn::tensor::{Device, Tensor, TensorData, bf16};
 use moe_kernels::Blocks;
 use rayon::prelude::*;
 
+use super::source::Source;
 use super::{
     Attention, BaseDtype, Decoder, DecoderLayer, Embedding, FeedForward, FeedForwardBlock, Linear,
     Rope, SharedExpert, SparseFeedForward, Weight,
@@ -31,33 +32,6 @@ impl Decoder {
     pub fn load_as(checkpoint: &Checkpoint, dtype: BaseDtype, device: &Device) -> Result<Self> {
         dtype.check(device)?;
         assemble(checkpoint.config(), dtype, checkpoint, device)
-    }
-}
-
-/// Where tensors come from, in Hugging Face names.
-pub(super) trait Source {
-    /// A tensor of a shape, row-major.
-    fn numbers(&mut self, name: &str, shape: &[usize]) -> Result<Vec<f32>>;
-
-    /// The same matrix `[rows, columns]` as it is stored, where products can read that.
-    fn blocks(&mut self, _name: &str, _dims: [usize; 2]) -> Result<Option<Blocks>> {
-        Ok(None)
-    }
-}
-
-impl<F: FnMut(&str, &[usize]) -> Result<Vec<f32>>> Source for F {
-    fn numbers(&mut self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
-        self(name, shape)
-    }
-}
-
-impl Source for &Checkpoint {
-    fn numbers(&mut self, name: &str, _shape: &[usize]) -> Result<Vec<f32>> {
-        self.read_f32(name)
-    }
-
-    fn blocks(&mut self, name: &str, _dims: [usize; 2]) -> Result<Option<Blocks>> {
-        self.read_blocks(name)
     }
 }
 

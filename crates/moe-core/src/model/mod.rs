@@ -24,6 +24,7 @@ mod norm;
 mod random;
 mod residual;
 mod rope;
+mod source;
 mod sparse;
 mod states;
 mod stored;

@@ -120,7 +120,8 @@ mod tests {
     use burn::tensor::{Device, Int, Tensor, TensorData};
     use moe_kernels::{BlockFormat, Blocks};
 
-    use super::super::load::{Source, assemble};
+    use super::super::load::assemble;
+    use super::super::source::Source;
     use super::super::tests::tiny;
     use crate::config::ModelConfig;
     use crate::error::Result;

@@ -6,6 +6,7 @@
 //! Reading is strict: a setting that would change the numbers and is not understood is refused by its name, and so is a tensor that
 //! belongs to no LoRA. What is read and written again is the same, bit for bit.
 
+mod file;
 mod join;
 #[cfg(test)]
 mod laws;

@@ -1,5 +1,6 @@
 //! Experts that leave a model and enter it, as PEFT folders.
 
+mod candidate;
 mod export;
 mod gap;
 mod head;
